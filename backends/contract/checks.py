@@ -1,0 +1,38 @@
+"""Checks that several declarations share. Each raises before any kernel runs."""
+
+from __future__ import annotations
+
+from numbanet.errors import DTypeError, ShapeError
+
+COMPUTE_DTYPES = ("float32", "float64")
+
+
+def check_float(operation: str, **arrays) -> None:
+    """All given arrays (None is skipped) are of one dtype, float32 or float64."""
+    first = None
+    for name, x in arrays.items():
+        if x is None:
+            continue
+        if x.dtype.name not in COMPUTE_DTYPES:
+            raise DTypeError(f"{operation}: {name} expects float32 or float64, received {x.dtype}; convert it with "
+                             ".float() (16-bit floats are for storage)")
+        if first is None:
+            first = name, x.dtype
+        elif x.dtype != first[1]:
+            raise DTypeError(f"{operation}: {name} expects {first[1]} like {first[0]}, received {x.dtype}; "
+                             f"convert one of them with .to()")
+
+
+def check_rank(operation: str, name: str, x, rank: int, legend: str) -> None:
+    if len(x.shape) != rank:
+        raise ShapeError(f"{operation}: {name} expects {rank} dimensions {legend}, received shape {x.shape}")
+
+
+def check_shape(operation: str, name: str, x, shape: tuple) -> None:
+    if x is not None and x.shape != tuple(shape):
+        raise ShapeError(f"{operation}: {name} expects shape {tuple(shape)}, received {x.shape}")
+
+
+def check_axis(operation: str, axis: int, rank: int) -> None:
+    if not 0 <= axis < rank:
+        raise ShapeError(f"{operation}: axis expects a value from 0 to {rank - 1}, received {axis}")

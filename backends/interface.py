@@ -1,0 +1,290 @@
+"""The contract between everything above and every backend.
+
+A *primitive* is the smallest thing a backend is asked to do. It is declared once, in `contract/`, by a function whose
+signature names the operands and attributes, and whose body checks them and says what comes out::
+
+    @primitive
+    def relu_forward(x: Array):
+        \"\"\"max(x, 0), NaN stays NaN.\"\"\"
+        return like(x)
+
+Parameters annotated `Array`, `Array | None` or `Arrays` are operands; all others are attributes: immutable, hashable, no
+arrays. The body runs before any kernel and raises on bad input; it reads only `.shape`, `.dtype` and `.strides`, so that it
+also serves tracing, where no data exist. It returns an :class:`ArraySpec`, a tuple of them, or None for primitives that only
+change operands (`mutates=`).
+
+A backend implements a primitive as a function of the same parameters and a last one, `out`: the array (or tuple of arrays)
+to fill, already allocated as the specification says. What it writes must not depend on what `out` held. Views
+(`view=True`) take no `out`: they return another array over the same memory.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from numbanet.errors import BackendError
+
+if __name__ != "numbanet.backends.interface":
+    raise ImportError("import numbanet.backends, not backends: the folder is mapped into the package numbanet")
+
+Array = Any             # an operand: has .shape, .strides (bytes), .dtype, .nbytes; nothing else is known above the backends
+Arrays = Sequence[Any]  # several operands of one kind
+_OPERAND_ANNOTATIONS = {"Array": "array", "Array | None": "optional", "Arrays": "sequence", "Array | Scalar": "scalar"}
+Scalar = int | float | bool
+
+
+class ArraySpec(NamedTuple):
+    """Shape, dtype and memory order of an output.
+
+    `order` lists the axes from the outermost to the innermost in memory; None is row-major. Feature maps are
+    channels-last: (0, 2, 3, 1) for logical (N, C, H, W).
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    order: tuple[int, ...] | None = None
+
+
+@lru_cache(maxsize=None)
+def channels_last(rank: int) -> tuple[int, ...] | None:
+    """The memory order of feature maps of this rank: batch, spatial axes, channels."""
+    return (0, *range(2, rank), 1) if rank > 2 else None
+
+
+@lru_cache(maxsize=8192)
+def _order(shape, strides):
+    axes = [a for a in range(len(shape)) if shape[a] != 1]
+    if all(strides[a] >= strides[b] for a, b in zip(axes, axes[1:])):
+        return None
+    order = sorted(range(len(shape)), key=lambda a: (-abs(strides[a]), a))
+    return tuple(order)
+
+
+def order_of(x: Array) -> tuple[int, ...] | None:
+    """The memory order of `x` (see :class:`ArraySpec`); axes of one element do not count."""
+    return _order(x.shape, x.strides)
+
+
+def like(x: Array, dtype=None) -> ArraySpec:
+    """An array of x's shape and memory order, and its dtype unless another is given."""
+    return ArraySpec(x.shape, x.dtype if dtype is None else dtype, _order(x.shape, x.strides))
+
+
+class Primitive:
+    """A declared primitive: name, operands, attributes, outputs, effects. See this module's text."""
+
+    def __init__(self, specification: Callable, view: bool, mutates: tuple[str, ...], may_overwrite: tuple[str, ...],
+                 workspace: Callable | None, random: bool):
+        self.name = specification.__name__
+        self.specification = specification          # (operands, attributes) -> ArraySpec, tuple of them, or None
+        self.parameters = tuple(inspect.signature(specification).parameters.values())
+        self.view = view
+        self.mutates = mutates                      # operands that are changed: running statistics, parameters, moments
+        self.may_overwrite = may_overwrite          # operands that `out` may alias, element by element
+        self.workspace = workspace                  # same parameters -> bytes of scratch a planner should set aside
+        self.random = random                        # draws from the counter-based generator through its `key` attribute
+        self.composition: Callable | None = None
+        self.family = specification.__module__.rpartition(".")[2]
+        self.operands = {p.name: _OPERAND_ANNOTATIONS[a] for p in self.parameters
+                         if (a := _annotation(p)) in _OPERAND_ANNOTATIONS}
+        unknown = [name for name in (*mutates, *may_overwrite) if name not in self.operands]
+        if unknown:
+            raise BackendError(f"{self.name}: {unknown} are not operands of it; its operands are {list(self.operands)}")
+        self.__doc__ = specification.__doc__
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        return tuple(p.name for p in self.parameters)
+
+    def composed(self, function: Callable) -> Callable:
+        """Give a default made of other primitives: a function (backend, operands, attributes) -> array(s)."""
+        expected, received = ("backend", *self.parameter_names), tuple(inspect.signature(function).parameters)
+        if received != expected:
+            raise BackendError(f"{self.name}: its composition takes {received}, expected {expected}")
+        self.composition = function
+        return function
+
+    def bind(self, args: tuple, kwargs: dict) -> tuple:
+        """All arguments in the order of the parameters, defaults filled in."""
+        values = list(args)
+        if len(values) > len(self.parameters):
+            raise TypeError(f"{self.name}: expected at most {len(self.parameters)} arguments, received {len(values)}")
+        for p in self.parameters[len(values):]:
+            if p.name in kwargs:
+                values.append(kwargs.pop(p.name))
+            elif p.default is not p.empty:
+                values.append(p.default)
+            else:
+                raise TypeError(f"{self.name}: missing argument {p.name!r}")
+        if kwargs:
+            raise TypeError(f"{self.name}: unknown argument(s) {sorted(kwargs)}; it takes {list(self.parameter_names)}")
+        return tuple(values)
+
+    def __repr__(self):
+        return f"<primitive {self.name}({', '.join(self.parameter_names)})>"
+
+
+def _annotation(parameter) -> str:
+    annotation = parameter.annotation
+    if not isinstance(annotation, str):     # the module of an outside package may lack `from __future__ import annotations`
+        return {id(Array): "Array", id(Arrays): "Arrays"}.get(id(annotation), str(annotation))
+    return annotation.rpartition("interface.")[2]
+
+
+PRIMITIVES: dict[str, Primitive] = {}
+
+
+def primitive(specification: Callable | None = None, *, view=False, mutates=(), may_overwrite=(), workspace=None, random=False):
+    """Declare a primitive (decorator). A name can be declared once."""
+    def declare(function):
+        made = Primitive(function, view, tuple(mutates), tuple(may_overwrite), workspace, random)
+        if made.name in PRIMITIVES:
+            raise BackendError(f"primitive {made.name}: declared twice, in {PRIMITIVES[made.name].family} and {made.family}")
+        PRIMITIVES[made.name] = made
+        return made
+    return declare if specification is None else declare(specification)
+
+
+class Implementations(dict):
+    """The primitives that one backend implements itself, by name; calling it registers a function (decorator)."""
+
+    def __init__(self, backend: str):
+        super().__init__()
+        self.backend = backend
+
+    def __call__(self, function: Callable, name: str | None = None) -> Callable:
+        name = name or function.__name__
+        declared = PRIMITIVES.get(name)
+        if declared is None:
+            raise BackendError(f"{self.backend}: {name} is not a declared primitive; declare it with "
+                               "numbanet.backends.primitive first")
+        expected = declared.parameter_names if declared.view or _writes_nothing(declared) else (*declared.parameter_names, "out")
+        received = tuple(inspect.signature(function).parameters)
+        if received != expected:
+            raise BackendError(f"{self.backend}: {name} takes {received}, the contract says {expected}")
+        self[name] = function
+        return function
+
+
+def _writes_nothing(declared: Primitive) -> bool:
+    """True where the primitive has no output of its own: its specification is annotated to return None."""
+    return inspect.signature(declared.specification).return_annotation in ("None", None)
+
+
+class Backend:
+    """Executes primitives on its own arrays. One instance per device; `backend.relu_forward(x)` runs a primitive.
+
+    A subclass gives `name`, `implementations` and the memory methods. Every primitive also takes `out=`.
+    """
+
+    name: str
+    implementations: Implementations
+
+    def __getattr__(self, name: str):
+        # Reached once per primitive: afterwards the bound callable is an attribute of the instance.
+        declared = PRIMITIVES.get(name)
+        if declared is None:
+            raise AttributeError(f"backend {self.__dict__.get('name', type(self).__name__)!r} has no attribute {name!r}, "
+                                 "and no primitive of that name is declared")
+        call = self.bind(declared)
+        self.__dict__[name] = call
+        return call
+
+    def bind(self, declared: Primitive) -> Callable:
+        """The callable behind `backend.<name>`."""
+        implementation = self.implementations.get(declared.name)
+        if implementation is None and declared.composition is None:
+            raise BackendError(f"{declared.name}: backend {self.name!r} does not implement this primitive; use another device "
+                               f"(device='reference' has all of numbanet's own), or attach a kernel with "
+                               f"numbanet.backends.register_primitive({declared.name!r}, {self.name!r})")
+        if implementation is None:
+            return self._bind_composition(declared)
+        return _bind_implementation(self, declared, implementation)
+
+    def _bind_composition(self, declared: Primitive) -> Callable:
+        composition, specification, count = declared.composition, declared.specification, len(declared.parameters)
+
+        def call(*args, out=None, **kwargs):
+            if kwargs or len(args) != count:
+                args = declared.bind(args, kwargs)
+            specification(*args)
+            result = composition(self, *args)
+            if out is None:
+                return result
+            for target, value in zip(out, result) if isinstance(result, tuple) else ((out, result),):
+                self.copy(value, out=target)
+            return out
+        return call
+
+    def implements(self, name: str) -> bool:
+        """Whether `backend.<name>` runs, itself or as a composition."""
+        return name in self.implementations or (name in PRIMITIVES and PRIMITIVES[name].composition is not None)
+
+    # Memory: the backend's own. `device` is what users write.
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype, order: tuple[int, ...] | None = None) -> Array:
+        """An uninitialised array in the given memory order (see :class:`ArraySpec`)."""
+        raise NotImplementedError
+
+    def from_numpy(self, array: np.ndarray) -> Array:
+        """An array of this backend with these values; shares the memory where the backend can."""
+        raise NotImplementedError
+
+    def to_numpy(self, array: Array) -> np.ndarray:
+        """A NumPy array with these values, waiting for them; shares the memory where the backend can."""
+        raise NotImplementedError
+
+    def may_share_memory(self, first: Array, second: Array) -> bool:
+        """False only where the two certainly do not overlap."""
+        raise NotImplementedError
+
+    def synchronize(self) -> None:
+        """Wait until everything asked for so far is done."""
+
+    def __repr__(self):
+        return f"<backend {self.name}>"
+
+    def __reduce__(self):
+        from numbanet.backends import get_backend
+        return get_backend, (self.name,)
+
+
+def _bind_implementation(backend: Backend, declared: Primitive, implementation: Callable) -> Callable:
+    specification, empty, count = declared.specification, backend.empty, len(declared.parameters)
+    if declared.view or _writes_nothing(declared):
+        def call(*args, out=None, **kwargs):
+            if kwargs or len(args) != count:
+                args = declared.bind(args, kwargs)
+            specification(*args)
+            result = implementation(*args)
+            return result if out is None else backend.copy(result, out=out)
+        return call
+
+    def call(*args, out=None, **kwargs):
+        if kwargs or len(args) != count:
+            args = declared.bind(args, kwargs)
+        spec = specification(*args)
+        if type(spec) is ArraySpec:
+            if out is None:
+                out = empty(*spec)
+            elif out.shape != spec.shape or out.dtype != spec.dtype:
+                _check_out(declared, out, spec)
+        elif out is None:
+            out = tuple([None if s is None else empty(*s) for s in spec])
+        else:
+            for target, expected in zip(out, spec, strict=True):
+                _check_out(declared, target, expected)
+        implementation(*args, out)
+        return out
+    return call
+
+
+def _check_out(declared: Primitive, out: Array, spec: ArraySpec | None) -> None:
+    from numbanet.errors import ShapeError
+    if spec is not None and (out is None or out.shape != spec.shape or out.dtype != spec.dtype):
+        received = None if out is None else f"{out.shape} of {out.dtype}"
+        raise ShapeError(f"{declared.name}: out expects shape {spec.shape} of {spec.dtype}, received {received}")

@@ -1,0 +1,209 @@
+"""The reverse sweep.
+
+Every output of an operation holds its record, and a record holds the records of its inputs: together they are the tape.
+`backward` gathers the reachable records with a stack and visits them by descending serial number. An operation is younger
+than everything it read, so each record is visited after all who used its outputs, and its gradients are then complete:
+
+    adjoint(input) += adjoint(outputs) * d outputs / d input          (the chain rule, in reverse)
+
+No recursion, no global list: what nobody holds is freed at once.
+"""
+
+from __future__ import annotations
+
+from numbanet.autograd.grad_mode import no_grad
+from numbanet.errors import AutogradError, ShapeError, UnsupportedOperationError
+from numbanet._tensor import Tensor
+
+
+def backward(tensors, gradients=None, retain_graph: bool = False, create_graph: bool = False, inputs=None) -> None:
+    """Add to `.grad` of every leaf (or of `inputs` only) the gradient of the sum of `tensors`, weighted by `gradients`.
+
+    Raises
+    ------
+    AutogradError
+        No tensor requires a gradient; a non-scalar without a gradient; a second pass without `retain_graph`.
+    """
+    tensors = _as_list(tensors)
+    inner = {} if inputs is None else {_key(t): None for t in _as_list(inputs)}
+    wanted = None if inputs is None else set(inner)
+    for leaf, gradient, owned, backend in _sweep(tensors, _seeds(tensors, gradients, create_graph), retain_graph, wanted, inner):
+        _accumulate(leaf, gradient, owned, backend)
+    for t in () if inputs is None else _as_list(inputs):
+        if t._record is not None and inner[_key(t)] is not None:
+            _accumulate_into(t, inner[_key(t)], False, t.backend)
+
+
+def grad(outputs, inputs, grad_outputs=None, retain_graph: bool = False, create_graph: bool = False,
+         allow_unused: bool = False) -> tuple:
+    """Gradients of the sum of `outputs` with respect to `inputs`, as a tuple of tensors; no `.grad` is touched.
+
+    An input that the outputs do not depend on raises, or gives None with `allow_unused`.
+    """
+    outputs, inputs = _as_list(outputs), _as_list(inputs)
+    for position, t in enumerate(inputs):
+        if not t.requires_grad:
+            raise AutogradError(f"grad: inputs[{position}] does not require a gradient; call requires_grad_() on it before use")
+    found: dict = {_key(t): None for t in inputs}
+    for leaf, gradient, _, backend in _sweep(outputs, _seeds(outputs, grad_outputs, create_graph), retain_graph, set(found), found):
+        previous = found[id(leaf)]
+        found[id(leaf)] = gradient if previous is None else backend.add(previous, gradient)
+    missing = [i for i, t in enumerate(inputs) if found[_key(t)] is None]
+    if missing and not allow_unused:
+        raise AutogradError(f"grad: the outputs do not depend on inputs {missing}; pass allow_unused=True to get None for them")
+    return tuple(None if found[_key(t)] is None else Tensor._wrap(found[_key(t)], t.backend) for t in inputs)
+
+
+def _as_list(value) -> list:
+    return [value] if isinstance(value, Tensor) else list(value)
+
+
+def _key(t: Tensor):
+    """What stands for a tensor in a sweep: a leaf is itself, any other the output of its record."""
+    return id(t) if t._record is None else (t._record, t._index)
+
+
+def _seeds(tensors, gradients, create_graph) -> list:
+    if create_graph:
+        raise UnsupportedOperationError("backward: create_graph=True (derivatives of derivatives) is not supported; "
+                                        "use finite differences of first derivatives")
+    gradients = [None] * len(tensors) if gradients is None else _as_list(gradients) if not isinstance(gradients, tuple) else gradients
+    seeds = []
+    for t, g in zip(tensors, gradients, strict=True):
+        if not t.requires_grad:
+            raise AutogradError(f"backward: the tensor of shape {t.shape} does not require a gradient: nothing it was computed from "
+                                "has requires_grad=True, or it was computed under no_grad")
+        if g is None:
+            if t.array.shape not in ((), (1,)) and t.numel() != 1:
+                raise AutogradError(f"backward: a gradient can be implied for a scalar only, received shape {t.shape}; "
+                                    "reduce it (.sum(), .mean()) or pass gradient=")
+            seeds.append(t.backend.full(t.array.shape, 1.0, t.array.dtype))
+        else:
+            if tuple(g.shape) != t.shape:
+                raise ShapeError(f"backward: gradient expects shape {t.shape}, received {tuple(g.shape)}")
+            seeds.append(g.array)
+    return seeds
+
+
+def _sweep(roots, seeds, retain_graph, wanted, found):
+    """Yield (leaf, gradient, owned, backend) for each gradient that reaches a leaf; fill `found` for wanted inner tensors.
+
+    `owned` says that no one else holds the gradient's memory. `wanted`: None for all leaves, or the keys of the only
+    tensors of interest.
+    """
+    pending: dict = {}          # record -> [gradient of each output]
+    owned: set = set()          # (record, index) whose sum is in memory of its own
+    for t, seed in zip(roots, seeds):
+        if t._record is not None:
+            _add_to(pending, owned, t._record, t._index, seed, t.backend)
+        elif wanted is None or id(t) in wanted:
+            yield t, seed, False, t.backend
+    order = _reachable(pending)
+    useful = None if wanted is None else _leading_to(order, wanted)
+    for record in order:
+        gradients = pending.pop(record, None)
+        if gradients is None:               # nothing reached it: its users did not depend on its outputs
+            continue
+        _run_hooks(record, gradients)
+        backend, operation = record.backend, record.operation
+        for index, gradient in enumerate(gradients):
+            if gradient is not None and (record, index) in found:
+                found[record, index] = gradient
+        needs = [e is not None and (useful is None or _is_useful(e, wanted, useful)) for e in record.edges]
+        if any(needs):
+            filled = [backend.full(shape, 0.0, dtype) if g is None and dtype.kind == "f" else g
+                      for g, (shape, dtype) in zip(gradients, record.outputs)]
+            with no_grad():
+                results = operation.backward(backend, *filled, needs=needs)
+            results = results if type(results) is tuple else (results,)
+            if len(results) != len(record.edges):
+                raise AutogradError(f"{record.name}: backward returned {len(results)} gradients, expected {len(record.edges)}, "
+                                    "one per tensor argument")
+            for position, (edge, result) in enumerate(zip(record.edges, results)):
+                if not needs[position] or result is None:
+                    continue
+                if type(edge) is tuple:
+                    _add_to(pending, owned, *edge, result, backend)
+                else:
+                    others = (*filled, *results[:position], *results[position + 1:])
+                    yield edge, result, not any(o is not None and backend.may_share_memory(result, o) for o in others), backend
+        if not retain_graph:
+            operation.release()
+
+
+def _reachable(roots) -> list:
+    """All records behind the roots, youngest first."""
+    seen, stack = set(roots), list(roots)
+    while stack:
+        for edge in stack.pop().edges:
+            if type(edge) is tuple and edge[0] not in seen:
+                seen.add(edge[0])
+                stack.append(edge[0])
+    return sorted(seen, key=lambda r: r.serial, reverse=True)
+
+
+def _leading_to(order, wanted) -> set:
+    """The records through which a gradient flows to a wanted tensor."""
+    useful = set()
+    for record in reversed(order):          # oldest first: what leads to a useful record is decided after it
+        if any(e is not None and _is_useful(e, wanted, useful) for e in record.edges):
+            useful.add(record)
+    return useful
+
+
+def _is_useful(edge, wanted, useful) -> bool:
+    return (edge in wanted or edge[0] in useful) if type(edge) is tuple else id(edge) in wanted
+
+
+def _add_to(pending, owned, record, index, gradient, backend) -> None:
+    gradients = pending.get(record)
+    if gradients is None:
+        gradients = pending[record] = [None] * len(record.outputs)
+    if gradients[index] is None:
+        gradients[index] = gradient
+    elif (record, index) in owned:
+        backend.add(gradients[index], gradient, out=gradients[index])
+    else:                                   # the first summand may be someone else's memory
+        gradients[index] = backend.add(gradients[index], gradient)
+        owned.add((record, index))
+
+
+def _run_hooks(record, gradients) -> None:
+    if record.hooks:
+        for index, hooks in record.hooks.items():
+            if gradients[index] is not None:
+                gradients[index] = call_hooks(hooks, gradients[index], record.backend)
+    if record.retained:
+        for index, reference in record.retained.items():
+            tensor = reference()
+            if tensor is not None and gradients[index] is not None:
+                _accumulate_into(tensor, gradients[index], False, record.backend)
+
+
+def call_hooks(hooks, gradient, backend):
+    """Run tensor hooks in order; one that returns a tensor replaces the gradient."""
+    for hook in list(hooks.values()):
+        replaced = hook(Tensor._wrap(gradient, backend))
+        if replaced is not None:
+            gradient = replaced.array
+    return gradient
+
+
+def _accumulate(leaf: Tensor, gradient, owned: bool, backend) -> None:
+    if leaf._hooks:
+        gradient, owned = call_hooks(leaf._hooks, gradient, backend), False
+    _accumulate_into(leaf, gradient, owned, backend)
+    if leaf._post_hooks:
+        for hook in list(leaf._post_hooks.values()):
+            hook(leaf)
+
+
+def _accumulate_into(tensor: Tensor, gradient, owned: bool, backend) -> None:
+    if gradient.shape != tensor.array.shape:
+        raise ShapeError(f"backward: a gradient of shape {gradient.shape} reached a tensor of shape {tensor.shape}; "
+                         "the backward of the operation that used it returns the wrong shape")
+    if tensor.grad is None:
+        tensor.grad = Tensor._wrap(gradient if owned else backend.copy(gradient), backend)
+    else:
+        backend.add(tensor.grad.array, gradient, out=tensor.grad.array)
+        tensor.grad.storage.version += 1
