@@ -1,10 +1,9 @@
 """Every primitive of numbanet, one file per family, under the same names as in `reference/`, `cpu/` and `ops/`."""
 
-from numbanet.backends.contract import (  # noqa: F401
-    activation,
-    convolution,
-    elementwise,
-    loss,
-    pooling,
-    shape,
-)
+import importlib
+
+FAMILIES = ("activation", "convolution", "elementwise", "image", "indexing", "linear", "loss", "normalization", "optimizer",
+            "pooling", "random", "reduction", "resize", "shape", "softmax")
+
+for _family in FAMILIES:
+    importlib.import_module(f"{__name__}.{_family}")

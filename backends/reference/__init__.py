@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+
+from numbanet.backends.contract import FAMILIES
 from numbanet.backends.host import HostBackend
 from numbanet.backends.reference.registry import implements
 
@@ -15,12 +18,6 @@ class ReferenceBackend(HostBackend):
 
 def create() -> ReferenceBackend:
     """The backend, all its primitives registered."""
-    from numbanet.backends.reference import (  # noqa: F401
-        activation,
-        convolution,
-        elementwise,
-        loss,
-        pooling,
-        shape,
-    )
+    for family in FAMILIES:
+        importlib.import_module(f"{__name__}.{family}")
     return ReferenceBackend()

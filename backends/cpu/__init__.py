@@ -1,0 +1,23 @@
+"""The CPU backend: Numba kernels, parallel and vectorised in float32, plain loops in float64."""
+
+from __future__ import annotations
+
+import importlib
+
+from numbanet.backends.contract import FAMILIES
+from numbanet.backends.host import HostBackend
+from numbanet.backends.cpu.registry import implements
+
+
+class CPUBackend(HostBackend):
+    """Arrays are NumPy's, in memory of the caching allocator."""
+
+    name = "cpu"
+    implementations = implements
+
+
+def create() -> CPUBackend:
+    """The backend, all its primitives registered."""
+    for family in FAMILIES:
+        importlib.import_module(f"{__name__}.{family}")
+    return CPUBackend()

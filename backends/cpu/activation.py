@@ -1,0 +1,1 @@
+"""Activation on the CPU."""

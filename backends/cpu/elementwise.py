@@ -1,0 +1,1 @@
+"""Elementwise on the CPU."""

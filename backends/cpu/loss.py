@@ -1,0 +1,1 @@
+"""Loss on the CPU."""

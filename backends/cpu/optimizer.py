@@ -1,0 +1,1 @@
+"""Optimizer on the CPU."""

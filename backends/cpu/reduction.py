@@ -1,0 +1,1 @@
+"""Reduction on the CPU."""

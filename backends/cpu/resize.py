@@ -1,0 +1,1 @@
+"""Resize on the CPU."""
