@@ -184,6 +184,7 @@ class Backend:
 
     name: str
     implementations: Implementations
+    is_tracing = False      # True where primitives are written down instead of run; the tape then says what it is doing
 
     def __getattr__(self, name: str):
         # Reached once per primitive: afterwards the bound callable is an attribute of the instance.

@@ -119,6 +119,8 @@ def record(operation: Operation, arguments: tuple):
         backend = common_backend(operation, tensors)
         arguments = tuple(backend.lift(a) if isinstance(a, Tensor) and a.backend is not backend else a for a in arguments)
         tensors = [a for a in arguments if isinstance(a, Tensor)]
+    if backend.is_tracing:
+        backend.label(operation)
     results = operation.forward(backend, *[a.array if isinstance(a, Tensor) else a for a in arguments])
     single = type(results) is not tuple
     outputs = [Tensor._wrap(r, backend, tensors[0].storage if operation.view else Storage())

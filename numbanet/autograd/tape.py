@@ -113,8 +113,12 @@ def _sweep(roots, seeds, retain_graph, wanted, found):
         if any(needs):
             filled = [backend.full(shape, 0.0, dtype) if g is None and dtype.kind == "f" else g
                       for g, (shape, dtype) in zip(gradients, record.outputs)]
+            if backend.is_tracing:
+                backend.enter_backward(operation)
             with no_grad():
                 results = operation.backward(backend, *filled, needs=needs)
+            if backend.is_tracing:
+                backend.leave_backward()
             results = results if type(results) is tuple else (results,)
             if len(results) != len(record.edges):
                 raise AutogradError(f"{record.name}: backward returned {len(results)} gradients, expected {len(record.edges)}, "

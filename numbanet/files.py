@@ -1,0 +1,83 @@
+"""Files that are never half there: written beside their place, flushed to disk, then renamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+from numbanet.errors import CheckpointError
+
+
+def _explain(error: OSError, path: Path) -> CheckpointError:
+    return CheckpointError(f"write {path}: {error.strerror or error}; what stood there before is unchanged. Free space, or choose a "
+                           "folder that can be written with --out")
+
+
+@contextmanager
+def atomic_file(path):
+    """Yield a temporary path in the same folder; it replaces `path` when the block ends without an error."""
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        _flush(temporary)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        _flush(path.parent)
+    except OSError as error:
+        raise _explain(error, path) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path):
+    """Yield a temporary folder beside `path`; it becomes `path` when the block ends without an error."""
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        yield temporary
+        for file in temporary.iterdir():
+            _flush(file)
+        _flush(temporary)
+        if path.exists():
+            shutil.rmtree(path)
+        os.chmod(temporary, 0o777 & ~_umask())
+        os.replace(temporary, path)
+        _flush(path.parent)
+    except OSError as error:
+        raise _explain(error, path) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path, text: str) -> None:
+    """Replace a text file atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _flush(path: Path) -> None:
+    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,172 @@
+"""A recorded run: a flat, ordered list of primitives that names no backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from numbanet.backends import PRIMITIVES, ArraySpec, Backend, get_backend
+from numbanet.errors import ShapeError
+
+
+@dataclass(eq=False, slots=True)
+class Value:
+    """An array of a graph: known by shape, dtype and memory order, not by contents.
+
+    `kind`: "input", "state" (parameters, buffers, optimiser state: read and possibly changed by the run), "constant"
+    (made while tracing, never changed) or "result".
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    order: tuple[int, ...] | None
+    kind: str
+
+    @property
+    def nbytes(self) -> int:
+        count = self.dtype.itemsize
+        for n in self.shape:
+            count *= n
+        return count
+
+    def __repr__(self):
+        return f"%{self.name}: {self.dtype}{list(self.shape)}"
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """One call of a primitive."""
+
+    primitive: str
+    arguments: tuple                    # Values for operands (lists of them for several), anything hashable for attributes
+    outputs: tuple[Value | None, ...]
+    writes_into: tuple[Value, ...] | None   # given as `out=`: results go into existing values
+    path: str                           # of the layer whose operation this is; "" outside of layers
+    phase: str                          # "forward", "backward" or "update"
+
+    def operands(self):
+        """The values read, in order."""
+        for a in self.arguments:
+            if isinstance(a, Value):
+                yield a
+            elif isinstance(a, list):
+                yield from a
+
+    def __str__(self):
+        def show(a):
+            return f"%{a.name}" if isinstance(a, Value) else f"[{', '.join(map(show, a))}]" if isinstance(a, list) else repr(a)
+        targets = ", ".join("_" if v is None else repr(v) for v in self.outputs)
+        line = f"{self.primitive}({', '.join(map(show, self.arguments))})"
+        line = f"{targets} = {line}" if targets else line
+        if self.writes_into:
+            line += f" into {', '.join(f'%{v.name}' for v in self.writes_into)}"
+        return f"{line}    # {self.path}" if self.path else line
+
+
+@dataclass(eq=False)
+class Graph:
+    """A program of primitives. :meth:`run` replays it on any backend; `print(graph)` lists it."""
+
+    device: str
+    inputs: list[Value] = field(default_factory=list)
+    outputs: list[Value] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
+    state: dict[str, Value] = field(default_factory=dict)
+    initial: dict[Value, object] = field(default_factory=dict)     # arrays of state and constants, as they were traced
+    single_output: bool = True
+    input_requires_grad: bool = False
+
+    def __str__(self):
+        lines = [f"graph({', '.join(map(repr, self.inputs))})"]
+        lines += [f"  {n}" for n in self.nodes]
+        lines.append(f"  return {', '.join(f'%{v.name}' for v in self.outputs)}")
+        return "\n".join(lines)
+
+    def __len__(self):
+        return len(self.nodes)
+
+    def primitives(self) -> list[str]:
+        """The names of the primitives, in order."""
+        return [n.primitive for n in self.nodes]
+
+    def last_uses(self) -> dict[Value, int]:
+        """The position of the last node that touches each value; outputs, inputs and state live on."""
+        last = {}
+        for position, node in enumerate(self.nodes):
+            for v in (*node.operands(), *node.outputs, *(node.writes_into or ())):
+                if v is not None:
+                    last[v] = position
+        for v in (*self.outputs, *self.inputs, *self.initial):
+            last.pop(v, None)
+        return last
+
+    def run(self, *inputs, device: str | None = None, state: dict | None = None):
+        """Replay on the arrays of `inputs`.
+
+        Parameters
+        ----------
+        inputs : Tensor or array, one per graph input, of the traced shapes
+        device : where to run; by default where it was traced
+        state : dict of name -> Tensor
+            Replaces the traced parameters, buffers and optimiser state, which are otherwise used, and changed, themselves
+            where `device` is the traced one, and copied to another device.
+
+        Returns
+        -------
+        Tensor, or tuple of tensors
+        """
+        from numbanet._tensor import Tensor
+        backend = get_backend(device or self.device)
+        if len(inputs) != len(self.inputs):
+            raise ShapeError(f"graph: expected {len(self.inputs)} inputs, received {len(inputs)}")
+        values = {v: self._resident(array, backend) for v, array in self.initial.items()}
+        for name, tensor in (state or {}).items():
+            if name not in self.state:
+                raise ShapeError(f"graph: no state {name!r}; it has {', '.join(self.state) or 'none'}")
+            values[self.state[name]] = _checked(self.state[name], tensor, backend)
+        for v, given in zip(self.inputs, inputs):
+            values[v] = _checked(v, given, backend)
+        self._execute(backend, values)
+        results = tuple(Tensor._wrap(values[v], backend) for v in self.outputs)
+        return results[0] if self.single_output else results
+
+    def _resident(self, array, backend: Backend):
+        if backend.name == self.device:
+            return array
+        return backend.from_numpy(np.array(get_backend(self.device).to_numpy(array), order="K"))
+
+    def _execute(self, backend: Backend, values: dict) -> None:
+        expiring: dict[int, list[Value]] = {}
+        for v, position in self.last_uses().items():
+            expiring.setdefault(position, []).append(v)
+        for position, node in enumerate(self.nodes):
+            arguments = [values[a] if isinstance(a, Value) else [values[v] for v in a] if isinstance(a, list) else a
+                         for a in node.arguments]
+            call = getattr(backend, node.primitive)
+            if node.writes_into:
+                out = tuple(values[v] for v in node.writes_into)
+                result = call(*arguments, out=out[0] if len(out) == 1 else out)
+            else:
+                result = call(*arguments)
+            for v, array in zip(node.outputs, result if isinstance(result, tuple) else (result,)):
+                if v is not None:
+                    values[v] = array
+            for v in expiring.get(position, ()):
+                values.pop(v, None)
+
+
+def _checked(value: Value, given, backend: Backend):
+    array = given.array if hasattr(given, "array") and hasattr(given, "backend") else backend.from_numpy(np.asarray(given))
+    if getattr(given, "backend", backend) is not backend:
+        array = backend.from_numpy(np.array(given.backend.to_numpy(array), order="K"))
+    if tuple(array.shape) != value.shape or array.dtype != value.dtype:
+        raise ShapeError(f"graph: {value.name} expects shape {value.shape} of {value.dtype}, received {tuple(array.shape)} of "
+                         f"{array.dtype}; trace again with such an example")
+    return array
+
+
+def specification(node: Node) -> ArraySpec | tuple | None:
+    """What the contract says of a node's outputs."""
+    return PRIMITIVES[node.primitive].specification(*node.arguments)

@@ -1,0 +1,101 @@
+"""The folder of a run.
+
+    runs/lenet5-1/
+      config.yaml         what was asked for
+      environment.json    versions, processor, threads
+      metrics.csv         a line per epoch
+      weights/            last.safetensors, best.safetensors: for use elsewhere
+      checkpoints/        what --resume reads
+      curves.png          loss and accuracy over the epochs
+      samples/            test images to try `numbanet predict` on
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import platform
+from pathlib import Path
+
+import yaml
+
+from numbanet._version import __version__
+from numbanet.errors import CheckpointError, UsageError
+from numbanet.files import write_text
+
+FIELDS = ("epoch", "step", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "learning_rate", "seconds",
+          "images_per_second")
+
+
+class RunDirectory:
+    """Paths of a run and the files in it."""
+
+    def __init__(self, path):
+        self.path = Path(path)
+
+    @classmethod
+    def create(cls, model: str, out=None) -> RunDirectory:
+        """`out`, which must not hold anything yet, or the next free runs/<model>-<n>."""
+        if out is not None:
+            path = Path(out)
+            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise UsageError(f"--out: {path} exists; choose another folder, or go on with it: --resume {path}")
+            return cls._make(path)
+        number = 1
+        while True:
+            path = Path("runs") / f"{model}-{number}"
+            if not path.exists():
+                return cls._make(path)
+            number += 1
+
+    @classmethod
+    def _make(cls, path: Path) -> RunDirectory:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            probe = path / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise CheckpointError(f"{path}: the run cannot be written there ({error.strerror}); choose another folder with --out") from error
+        return cls(path)
+
+    @classmethod
+    def open(cls, path) -> RunDirectory:
+        """A run that exists."""
+        run = cls(path)
+        if not (run.path / "config.yaml").is_file():
+            what = "does not exist" if not run.path.exists() else "is not a run folder (it has no config.yaml)"
+            raise UsageError(f"--resume: {run.path} {what}")
+        return run
+
+    weights = property(lambda self: self.path / "weights")
+    checkpoints = property(lambda self: self.path / "checkpoints")
+    samples = property(lambda self: self.path / "samples")
+
+    def write_config(self, config: dict) -> None:
+        write_text(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+
+    def read_config(self) -> dict:
+        try:
+            config = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise CheckpointError(f"--resume: {self.path / 'config.yaml'} cannot be read ({error})") from error
+        if not isinstance(config, dict):
+            raise CheckpointError(f"--resume: {self.path / 'config.yaml'} is not a mapping")
+        return config
+
+    def write_environment(self) -> None:
+        from importlib.metadata import version
+        from numbanet.backends.cpu import hardware, threads
+        environment = {"numbanet": __version__, "python": platform.python_version(), "system": platform.platform(),
+                       **{name: version(name) for name in ("numpy", "numba", "llvmlite")},
+                       "cpu": hardware.cpu_name(), "simd_width": hardware.simd_width(), "threads": threads.get_num_threads()}
+        write_text(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
+
+    def write_metrics(self, history: list[dict]) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, FIELDS, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+        write_text(self.path / "metrics.csv", text.getvalue())
