@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from numbanet.backends.cpu import hardware, threads
+
 from numbanet.errors import BackendError, DTypeError
 
 threads.prepare_environment()      # Numba reads its environment when it is imported
@@ -25,7 +26,6 @@ import llvmlite  # noqa: E402
 import numba  # noqa: E402
 import numpy as np  # noqa: E402
 from numba import types  # noqa: E402
-
 from numbanet.backends.cpu.kernel_cache import KernelCache, cache_folder  # noqa: E402
 
 logger = logging.getLogger("numbanet.compile")

@@ -1,0 +1,138 @@
+"""Loads and stores of SIMD vectors. Twins: `scalar.py`.
+
+An address is (array, offset): `offset` counts elements from the array's first one, in memory, whatever its shape; a
+kernel computes it from the strides. Float32 arrays give `f32xL`, int32 arrays `i32xL`. No alignment is required.
+"""
+import llvmlite.ir as ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numbanet.backends.cpu.simd.types import I32, I64, L, constant, f32xL, i32xL, llvm_type, splat_value
+
+ELEMENT_BYTES = 4
+VECTOR_OF = {types.float32: f32xL, types.int32: i32xL}
+
+
+def vector_type_of(array: types.Type):
+    """The vector type that loads from an array of this type have, or None."""
+    return VECTOR_OF.get(array.dtype) if isinstance(array, types.Array) else None
+
+
+def pointer(context, builder: ir.IRBuilder, array_type: types.Array, array: ir.Value, offset: ir.Value) -> ir.Value:
+    """The address of the element `offset` elements after the first."""
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.gep(data, [offset])
+
+
+def load_value(builder: ir.IRBuilder, vector_type, address: ir.Value) -> ir.Value:
+    """L consecutive elements."""
+    value = builder.load(builder.bitcast(address, llvm_type(vector_type).as_pointer()))
+    value.align = ELEMENT_BYTES
+    return value
+
+
+def store_value(builder: ir.IRBuilder, address: ir.Value, vector: ir.Value) -> None:
+    """Write L consecutive elements."""
+    builder.store(vector, builder.bitcast(address, vector.type.as_pointer())).align = ELEMENT_BYTES
+
+
+def first_lanes(builder: ir.IRBuilder, count: ir.Value) -> ir.Value:
+    """The mask that is true in the first `count` lanes; `count` is an int64."""
+    wanted = splat_value(builder, i32xL, builder.trunc(count, I32))
+    return builder.icmp_signed("<", constant(i32xL, list(range(L))), wanted)
+
+
+def _suffix(vector_type) -> str:
+    return f"v{L}{'f32' if vector_type == f32xL else 'i32'}.p0"
+
+
+def load_masked(builder: ir.IRBuilder, vector_type, address: ir.Value, mask: ir.Value) -> ir.Value:
+    """The elements under the mask, zero elsewhere; what is not under the mask is not touched."""
+    vector = llvm_type(vector_type)
+    function_type = ir.FunctionType(vector, [vector.as_pointer(), I32, mask.type, vector])
+    function = cgutils.get_or_insert_function(builder.module, function_type, f"llvm.masked.load.{_suffix(vector_type)}")
+    address = builder.bitcast(address, vector.as_pointer())
+    return builder.call(function, [address, I32(ELEMENT_BYTES), mask, ir.Constant(vector, None)])
+
+
+def store_masked(builder: ir.IRBuilder, vector_type, address: ir.Value, vector: ir.Value, mask: ir.Value) -> None:
+    """Write the elements under the mask; what is not under the mask is not touched."""
+    pointer_type = vector.type.as_pointer()
+    function_type = ir.FunctionType(ir.VoidType(), [vector.type, pointer_type, I32, mask.type])
+    name = f"llvm.masked.store.{_suffix(vector_type)}"
+    function = cgutils.get_or_insert_function(builder.module, function_type, name)
+    builder.call(function, [vector, builder.bitcast(address, pointer_type), I32(ELEMENT_BYTES), mask])
+
+
+@intrinsic
+def load(typingctx, array, offset):
+    """The vector of elements offset, ..., offset + L - 1."""
+    vector = vector_type_of(array)
+
+    def codegen(context, builder, sig, args):
+        return load_value(builder, vector, pointer(context, builder, sig.args[0], *args))
+    return (vector(array, types.int64), codegen) if vector else None
+
+
+@intrinsic
+def store(typingctx, array, offset, value):
+    """Write a vector to the elements offset, ..., offset + L - 1."""
+    vector = vector_type_of(array)
+
+    def codegen(context, builder, sig, args):
+        store_value(builder, pointer(context, builder, sig.args[0], *args[:2]), args[2])
+        return context.get_dummy_value()
+    return (types.void(array, types.int64, vector), codegen) if vector and value == vector else None
+
+
+@intrinsic
+def load_partial(typingctx, array, offset, count):
+    """The vector of elements offset, ..., offset + count - 1; the lanes from `count` on are zero and not read."""
+    vector = vector_type_of(array)
+
+    def codegen(context, builder, sig, args):
+        address = pointer(context, builder, sig.args[0], *args[:2])
+        return load_masked(builder, vector, address, first_lanes(builder, args[2]))
+    return (vector(array, types.int64, types.int64), codegen) if vector else None
+
+
+@intrinsic
+def store_partial(typingctx, array, offset, value, count):
+    """Write the first `count` lanes of a vector; what lies behind is not touched."""
+    vector = vector_type_of(array)
+
+    def codegen(context, builder, sig, args):
+        address = pointer(context, builder, sig.args[0], *args[:2])
+        store_masked(builder, vector, address, args[2], first_lanes(builder, args[3]))
+        return context.get_dummy_value()
+    return (types.void(array, types.int64, vector, types.int64), codegen) if vector and value == vector else None
+
+
+@intrinsic
+def load_strided(typingctx, array, offset, step):
+    """The vector of elements offset, offset + step, ..., offset + (L - 1) * step."""
+    vector = vector_type_of(array)
+
+    def codegen(context, builder, sig, args):
+        # L scalar loads: gather instructions are no faster on any CPU, and absent on many
+        value = ir.Constant(llvm_type(vector), ir.Undefined)
+        address = pointer(context, builder, sig.args[0], *args[:2])
+        for lane in range(L):
+            scalar = builder.load(builder.gep(address, [builder.mul(args[2], I64(lane))]))
+            value = builder.insert_element(value, scalar, I32(lane))
+        return value
+    return (vector(array, types.int64, types.int64), codegen) if vector else None
+
+
+@intrinsic
+def store_strided(typingctx, array, offset, step, value):
+    """Write a vector to the elements offset, offset + step, ..., offset + (L - 1) * step, in this order."""
+    vector = vector_type_of(array)
+
+    def codegen(context, builder, sig, args):
+        address = pointer(context, builder, sig.args[0], *args[:2])
+        for lane in range(L):
+            scalar = builder.extract_element(args[3], I32(lane))
+            builder.store(scalar, builder.gep(address, [builder.mul(args[2], I64(lane))]))
+        return context.get_dummy_value()
+    return (types.void(array, types.int64, types.int64, vector), codegen) if vector and value == vector else None

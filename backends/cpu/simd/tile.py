@@ -1,0 +1,145 @@
+"""The register tile: a small matrix product whose result stays in registers. Twins: `scalar.py`.
+
+    C[i, j] (+)= sum_k A[i, k] * B[k, j]      0 <= i < MR,  0 <= j < NV * L,  0 <= k < depth
+
+    A[i, k] = a[a_offset + i * a_row + k * a_step]        a_step = 1: rows in memory; a_row = 1: columns
+    B[k, j] = b[b_offset + k * b_step + j]
+    C[i, j] = c[c_offset + i * c_row + j]
+
+The MR * NV vectors of C are accumulated over all of `depth` in registers: each step loads NV vectors of B and
+broadcasts MR numbers of A into MR * NV fused multiply-adds. Every sum runs over k upwards, so the bits do not depend
+on the tile's shape. MR and NV are literal: they size the generated code. The scheme is Goto and van de Geijn's
+(2008), doi:10.1145/1356052.1356053.
+"""
+import llvmlite.ir as ir
+from numba import types
+from numba.extending import intrinsic
+from numbanet.backends.cpu.simd.arithmetic import fma_value
+from numbanet.backends.cpu.simd.memory import first_lanes, load_masked, load_value, pointer, store_masked, store_value
+from numbanet.backends.cpu.simd.types import I64, L, f32xL, llvm_type, splat_value
+
+UNROLL = 4      # steps of k in one turn of the loop
+
+
+@intrinsic(prefer_literal=True)
+def tile(typingctx, MR, NV, a, a_offset, a_row, a_step, b, b_offset, b_step, c, c_offset, c_row, depth, accumulate):
+    """C[:MR, :NV*L] = A @ B, or += where `accumulate` is not 0. Arrays are float32; offsets and strides count elements."""
+    return _tile(MR, NV, (a, b, c), partial=False)
+
+
+@intrinsic(prefer_literal=True)
+def tile_partial(typingctx, MR, NV, a, a_offset, a_row, a_step, b, b_offset, b_step, c, c_offset, c_row, depth,
+                 accumulate, last_lanes):
+    """As `tile`, with only the first `last_lanes` lanes of the last vector of B read, and of C read and written."""
+    return _tile(MR, NV, (a, b, c), partial=True)
+
+
+def _tile(MR, NV, arrays, partial: bool):
+    if not (isinstance(MR, types.IntegerLiteral) and isinstance(NV, types.IntegerLiteral)):
+        return None
+    if not all(isinstance(array, types.Array) and array.dtype == types.float32 for array in arrays):
+        return None
+    a, b, c = arrays
+    integer = types.int64
+    sig = types.void(MR, NV, a, integer, integer, integer, b, integer, integer, c, integer, integer,
+                     *[integer] * (3 if partial else 2))
+
+    def codegen(context, builder, sig, args):
+        _, _, a, a_offset, a_row, a_step, b, b_offset, b_step, c, c_offset, c_row, depth, accumulate = args[:14]
+        generator = _Generator(builder, MR.literal_value, NV.literal_value,
+                               first_lanes(builder, args[14]) if partial else None)
+        generator.a = pointer(context, builder, sig.args[2], a, a_offset)
+        generator.b = pointer(context, builder, sig.args[6], b, b_offset)
+        generator.c = pointer(context, builder, sig.args[9], c, c_offset)
+        generator.a_row, generator.a_step, generator.b_step, generator.c_row = a_row, a_step, b_step, c_row
+        generator.emit(depth, accumulate)
+        return context.get_dummy_value()
+    return sig, codegen
+
+
+class _Generator:
+    """Emits one tile. The state of its loops is (k, address in A, address in B, MR * NV accumulators)."""
+
+    def __init__(self, builder: ir.IRBuilder, rows: int, vectors: int, last_mask: ir.Value | None):
+        self.builder, self.rows, self.vectors, self.last_mask = builder, rows, vectors, last_mask
+
+    def emit(self, depth: ir.Value, accumulate: ir.Value) -> None:
+        builder = self.builder
+        before = builder.block
+        reload, start, loop, tail_check, tail, done = (
+            builder.function.append_basic_block(f"tile.{name}")
+            for name in ("reload", "start", "loop", "tail_check", "tail", "done"))
+        builder.cbranch(builder.icmp_signed("!=", accumulate, I64(0)), reload, start)
+
+        builder.position_at_end(reload)
+        old = [self._load(self._c_address(i, j), j) for i in range(self.rows) for j in range(self.vectors)]
+        builder.branch(start)
+
+        builder.position_at_end(start)
+        zeros = [ir.Constant(llvm_type(f32xL), None)] * len(old)
+        begin = [I64(0), self.a, self.b, *self._phis((zeros, before), (old, reload))]
+        whole = builder.and_(depth, I64(-UNROLL))
+        builder.cbranch(builder.icmp_signed(">", whole, I64(0)), loop, tail_check)
+
+        after_loop = self._loop(loop, UNROLL, whole, begin, start, tail_check)
+        builder.position_at_end(tail_check)
+        state = self._phis((begin, start), (after_loop, loop))
+        builder.cbranch(builder.icmp_signed("<", state[0], depth), tail, done)
+
+        after_tail = self._loop(tail, 1, depth, state, tail_check, done)
+        builder.position_at_end(done)
+        final = self._phis((state, tail_check), (after_tail, tail))[3:]
+        for i in range(self.rows):
+            for j in range(self.vectors):
+                self._store(self._c_address(i, j), final[i * self.vectors + j], j)
+
+    def _phis(self, *pairs):
+        """One phi for each value; a pair is (values, the block they come from)."""
+        made = []
+        for values in zip(*(values for values, _ in pairs)):
+            phi = self.builder.phi(values[0].type)
+            for value, (_, block) in zip(values, pairs):
+                phi.add_incoming(value, block)
+            made.append(phi)
+        return made
+
+    def _loop(self, block, steps, bound, entry, entry_block, after):
+        """Fill `block` with `steps` steps of k, repeated while k < bound; return the state behind it."""
+        self.builder.position_at_end(block)
+        state = self._phis((entry, entry_block))
+        result = self._steps(steps, *state)
+        for phi, value in zip(state, result):
+            phi.add_incoming(value, block)
+        self.builder.cbranch(self.builder.icmp_signed("<", result[0], bound), block, after)
+        return result
+
+    def _steps(self, steps, k, a, b, *accumulators):
+        builder, sums = self.builder, list(accumulators)
+        for step in range(steps):
+            b_k = builder.gep(b, [builder.mul(self.b_step, I64(step))])
+            b_vectors = [self._load(builder.gep(b_k, [I64(L * j)]), j) for j in range(self.vectors)]
+            a_k = builder.gep(a, [builder.mul(self.a_step, I64(step))])
+            for i in range(self.rows):
+                number = builder.load(builder.gep(a_k, [builder.mul(self.a_row, I64(i))]))
+                broadcast = splat_value(builder, f32xL, number)
+                for j, b_vector in enumerate(b_vectors):
+                    sums[i * self.vectors + j] = fma_value(builder, broadcast, b_vector, sums[i * self.vectors + j])
+        return [builder.add(k, I64(steps)), builder.gep(a, [builder.mul(self.a_step, I64(steps))]),
+                builder.gep(b, [builder.mul(self.b_step, I64(steps))]), *sums]
+
+    def _c_address(self, i, j):
+        return self.builder.gep(self.c, [self.builder.add(self.builder.mul(self.c_row, I64(i)), I64(L * j))])
+
+    def _is_partial(self, j):
+        return self.last_mask is not None and j == self.vectors - 1
+
+    def _load(self, address, j):
+        if self._is_partial(j):
+            return load_masked(self.builder, f32xL, address, self.last_mask)
+        return load_value(self.builder, f32xL, address)
+
+    def _store(self, address, value, j):
+        if self._is_partial(j):
+            store_masked(self.builder, f32xL, address, value, self.last_mask)
+        else:
+            store_value(self.builder, address, value)
