@@ -38,7 +38,8 @@ def lane_indices():
 
 def fma(x, y, z):
     # the product of two float32 is exact in float64; the sum is rounded twice, which rarely gives another bit
-    return (np.multiply(x, y, dtype=np.float64) + z).astype(np.float32)
+    x, y, z = (np.float32(value).astype(np.float64) for value in (x, y, z))
+    return (x * y + z).astype(np.float32)
 
 
 def select(mask, x, y):

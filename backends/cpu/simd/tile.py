@@ -23,7 +23,7 @@ UNROLL = 4      # steps of k in one turn of the loop
 
 @intrinsic(prefer_literal=True)
 def tile(typingctx, MR, NV, a, a_offset, a_row, a_step, b, b_offset, b_step, c, c_offset, c_row, depth, accumulate):
-    """C[:MR, :NV*L] = A @ B, or += where `accumulate` is not 0. Arrays are float32; offsets and strides count elements."""
+    """C[:MR, :NV*L] = A @ B, or += where `accumulate` is not 0. Float32 arrays; offsets count elements."""
     return _tile(MR, NV, (a, b, c), partial=False)
 
 

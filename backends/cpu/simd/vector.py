@@ -76,7 +76,7 @@ def tile_shapes() -> tuple[tuple[int, int], ...]:
 
 __all__ = [
     "L", "absolute", "any_lane", "bits", "copysign", "floor", "fma", "from_bits", "lane_indices", "load",
-    "load_partial", "load_strided", "maximum", "minimum", "reduce_add", "reduce_max", "reduce_min", "round_even", "select", "splat",
-    "splat_int", "sqrt", "store", "store_partial", "store_strided", "tile", "tile_partial", "tile_shapes", "to_float",
-    "to_int",
+    "load_partial", "load_strided", "maximum", "minimum", "reduce_add", "reduce_max", "reduce_min", "round_even",
+    "select", "splat", "splat_int", "sqrt", "store", "store_partial", "store_strided", "tile", "tile_partial",
+    "tile_shapes", "to_float", "to_int",
 ]
