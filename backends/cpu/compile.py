@@ -129,7 +129,8 @@ class Kernel:
     def is_cached(self, dtype: str | np.dtype) -> bool:
         """Whether the disk cache holds the kernel for a dtype."""
         cache = KernelCache(self.name, self.__module__, (self.parallel, self.fastmath))
-        return all(cache.path(signature).exists() for signature in self.signatures[np.dtype(dtype)])
+        paths = [cache.path(signature) for signature in self.signatures[np.dtype(dtype)]]
+        return all(path is not None and path.exists() for path in paths)
 
     def __repr__(self) -> str:
         return f"<kernel {self.name} ({', '.join(dtype.name for dtype in self.dtypes)})>"

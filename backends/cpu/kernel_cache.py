@@ -22,6 +22,7 @@ import pickle
 import platform
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import llvmlite
@@ -38,6 +39,7 @@ from numbanet.backends.cpu import hardware
 logger = logging.getLogger("numbanet.compile")
 
 PACKAGE = "numbanet.backends"
+IMPORT_TIME = time.time()    # kernel modules are imported after this one
 KEPT_VERSIONS = 4            # files kept a kernel overload: several source trees may share one cache
 
 
@@ -74,23 +76,28 @@ def environment_key() -> str:
     return f"{hardware.cpu_name()}-{_digest(repr(parts).encode())[:16]}"
 
 
-def source_digest(module: str) -> str:
-    """Hash of a module's source and of every backend module that it imports, transitively."""
+def source_digest(module: str) -> str | None:
+    """Hash of a module's source and of every backend module that it imports, transitively.
+
+    None when one of the files was edited after this process began to import kernels: what runs is then not what is on disk.
+    """
     pending, sources = [module], {}
     while pending:
         name = pending.pop()
         if name not in sources:
-            path, source = _source(name)
+            path, source, modified = _source(name)
+            if modified > IMPORT_TIME:
+                return None
             sources[name] = source
             pending += _imported_backend_modules(name, path.name == "__init__.py", source)
     return _digest(b"".join(name.encode() + b"\0" + sources[name] for name in sorted(sources)))
 
 
 @functools.cache
-def _source(module: str) -> tuple[Path, bytes]:
+def _source(module: str) -> tuple[Path, bytes, float]:
     loaded = sys.modules.get(module)
     path = Path(loaded.__file__ if loaded is not None else importlib.util.find_spec(module).origin)
-    return path, path.read_bytes()
+    return path, path.read_bytes(), path.stat().st_mtime
 
 
 @functools.cache
@@ -144,16 +151,21 @@ class KernelCache(_Cache):
     def cache_path(self) -> Path:
         return cache_folder()
 
-    def path(self, signature) -> Path:
-        """The file of one overload."""
+    def path(self, signature) -> Path | None:
+        """The file of one overload; None where it must not be cached."""
+        sources = source_digest(self.module)
+        if sources is None:
+            return None
         overload = _digest(repr((self.name, str(signature), self.flags)).encode())[:10]
-        fresh = _digest(f"{overload} {source_digest(self.module)}".encode())[:16]
+        fresh = _digest(f"{overload} {sources}".encode())[:16]
         return cache_folder() / f"{self.name.removeprefix(PACKAGE + '.')}-{overload}-{fresh}.kernel"
 
     def load_overload(self, sig, target_context) -> CompileResult | None:
         """The compiled overload, or None where it is absent, damaged or unreadable."""
         path = self.path(sig)
         try:
+            if path is None:
+                raise FileNotFoundError
             content = path.read_bytes()
             checksum, payload = content[:32], content[32:]
             if hashlib.sha256(payload).digest() != checksum:
@@ -174,6 +186,8 @@ class KernelCache(_Cache):
             logger.warning("%s: not cached, as it refers to an address or a large global array", self.name)
             return
         path = self.path(sig)
+        if path is None:
+            return
         try:
             payload = dumps(data._reduce())
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -1,0 +1,192 @@
+"""A caching allocator of host memory, for the `cpu` and `reference` backends.
+
+`empty` gives ordinary NumPy arrays, 64-byte aligned, over blocks that are kept for reuse: memory fresh from the
+system costs page faults that take longer than writing it. A block returns to its pool when the last view on it dies,
+wherever that view is held. NumPy itself keeps this account: the base of a view is the array that it was made from or
+an owner further down, but never one past an object of another class, so every view keeps the `_Lease` below alive,
+whose finaliser returns the block.
+
+Pools are lists, whose `append` and `pop` are atomic: the usual path takes no lock, and a finaliser may run at any
+moment.
+"""
+import contextlib
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+
+import numpy as np
+
+ALIGNMENT = 64
+SMALLEST_BLOCK = 256
+STEPS = 4                    # size classes between two powers of two: at most a fifth of a block is wasted
+REMEMBERED_SIZES = 4096
+
+
+@dataclass(frozen=True)
+class MemoryStatistics:
+    """Bytes of blocks: held in all, of these in use, and the most that were held at once."""
+
+    held: int
+    in_use: int
+    peak: int
+
+
+class _Block(np.ndarray):
+    """Aligned memory of one size class."""
+
+    allocator: "Allocator"
+    pool: list["_Block"]         # where it rests
+
+
+class _Lease(np.ndarray):
+    """A block in use. Every view refers to it; when it dies the block goes back."""
+
+    __slots__ = ()
+
+    def __del__(self):
+        block = self.base
+        if block.allocator._held > block.allocator.limit:
+            block.allocator._discard(block)
+        else:
+            block.pool.append(block)
+
+
+class Allocator:
+    """Pools of blocks by size class.
+
+    Parameters
+    ----------
+    limit
+        Bytes that may be held; while more are, blocks that are no longer in use go back to the system at once.
+    """
+
+    def __init__(self, limit: int):
+        self.limit = limit
+        self._pools: dict[int, list[_Block]] = {}        # by block size
+        self._pool_of: dict[int, list[_Block]] = {}      # by requested size
+        self._held = self._peak = 0
+        self._lock = threading.RLock()                   # a finaliser may run while this thread holds it
+
+    def empty(self, shape: Sequence[int], dtype: np.dtype | str, order: Sequence[int] | None = None) -> np.ndarray:
+        """An uninitialised array.
+
+        Parameters
+        ----------
+        shape
+            Sizes of the axes.
+        dtype
+            Any NumPy dtype without Python objects.
+        order
+            The axes from the slowest to the fastest in memory; None for row-major.
+        """
+        dtype = np.dtype(dtype)
+        size = prod(shape) * dtype.itemsize
+        if not size:
+            return np.empty(shape, dtype)
+        pool = self._pool_of.get(size)
+        if pool is None:
+            pool = self._find_pool(size)
+        try:
+            block = pool.pop()
+        except IndexError:
+            block = self._new_block(pool, size)
+        strides = None if order is None else _strides(tuple(shape), tuple(order), dtype.itemsize)
+        return np.ndarray(shape, dtype, block.view(_Lease), 0, strides)
+
+    def _find_pool(self, size: int) -> list[_Block]:
+        if len(self._pool_of) >= REMEMBERED_SIZES:
+            self._pool_of.clear()
+        with self._lock:
+            pool = self._pools.setdefault(size_class(size), [])
+        self._pool_of[size] = pool
+        return pool
+
+    def _new_block(self, pool: list[_Block], size: int) -> _Block:
+        size = size_class(size)
+        try:
+            memory = np.empty(size + ALIGNMENT, np.uint8)
+        except MemoryError:
+            self.trim()
+            memory = np.empty(size + ALIGNMENT, np.uint8)
+        start = -memory.ctypes.data % ALIGNMENT
+        block = memory[start:start + size].view(_Block)
+        block.allocator, block.pool = self, pool
+        with self._lock:
+            self._held += size
+            self._peak = max(self._peak, self._held)
+        return block
+
+    def _discard(self, block: _Block) -> None:
+        with self._lock:
+            self._held -= block.nbytes
+
+    def trim(self) -> int:
+        """Give the blocks that are not in use back to the system; return their bytes."""
+        freed = 0
+        with self._lock:
+            pools = list(self._pools.values())
+        for pool in pools:
+            with contextlib.suppress(IndexError):        # emptied: other threads may take from it meanwhile
+                while True:
+                    block = pool.pop()
+                    freed += block.nbytes
+                    self._discard(block)
+        return freed
+
+    def statistics(self) -> MemoryStatistics:
+        """What the allocator holds now, and held at most."""
+        with self._lock:
+            unused = sum(size * len(pool) for size, pool in self._pools.items())
+            return MemoryStatistics(self._held, self._held - unused, self._peak)
+
+
+def size_class(size: int) -> int:
+    """The size of the blocks that serve a request of `size` bytes: STEPS steps between powers of two.
+
+    Examples
+    --------
+    >>> [size_class(size) for size in (1, 256, 257, 1000, 1025)]
+    [256, 256, 320, 1024, 1280]
+    """
+    if size <= SMALLEST_BLOCK:
+        return SMALLEST_BLOCK
+    step = (1 << (size - 1).bit_length() - 1) // STEPS
+    return -(-size // step) * step
+
+
+@lru_cache(maxsize=4096)
+def _strides(shape: tuple[int, ...], order: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    strides, step = [0] * len(shape), itemsize
+    for axis in reversed(order):
+        strides[axis], step = step, step * shape[axis]
+    return tuple(strides)
+
+
+def _default_limit() -> int:
+    """Half of the machine's memory where the system tells, otherwise 4 GiB."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, ValueError, OSError):
+        return 4 << 30
+
+
+allocator = Allocator(_default_limit())
+empty = allocator.empty
+trim = allocator.trim
+statistics = allocator.statistics
+
+
+def empty_channels_last(shape: Sequence[int], dtype: np.dtype | str = np.float32) -> np.ndarray:
+    """An uninitialised array of logical shape (N, C, ...) whose channels are the fastest axis in memory."""
+    return empty(shape, dtype, (0, *range(2, len(shape)), 1))
+
+
+def _after_fork_in_child() -> None:
+    allocator._lock = threading.RLock()                  # another thread of the parent may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
