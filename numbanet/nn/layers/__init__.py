@@ -1,0 +1,1 @@
+"""Layers by concern; :mod:`numbanet.nn` exports them all."""
