@@ -1,1 +1,154 @@
-"""Convolution on the CPU."""
+"""Convolution: the entries, which check layouts, choose and allocate. Kernels and their letters: `walk.py` and its neighbours."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from numbanet.backends.cpu import threads
+from numbanet.backends.cpu.convolution import choose
+from numbanet.backends.cpu.convolution.bias import conv2d_backward_bias_plain, conv2d_backward_bias_vectors
+from numbanet.backends.cpu.convolution.depthwise import (
+    conv2d_backward_input_depthwise,
+    conv2d_backward_weight_depthwise,
+    conv2d_forward_depthwise,
+)
+from numbanet.backends.cpu.convolution.gather import conv2d_forward_gather
+from numbanet.backends.cpu.convolution.plain import (
+    conv2d_backward_input_plain,
+    conv2d_backward_weight_plain,
+    conv2d_forward_plain,
+)
+from numbanet.backends.cpu.convolution.scatter import conv2d_backward_input_scatter, pack_scattered_weights
+from numbanet.backends.cpu.convolution.walk import forward_walk, mirrored_walk
+from numbanet.backends.cpu.convolution.weight_gradient import conv2d_backward_weight_gather
+from numbanet.backends.cpu.convolution.weights import pack_weights, packed_size
+from numbanet.backends.cpu.layout import copy_into
+from numbanet.backends.cpu.registry import implements
+from numbanet.backends.cpu.simd import L
+
+F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
+NOTHING = {F32: np.empty(0, F32), F64: np.empty(0, F64)}
+
+
+@implements
+def conv2d_forward(x, weight, bias, geometry, out):
+    if bias is None:
+        bias = NOTHING[x.dtype]
+    if x.dtype == F64:
+        conv2d_forward_plain(x, weight, bias, out, forward_walk(geometry))
+    elif out.size:
+        _with_pixels(out, _forward, _channels_last(x), weight, bias, geometry, forward_walk(geometry))
+
+
+def _forward(y, x, weight, bias, geometry, walk):
+    if choose.is_depthwise(geometry):
+        conv2d_forward_depthwise(x, _depthwise_weights(weight, bias), y, walk)
+    else:
+        _gather(x, _grouped(weight, geometry), bias, y, walk)
+
+
+def _gather(x, weight, bias, y, walk):
+    """y (N, OH, OW, K) = the windows of x times weight (G, Kg, Cg, R, S)."""
+    G, Kg, Cg, R, S = weight.shape
+    with_bias = 1 if bias.size else 0
+    steps = R * S * Cg + with_bias
+    packed = np.empty(packed_size(G, Kg, steps), F32)
+    pack_weights(weight, bias, packed, with_bias)
+    rows = y.reshape(-1, y.shape[3])
+    plan = choose.gather_plan(rows.shape[0], steps)
+    scratch = np.empty((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
+    conv2d_forward_gather(x, packed, rows, scratch, walk, plan.block, with_bias)
+
+
+@implements
+def conv2d_backward_input(grad_y, weight, geometry, out):
+    if grad_y.dtype == F64:
+        conv2d_backward_input_plain(grad_y, weight, out, forward_walk(geometry))
+    elif out.size:
+        _with_pixels(out, _backward_input, _channels_last(grad_y), weight, geometry)
+
+
+def _backward_input(grad_x, grad_y, weight, geometry):
+    if choose.is_depthwise(geometry):
+        if choose.has_unit_stride(geometry):
+            weight = _depthwise_weights(weight[:, :, ::-1, ::-1], NOTHING[F32])
+            conv2d_forward_depthwise(grad_y, weight, grad_x, mirrored_walk(geometry))
+        else:
+            weight = _depthwise_weights(weight, NOTHING[F32])
+            conv2d_backward_input_depthwise(grad_y, weight, grad_x, forward_walk(geometry))
+    elif choose.mirrors(geometry):
+        mirrored = _grouped(weight, geometry)[:, :, :, ::-1, ::-1].transpose(0, 2, 1, 3, 4)
+        _gather(grad_y, mirrored, NOTHING[F32], grad_x, mirrored_walk(geometry))
+    else:
+        plan = choose.scatter_plan(geometry, grad_y.shape[0])
+        packed = np.empty(plan.packed, F32)
+        pack_scattered_weights(_grouped(weight, geometry), packed, plan.chunk)
+        scratch = np.empty((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
+        conv2d_backward_input_scatter(grad_y, packed, grad_x, scratch, forward_walk(geometry), plan.chunk, plan.images, plan.block)
+
+
+@implements
+def conv2d_backward_weight(grad_y, x, geometry, out):
+    walk = forward_walk(geometry)
+    if x.dtype == F64:
+        conv2d_backward_weight_plain(grad_y, x, out, walk)
+        return
+    N = x.shape[0]
+    if N == 0:
+        out.fill(0)
+        return
+    grad_y, x = _channels_last(grad_y), _channels_last(x)
+    if choose.is_depthwise(geometry):
+        T = geometry.kernel_size[0] * geometry.kernel_size[1]
+        parts = choose.row_parts(N, geometry.output_size[0])
+        sums = np.empty((parts, T, -(-geometry.channels // L) * L), F32)
+        conv2d_backward_weight_depthwise(grad_y, x, out, sums, walk)
+    else:
+        plan = choose.weight_plan(geometry, N)
+        scratch = np.empty((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
+        conv2d_backward_weight_gather(grad_y, x, out, scratch, np.empty(plan.sums, F32), walk, plan.chunk, plan.parts, plan.block)
+
+
+@implements
+def conv2d_backward_bias(grad_y, out):
+    N, K, OH, _ = grad_y.shape
+    if grad_y.dtype == F64:
+        conv2d_backward_bias_plain(grad_y.transpose(0, 2, 3, 1), out)
+    else:
+        sums = np.empty((choose.row_parts(N, OH), -(-K // L) * L), F32)
+        conv2d_backward_bias_vectors(_channels_last(grad_y), out, sums)
+
+
+def _channels_last(x):
+    """x (N, C, H, W) as (N, H, W, C) with neighbouring channels: a view, or a copy where its memory order is another."""
+    if x.strides[1] == x.itemsize or x.shape[1] == 1:
+        return x.transpose(0, 2, 3, 1)
+    N, C, H, W = x.shape
+    copy = np.empty((N, H, W, C), x.dtype)
+    copy_into(x, copy.transpose(0, 3, 1, 2))
+    return copy
+
+
+def _with_pixels(out, compute, *arguments):
+    """Let `compute` fill `out` as (N, H, W, C) in one piece; through a copy where `out` has gaps or another order."""
+    y = out.transpose(0, 2, 3, 1)
+    if y.flags.c_contiguous:
+        compute(y, *arguments)
+        return
+    y = np.empty(y.shape, y.dtype)
+    compute(y, *arguments)
+    copy_into(y.transpose(0, 3, 1, 2), out)
+
+
+def _grouped(weight, geometry):
+    """weight (K, Cg, R, S) as (G, Kg, Cg, R, S)."""
+    return weight.reshape(geometry.groups, geometry.filters_per_group, *weight.shape[1:])
+
+
+def _depthwise_weights(weight, bias):
+    """weight (C, 1, R, S) and bias as (T + 1, C)."""
+    C, _, R, S = weight.shape
+    packed = np.empty((R * S + 1, C), F32)
+    packed[:-1] = weight.reshape(C, R * S).T
+    packed[-1] = bias if bias.size else 0
+    return packed

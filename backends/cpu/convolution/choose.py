@@ -1,0 +1,125 @@
+"""Which algorithm a pass takes and in which blocks: pure functions of shapes, cache sizes and vector width, never of the thread count."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from numbanet.backends.cpu.convolution.gather import MR
+from numbanet.backends.cpu.convolution.weight_gradient import MK
+from numbanet.backends.cpu.hardware import cache_sizes
+from numbanet.backends.cpu.simd import L
+from numbanet.geometry import ConvGeometry
+
+FLOAT = 4                   # bytes
+STRIP = 2 * L
+WANTED_JOBS = 16            # enough for the threads of a usual machine to be equally busy
+
+
+def _up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def _pitch(floats: int) -> int:
+    """As `walk.odd_pitch`."""
+    return (-(-floats // 16) | 1) * 16
+
+
+def _taps(geometry: ConvGeometry) -> int:
+    return geometry.kernel_size[0] * geometry.kernel_size[1]
+
+
+def _outputs(geometry: ConvGeometry) -> int:
+    return geometry.output_size[0] * geometry.output_size[1]
+
+
+def is_depthwise(geometry: ConvGeometry) -> bool:
+    """One filter a channel. With several, the matrix product has at least some work for each copied window."""
+    return geometry.is_depthwise and geometry.filters == geometry.channels
+
+
+def has_unit_stride(geometry: ConvGeometry) -> bool:
+    return geometry.stride == (1, 1)
+
+
+def mirrors(geometry: ConvGeometry) -> bool:
+    """Backward-input as a forward pass with mirrored weights: stride 1, and channels that fill a vector.
+
+    Otherwise scattering wins: 6 channels would leave 10 of 16 lanes empty (LeNet-5's second layer: 4 times the work).
+    """
+    return has_unit_stride(geometry) and geometry.channels_per_group >= L
+
+
+class GatherPlan(NamedTuple):
+    """Blocks of `conv2d_forward_gather`."""
+
+    block: int              # output pixels of a panel
+    jobs: int
+    scratch: int            # floats for each thread
+
+
+@lru_cache(maxsize=4096)
+def gather_plan(pixels: int, steps: int) -> GatherPlan:
+    """The panel takes half of the second-level cache at most, and leaves WANTED_JOBS blocks where there are pixels for them."""
+    pitch = _pitch(steps)
+    fitting = cache_sizes().l2 // 2 // (pitch * FLOAT) // MR * MR
+    block = max(MR, min(fitting, _up(-(-pixels // WANTED_JOBS), MR), 16 * MR))
+    return GatherPlan(block, -(-pixels // block), _up(block * pitch + MR * STRIP + 2 * L, 16))
+
+
+class ScatterPlan(NamedTuple):
+    """Blocks of `conv2d_backward_input_scatter`."""
+
+    chunk: int              # channels of a job
+    images: int             # images of a job
+    block: int              # output pixels of a panel
+    jobs: int
+    packed: tuple[int, int, int]
+    scratch: int
+
+
+@lru_cache(maxsize=4096)
+def scatter_plan(geometry: ConvGeometry, batch: int) -> ScatterPlan:
+    """Packed weights of a job take half of the second-level cache at most, its panel a quarter."""
+    taps, filters, channels = _taps(geometry), geometry.filters_per_group, geometry.channels_per_group
+    l2 = cache_sizes().l2
+    chunk = min(channels, max(L, l2 // 2 // (taps * filters * FLOAT) // L * L))
+    chunks = geometry.groups * -(-channels // chunk)
+    # enough pixels that the last, ragged tile does not count, but WANTED_JOBS jobs where the batch has them
+    images = max(1, min(-(-32 * MR // _outputs(geometry)), batch * chunks // WANTED_JOBS, batch))
+    columns = _up(taps * chunk, STRIP)
+    q_pitch, a_pitch = _pitch(columns), _pitch(filters)
+    block = max(MR, min(l2 // 4 // ((q_pitch + a_pitch) * FLOAT) // MR * MR, _up(images * _outputs(geometry), MR)))
+    return ScatterPlan(chunk, images, block, chunks * -(-batch // images), (chunks, columns // STRIP * filters, STRIP),
+                       _up(block * (q_pitch + a_pitch) + 2 * L, 16))
+
+
+class WeightPlan(NamedTuple):
+    """Blocks of `conv2d_backward_weight_gather`."""
+
+    chunk: int              # channels of a job
+    parts: int              # ranges of pixels
+    block: int              # output pixels of a panel
+    jobs: int
+    sums: tuple[int, int]
+    scratch: int
+
+
+@lru_cache(maxsize=4096)
+def weight_plan(geometry: ConvGeometry, batch: int) -> WeightPlan:
+    """Sums of a job take half of the second-level cache at most; pixels are split only as far as that leaves too few jobs."""
+    taps, filters, channels = _taps(geometry), geometry.filters_per_group, geometry.channels_per_group
+    l2, pixels = cache_sizes().l2, batch * _outputs(geometry)
+    chunk = min(channels, max(L, l2 // 2 // (taps * filters * FLOAT) // L * L))
+    chunks = geometry.groups * -(-channels // chunk)
+    parts = max(1, min(-(-WANTED_JOBS // chunks), pixels // 128))
+    columns = _up(taps * chunk, STRIP)
+    a_pitch, b_pitch = _pitch(filters + MK), _pitch(columns)
+    block = max(16, min(l2 // 4 // ((a_pitch + b_pitch) * FLOAT) // 8 * 8, 256, -(-pixels // parts)))
+    return WeightPlan(chunk, parts, block, chunks * parts, (chunks * parts, _up(filters, MK) * columns),
+                      _up(block * (a_pitch + b_pitch) + 2 * L + STRIP, 16))
+
+
+def row_parts(batch: int, rows: int) -> int:
+    """Ranges of image rows for sums over all pixels."""
+    return max(1, min(WANTED_JOBS, batch * rows // 4))
