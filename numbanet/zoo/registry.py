@@ -1,0 +1,111 @@
+"""The models that can be made by name: numbanet's own and those of installed packages.
+
+A package adds models through the entry-point group ``numbanet.models``: each entry point names a module (or any object)
+whose loading registers them with :func:`register_model`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+
+from numbanet.errors import UsageError
+
+ENTRY_POINT_GROUP = "numbanet.models"
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known of a model before it is made."""
+
+    name: str
+    create: Callable = field(repr=False)
+    input_size: tuple[int, int, int]        # (C, H, W)
+    num_classes: int
+    mean: tuple[float, ...]                 # of pixels scaled to 0..1, per channel: what the model expects subtracted
+    std: tuple[float, ...]
+    description: str                        # the first line of the function's docstring
+    paper: str
+
+
+_models: dict[str, ModelInfo] = {}
+
+
+def register_model(function: Callable | None = None, *, input_size=(3, 224, 224), num_classes: int = 1000, mean=None,
+                   std=None, paper: str = ""):
+    """Register a function ``(num_classes=..., in_chans=..., **options) -> Module`` under its name (decorator).
+
+    Raises
+    ------
+    UsageError
+        The name is taken.
+    """
+    def register(create: Callable) -> Callable:
+        name = create.__name__
+        if name in _models:
+            raise UsageError(f"register_model: {name} is already registered by {_models[name].create.__module__}; "
+                             "choose another name")
+        channels = input_size[0]
+        _models[name] = ModelInfo(name, create, tuple(input_size), num_classes,
+                                  tuple(mean or (0.0,) * channels), tuple(std or (1.0,) * channels),
+                                  (create.__doc__ or "").strip().partition("\n")[0], paper)
+        return create
+    return register if function is None else register(function)
+
+
+@cache
+def _load_plugins() -> None:
+    for entry_point in entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            entry_point.load()
+        except Exception as error:      # a broken package must not hide all other models
+            logging.getLogger(__name__).warning("models of %s could not be loaded: %s", entry_point.value, error)
+
+
+def model_info(name: str) -> ModelInfo:
+    """What is known of a model.
+
+    Raises
+    ------
+    UsageError
+        No model has that name; the message names the nearest.
+    """
+    _load_plugins()
+    if name not in _models:
+        close = difflib.get_close_matches(name, _models, n=1, cutoff=0.4)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(_models))}"
+        raise UsageError(f"create_model: there is no model {name!r}; {hint}")
+    return _models[name]
+
+
+def list_models(filter: str = "*") -> list[str]:
+    """The names of all models that match a shell pattern, sorted."""
+    _load_plugins()
+    return sorted(fnmatch.filter(_models, filter))
+
+
+def create_model(name: str, num_classes: int | None = None, in_chans: int | None = None, **options):
+    """A new model with random weights.
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`list_models`.
+    num_classes, in_chans : int, optional
+        Other than the model's own numbers of classes and input channels.
+    options
+        Passed to the model's function.
+
+    Raises
+    ------
+    UsageError
+        No model has that name.
+    """
+    info = model_info(name)
+    return info.create(num_classes=info.num_classes if num_classes is None else num_classes,
+                       in_chans=info.input_size[0] if in_chans is None else in_chans, **options)
