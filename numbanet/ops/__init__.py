@@ -1,3 +1,3 @@
 """Operations: what a tensor can do. Importing this package attaches operators and methods to Tensor."""
 
-from numbanet.ops import activation, convolution, elementwise, loss, pooling, shape  # noqa: F401
+from numbanet.ops import activation, convolution, elementwise, linear, loss, pooling, shape  # noqa: F401

@@ -1,1 +1,0 @@
-"""Loss on the CPU."""
