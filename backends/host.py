@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from numbanet.backends.interface import Backend
+from numbanet.errors import IndexRangeError
 
 
 class HostBackend(Backend):
@@ -24,3 +27,34 @@ class HostBackend(Backend):
 
     def may_share_memory(self, first, second):
         return np.may_share_memory(first, second)
+
+
+@lru_cache(maxsize=4096)
+def basic_key(index: tuple) -> tuple:
+    """NumPy's key of the contract's index (see `slice_view`); the ellipsis makes the result an array, never a number."""
+    return (*[slice(*entry) if type(entry) is tuple else entry for entry in index], ...)
+
+
+def check_index_range(operation: str, index: np.ndarray, axis: int, size: int, lowest: int = 0) -> None:
+    """Raise where an index is not in lowest .. size - 1."""
+    if index.size and (index.min() < lowest or index.max() >= size):
+        position = np.unravel_index(np.argmax((index < lowest) | (index >= size)), index.shape)
+        raise IndexRangeError(f"{operation}: index {index[position]} at position {tuple(map(int, position))} is out of range for "
+                              f"axis {axis} of size {size}")
+
+
+def checked_key(operation: str, indices, axes: tuple[int, ...], shape: tuple[int, ...]) -> tuple:
+    """NumPy's key of integer arrays at `axes`, all in range."""
+    key = [slice(None)] * len(shape)
+    for index, axis in zip(indices, axes):
+        check_index_range(operation, index, axis, shape[axis], -shape[axis])
+        key[axis] = index
+    return tuple(key)
+
+
+def axis_key(operation: str, index: np.ndarray, axis: int, shape: tuple[int, ...]) -> tuple:
+    """NumPy's key of x[o, index[o, j, r], r] (see `contract/indexing.py`), all in range."""
+    check_index_range(operation, index, axis, shape[axis])
+    key = list(np.ogrid[tuple(map(slice, index.shape))])
+    key[axis] = index
+    return tuple(key)

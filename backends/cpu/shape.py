@@ -1,1 +1,71 @@
-"""Shape on the CPU."""
+"""Views, which are NumPy's, and copies (see `layout.py`).
+
+The hot one is `reshape` of a channels-last feature map to rows, before a linear layer: it moves every element.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numbanet.backends.cpu.layout import copy_into
+from numbanet.backends.cpu.registry import implements
+from numbanet.backends.host import basic_key
+from numbanet.backends.interface import channels_last
+
+
+@implements
+def transpose(x, axes):
+    return x.transpose(axes)
+
+
+@implements
+def reshape(x, shape):
+    if x.ndim > 2 and x.dtype.name == "float32" and not x.flags.c_contiguous and _flattens_channels_last(x, shape):
+        rows = np.empty(x.shape, x.dtype)
+        copy_into(x, rows)
+        return rows.reshape(shape)
+    return x.reshape(shape)
+
+
+def _flattens_channels_last(x, shape) -> bool:
+    """(N, C, H, W) in memory N, H, W, C to (N, C*H*W): certainly no view, and worth a kernel."""
+    return len(shape) == 2 and shape[0] == x.shape[0] and x.transpose(channels_last(x.ndim)).flags.c_contiguous
+
+
+@implements
+def expand(x, shape):
+    return np.broadcast_to(x, shape)
+
+
+@implements
+def slice_view(x, index):
+    return x[basic_key(index)]
+
+
+@implements
+def slice_view_backward_input(grad_y, index, shape, out):
+    out.fill(0)
+    copy_into(grad_y, out[basic_key(index)])
+
+
+@implements
+def concatenate(arrays, axis, out):
+    begin, lead = 0, (slice(None),) * axis
+    for x in arrays:
+        end = begin + x.shape[axis]
+        copy_into(x, out[(*lead, slice(begin, end))])
+        begin = end
+
+
+@implements
+def flip(x, axes, out):
+    copy_into(np.flip(x, axes), out)
+
+
+@implements
+def reorder(x, order, out):
+    copy_into(x, out)
+
+
+@implements
+def arange(start, step, count, dtype, out):
+    out[...] = start + step * np.arange(count)      # control data

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from numbanet.backends.host import basic_key
 from numbanet.backends.reference.registry import implements
 
 
@@ -13,3 +16,39 @@ def transpose(x, axes):
 @implements
 def reshape(x, shape):
     return x.reshape(shape)
+
+
+@implements
+def expand(x, shape):
+    return np.broadcast_to(x, shape)
+
+
+@implements
+def slice_view(x, index):
+    return x[basic_key(index)]
+
+
+@implements
+def slice_view_backward_input(grad_y, index, shape, out):
+    out[...] = 0
+    out[basic_key(index)] = grad_y
+
+
+@implements
+def concatenate(arrays, axis, out):
+    np.concatenate(arrays, axis, out=out)
+
+
+@implements
+def flip(x, axes, out):
+    out[...] = np.flip(x, axes)
+
+
+@implements
+def reorder(x, order, out):
+    out[...] = x
+
+
+@implements
+def arange(start, step, count, dtype, out):
+    out[...] = start + step * np.arange(count)

@@ -1,0 +1,53 @@
+"""Copies between memory orders.
+
+    y[n, q, p] = x[n, p, q]        for x channels-last, p a pixel and q a channel; or the other way round
+
+x (N, P, Q) has unit stride over q, y (N, Q, P) over p. Reading in order and writing with strides is the fastest of the loop
+orders (0.3 ns an element; tiles of 16 x 16 took 0.8, NumPy 0.4 to 1.0).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from numbanet.backends.cpu.compile import kernel
+from numbanet.backends.interface import channels_last
+
+BLOCK = 64      # pixels of a task: four cache lines of each channel
+
+
+@kernel("void(const T[:,:,::1], T[:,:,::1])", parallel=True)
+def copy_swapped(x, y):
+    N, P, Q = x.shape
+    blocks = (P + BLOCK - 1) // BLOCK
+    for task in prange(N * blocks):
+        n, begin = task // blocks, task % blocks * BLOCK
+        for p in range(begin, min(begin + BLOCK, P)):
+            for q in range(Q):
+                y[n, q, p] = x[n, p, q]
+
+
+def copy_into(x: np.ndarray, out: np.ndarray) -> None:
+    """Copy x to `out`, of equal shape and dtype; the kernel does channels-last to row-major and back, NumPy all else."""
+    if x.ndim > 2 and x.size and x.dtype == out.dtype == np.float32:
+        order = channels_last(x.ndim)
+        N, C = x.shape[:2]
+        P = x.size // (N * C)
+        if out.flags.c_contiguous and (last := x.transpose(order)).flags.c_contiguous:
+            return copy_swapped(last.reshape(N, P, C), out.reshape(N, C, P))
+        if x.flags.c_contiguous and (last := out.transpose(order)).flags.c_contiguous:
+            return copy_swapped(x.reshape(N, C, P), last.reshape(N, P, C))
+    np.copyto(out, x)
+
+
+def pixels(x: np.ndarray) -> np.ndarray:
+    """(N, C, ...) as (N, ..., C) with unit stride over the channels: a view where the memory allows it, else a copy."""
+    last = x.transpose(0, *range(2, x.ndim), 1)
+    return last if last.strides[-1] == x.itemsize or last.shape[-1] == 1 else np.ascontiguousarray(last)
+
+
+def finish_pixels(filled: np.ndarray, out: np.ndarray) -> None:
+    """Bring what a kernel wrote to ``pixels(out)`` into `out`, where that was a copy."""
+    if not np.may_share_memory(filled, out):
+        np.copyto(out.transpose(0, *range(2, out.ndim), 1), filled)
