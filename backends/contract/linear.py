@@ -59,3 +59,8 @@ def linear_backward_bias(grad_y: Array):
     check_float("linear_backward_bias", grad_y=grad_y)
     check_rank("linear_backward_bias", "grad_y", grad_y, 2, "(M, O)")
     return ArraySpec(grad_y.shape[1:], grad_y.dtype)
+
+
+@linear_backward_bias.composed
+def _sum_over_batch(backend, grad_y):
+    return backend.sum(grad_y, (0,), False)

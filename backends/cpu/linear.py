@@ -1,1 +1,53 @@
-"""Linear on the CPU."""
+"""Matrix products and the linear layer, on the register tiles of `gemm`. See `contract/linear.py` for the letters."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from numbanet.backends.cpu.gemm import gemm
+from numbanet.backends.cpu.registry import implements
+
+
+@implements
+def matmul(a, b, out):
+    if a.ndim == b.ndim == 2:
+        gemm(a, b, out)
+    elif not out.size:
+        return
+    elif b.ndim == 2:                                   # one matrix for the whole batch: a product of more rows
+        rows = out if out.flags.c_contiguous else np.empty(out.shape, out.dtype)
+        gemm(a.reshape(out.size // out.shape[-1], a.shape[-1]), b, rows.reshape(-1, out.shape[-1]))
+        if rows is not out:
+            np.copyto(out, rows)
+    else:
+        batch = out.shape[:-2]
+        products = out if out.ndim == 3 or out.flags.c_contiguous else np.empty(out.shape, out.dtype)
+        gemm(_batch(a, batch), _batch(b, batch), products.reshape(-1, *out.shape[-2:]))
+        if products is not out:
+            np.copyto(out, products)
+
+
+def _batch(x, batch):
+    """x (..., P, Q), broadcast to the batch axes, as (G, P, Q); G stays 1 where all matrices are the same one."""
+    if all(n == 1 for n in x.shape[:-2]):
+        return x.reshape(1, *x.shape[-2:])
+    if x.shape[:-2] != batch:
+        x = np.broadcast_to(x, (*batch, *x.shape[-2:]))
+    return x.reshape(-1, *x.shape[-2:])
+
+
+@implements
+def linear_forward(x, weight, bias, out):
+    if bias is not None and bias.flags.c_contiguous:    # as np.broadcast_to, which takes 2 us
+        bias = np.ndarray(out.shape, bias.dtype, bias, 0, (0, bias.itemsize))
+    gemm(x, weight.T, out, bias)
+
+
+@implements
+def linear_backward_input(grad_y, weight, out):
+    gemm(grad_y, weight, out)
+
+
+@implements
+def linear_backward_weight(grad_y, x, out):
+    gemm(grad_y.T, x, out)
