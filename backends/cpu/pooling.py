@@ -1,1 +1,236 @@
-"""Pooling on the CPU."""
+"""Pooling on the CPU. Average pooling is a sum over windows, see `resample.py`; the kernels here find maxima.
+
+    y[n, oh, ow, c] = max over the window of x[n, h, w, c];   argmax = h * W + w
+    grad_x[n, h, w, c] = sum over the windows that hold (h, w) of grad_y where argmax == h * W + w
+
+x (N, H, W, C), y, argmax and grad_y (N, OH, OW, C), all with unit stride over channels, which are the vector's lanes.
+The windows come as tables (`windows.py`), so that regular and adaptive pooling are the same kernels. Backward gathers:
+each element of grad_x is written once, its windows added in row-major order, so that rows are independent tasks.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numba import prange
+from numbanet.backends.cpu import windows
+from numbanet.backends.cpu.compile import kernel, worker
+from numbanet.backends.cpu.layout import finish_pixels, pixels
+from numbanet.backends.cpu.registry import implements
+from numbanet.backends.cpu.resample import Taps, make_taps, resample
+from numbanet.backends.cpu.simd import L, load_partial, select, splat, splat_int, store_partial
+
+_FORWARD = "void(const T[:,:,:,:], T[:,:,:,:], i4[:,:,:,:], const i8[:,::1], const i8[:,::1], i8, i8)"
+_BACKWARD = "void(const T[:,:,:,:], const i4[:,:,:,:], T[:,:,:,:], const i8[:,::1], const i8[:,::1])"
+
+
+@worker(inline=True)
+def keep_larger(value, position, best, where):
+    """The running maximum and its position after one more value; the first NaN, else the first maximum, stays."""
+    better = ~(value <= best) & (best == best)
+    return select(better, value, best), select(better, position, where)
+
+
+@worker
+def max_pool2d_forward_row(x, y, argmax, n, oh, rows, columns, row_step, column_step):
+    """Row oh of sample n: y and argmax."""
+    W, C = x.shape[2], x.shape[3]
+    x_row, x_column = x.strides[1] // 4, x.strides[2] // 4
+    top, bottom = rows[oh, 0], rows[oh, 1]
+    x_sample = n * (x.strides[0] // 4)
+    y_offset = n * (y.strides[0] // 4) + oh * (y.strides[1] // 4)
+    a_offset = n * (argmax.strides[0] // 4) + oh * (argmax.strides[1] // 4)
+    for ow in range(y.shape[2]):
+        left, right = columns[ow, 0], columns[ow, 1]
+        quad = bottom - top == 2 and right - left == 2 and row_step == 1 and column_step == 1
+        first = top * W + left if bottom > top and right > left else -1
+        for c in range(0, C, L):
+            count = min(L, C - c)
+            best, where = splat(-np.inf), splat_int(first)
+            if quad:       # unrolled: twice as fast, and the window of most networks
+                a = x_sample + top * x_row + left * x_column + c
+                best, where = keep_larger(load_partial(x, a, count), first, best, where)
+                best, where = keep_larger(load_partial(x, a + x_column, count), first + 1, best, where)
+                best, where = keep_larger(load_partial(x, a + x_row, count), first + W, best, where)
+                best, where = keep_larger(load_partial(x, a + x_row + x_column, count), first + W + 1, best, where)
+            else:
+                for h in range(top, bottom, row_step):
+                    a = x_sample + h * x_row + c
+                    for w in range(left, right, column_step):
+                        best, where = keep_larger(load_partial(x, a + w * x_column, count), h * W + w, best, where)
+            store_partial(y, y_offset + c, best, count)
+            store_partial(argmax, a_offset + c, where, count)
+        y_offset += y.strides[2] // 4
+        a_offset += argmax.strides[2] // 4
+
+
+@kernel(_FORWARD, parallel=True)
+def max_pool2d_forward_vector(x, y, argmax, rows, columns, row_step, column_step):
+    OH = y.shape[1]
+    for task in prange(y.shape[0] * OH):
+        max_pool2d_forward_row(x, y, argmax, task // OH, task % OH, rows, columns, row_step, column_step)
+
+
+@worker
+def max_pool2d_backward_row(grad_y, argmax, grad_x, n, h, rows, columns):
+    """Row h of sample n of grad_x."""
+    W, C = grad_x.shape[2], grad_x.shape[3]
+    g_row, g_column = grad_y.strides[1] // 4, grad_y.strides[2] // 4
+    a_row, a_column = argmax.strides[1] // 4, argmax.strides[2] // 4
+    x_column = grad_x.strides[2] // 4
+    top, bottom = rows[h, 0], rows[h, 1]
+    for c in range(0, C, L):
+        count = min(L, C - c)
+        g_offset, a_offset = n * (grad_y.strides[0] // 4) + c, n * (argmax.strides[0] // 4) + c
+        offset = n * (grad_x.strides[0] // 4) + h * (grad_x.strides[1] // 4) + c
+        w = 0
+        while w < W:
+            left, right = columns[w, 0], columns[w, 1]
+            if bottom - top == 1 and right - left == 1:     # one window: load it once for all its columns
+                where = load_partial(argmax, a_offset + top * a_row + left * a_column, count)
+                gradient = load_partial(grad_y, g_offset + top * g_row + left * g_column, count)
+                while w < W and columns[w, 0] == left and columns[w, 1] == right:
+                    store_partial(grad_x, offset + w * x_column, select(where == h * W + w, gradient, 0.0), count)
+                    w += 1
+            else:
+                total = splat(0.0)
+                for oh in range(top, bottom):
+                    for ow in range(left, right):
+                        where = load_partial(argmax, a_offset + oh * a_row + ow * a_column, count)
+                        gradient = load_partial(grad_y, g_offset + oh * g_row + ow * g_column, count)
+                        total = select(where == h * W + w, total + gradient, total)
+                store_partial(grad_x, offset + w * x_column, total, count)
+                w += 1
+
+
+@kernel(_BACKWARD, parallel=True)
+def max_pool2d_backward_vector(grad_y, argmax, grad_x, rows, columns):
+    H = grad_x.shape[1]
+    for task in prange(grad_x.shape[0] * H):
+        max_pool2d_backward_row(grad_y, argmax, grad_x, task // H, task % H, rows, columns)
+
+
+@kernel(_FORWARD, dtypes=("float64",))
+def max_pool2d_forward_loops(x, y, argmax, rows, columns, row_step, column_step):
+    W = x.shape[2]
+    for n, oh, ow, c in np.ndindex(y.shape):
+        best, where = -np.inf, -1
+        for h in range(rows[oh, 0], rows[oh, 1], row_step):
+            for w in range(columns[ow, 0], columns[ow, 1], column_step):
+                if where < 0 or (not x[n, h, w, c] <= best and best == best):
+                    best, where = x[n, h, w, c], h * W + w
+        y[n, oh, ow, c], argmax[n, oh, ow, c] = best, where
+
+
+@kernel(_BACKWARD, dtypes=("float64",))
+def max_pool2d_backward_loops(grad_y, argmax, grad_x, rows, columns):
+    W = grad_x.shape[2]
+    for n, h, w, c in np.ndindex(grad_x.shape):
+        total = 0.0
+        for oh in range(rows[h, 0], rows[h, 1]):
+            for ow in range(columns[w, 0], columns[w, 1]):
+                if argmax[n, oh, ow, c] == h * W + w:
+                    total += grad_y[n, oh, ow, c]
+        grad_x[n, h, w, c] = total
+
+
+def _forward(x, rows, columns, row_step, column_step, out):
+    y, argmax = pixels(out[0]), pixels(out[1])
+    run = max_pool2d_forward_vector if x.dtype == np.float32 else max_pool2d_forward_loops
+    run(pixels(x), y, argmax, rows, columns, row_step, column_step)
+    finish_pixels(y, out[0])
+    finish_pixels(argmax, out[1])
+
+
+def _backward(grad_y, argmax, rows, columns, out):
+    grad_x = pixels(out)
+    run = max_pool2d_backward_vector if out.dtype == np.float32 else max_pool2d_backward_loops
+    run(pixels(grad_y), pixels(argmax), grad_x, rows, columns)
+    finish_pixels(grad_x, out)
+
+
+@implements
+def max_pool2d_forward(x, geometry, out):
+    _forward(x, windows.regular(geometry, 0)[0], windows.regular(geometry, 1)[0], *geometry.dilation, out)
+
+
+@implements
+def max_pool2d_backward_input(grad_y, argmax, geometry, out):
+    _backward(grad_y, argmax, windows.regular(geometry, 0)[1], windows.regular(geometry, 1)[1], out)
+
+
+@implements
+def adaptive_max_pool2d_forward(x, output_size, out):
+    rows, columns = (windows.adaptive(*sizes)[0] for sizes in zip(x.shape[2:], output_size))
+    _forward(x, rows, columns, 1, 1, out)
+
+
+@implements
+def adaptive_max_pool2d_backward_input(grad_y, argmax, input_size, out):
+    rows, columns = (windows.adaptive(*sizes)[1] for sizes in zip(input_size, grad_y.shape[2:]))
+    _backward(grad_y, argmax, rows, columns, out)
+
+
+@lru_cache(maxsize=1024)
+def _average_taps(geometry, axis: int, dtype) -> Taps:
+    targets, sources = windows.pairs(windows.regular(geometry, axis)[0])
+    return make_taps(targets, sources, 1, geometry.output_size[axis], dtype)
+
+
+@lru_cache(maxsize=1024)
+def _average_divisors(geometry, count_include_pad: bool, divisor_override: int | None, dtype) -> np.ndarray:
+    if divisor_override:
+        return np.full(geometry.output_size, divisor_override, dtype)
+    rows, columns = (windows.divisors(geometry, axis, count_include_pad) for axis in range(2))
+    return np.outer(rows, columns).astype(dtype)
+
+
+@lru_cache(maxsize=1024)
+def _average_taps_backward(geometry, axis: int, count_include_pad: bool, divisor_override: int | None, dtype) -> Taps:
+    targets, sources = windows.pairs(windows.regular(geometry, axis)[0])
+    if divisor_override:
+        weights = 1 / divisor_override if axis == 0 else 1       # it divides once, not once an axis
+    else:
+        weights = 1 / windows.divisors(geometry, axis, count_include_pad)[targets]
+    return make_taps(sources, targets, weights, geometry.input_size[axis], dtype)
+
+
+@lru_cache(maxsize=1024)
+def _adaptive_taps(size: int, outputs: int, dtype) -> tuple[Taps, np.ndarray, Taps]:
+    """Of one axis: taps of the forward pass, sizes of the windows, taps of the backward pass."""
+    table = windows.adaptive(size, outputs)[0]
+    sizes = table[:, 1] - table[:, 0]
+    targets, sources = windows.pairs(table)
+    return (make_taps(targets, sources, 1, outputs, dtype), sizes.astype(dtype),
+            make_taps(sources, targets, 1 / sizes[targets], size, dtype))
+
+
+@lru_cache(maxsize=1024)
+def _adaptive_divisors(input_size, output_size, dtype) -> np.ndarray:
+    return np.outer(*(_adaptive_taps(*sizes, dtype)[1] for sizes in zip(input_size, output_size)))
+
+
+@implements
+def avg_pool2d_forward(x, geometry, count_include_pad, divisor_override, out):
+    resample(x, _average_taps(geometry, 0, x.dtype), _average_taps(geometry, 1, x.dtype),
+             _average_divisors(geometry, count_include_pad, divisor_override, x.dtype), out)
+
+
+@implements
+def avg_pool2d_backward_input(grad_y, geometry, count_include_pad, divisor_override, out):
+    rows, columns = (_average_taps_backward(geometry, axis, count_include_pad, divisor_override, out.dtype)
+                     for axis in range(2))
+    resample(grad_y, rows, columns, None, out)
+
+
+@implements
+def adaptive_avg_pool2d_forward(x, output_size, out):
+    rows, columns = (_adaptive_taps(*sizes, x.dtype)[0] for sizes in zip(x.shape[2:], output_size))
+    resample(x, rows, columns, _adaptive_divisors(x.shape[2:], output_size, x.dtype), out)
+
+
+@implements
+def adaptive_avg_pool2d_backward_input(grad_y, input_size, out):
+    rows, columns = (_adaptive_taps(*sizes, out.dtype)[2] for sizes in zip(input_size, grad_y.shape[2:]))
+    resample(grad_y, rows, columns, None, out)

@@ -1,0 +1,99 @@
+"""Weighted sums over taps, separable in rows and columns: average pooling, resizing and padding, forward and backward.
+
+    y[n, i, j, c] = 1 / divisors[i, j] * sum over taps p of row i, taps q of column j of
+                    row_weights[p] * column_weights[q] * x[n, row_sources[p], column_sources[q], c]
+
+x (N, H, W, C), y (N, OH, OW, C), both with unit stride over channels, which are the vector's lanes. The taps of row i
+are starts[i] ... starts[i + 1] - 1. A backward pass is the same sum with the taps transposed: it gathers, so that rows
+are independent tasks and the order of every sum is fixed.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numba import prange
+from numbanet.backends.cpu.compile import kernel, worker
+from numbanet.backends.cpu.layout import finish_pixels, pixels
+from numbanet.backends.cpu.simd import L, fma, load_partial, splat, store_partial
+
+_SIGNATURE = ("void(const T[:,:,:,:], T[:,:,:,:], const i8[::1], const i8[::1], const T[::1], "
+              "const i8[::1], const i8[::1], const T[::1], const T[:,:])")
+
+
+class Taps(NamedTuple):
+    """The taps of every output position along one axis."""
+
+    starts: np.ndarray       # int64 (outputs + 1)
+    sources: np.ndarray      # int64 (taps)
+    weights: np.ndarray      # (taps)
+
+
+def make_taps(targets, sources, weights, size: int, dtype) -> Taps:
+    """Taps of an axis of `size` outputs from pairs (target, source) in any order, and a weight for each or for all."""
+    order = np.argsort(targets, kind="stable")
+    starts = np.searchsorted(np.asarray(targets)[order], np.arange(size + 1))
+    weights = np.broadcast_to(np.asarray(weights, dtype), order.shape)[order]
+    return Taps(starts.astype(np.int64), np.ascontiguousarray(np.asarray(sources)[order], np.int64), weights)
+
+
+@lru_cache(maxsize=1024)
+def undivided(shape: tuple[int, int], dtype) -> np.ndarray:
+    """Divisors of 1."""
+    return np.broadcast_to(np.ones(1, dtype), shape)
+
+
+@worker
+def resample_row(x, y, n, i, row_starts, row_sources, row_weights,
+                 column_starts, column_sources, column_weights, divisors):
+    """Row i of sample n of y."""
+    C = x.shape[3]
+    x_sample, x_row, x_column = n * (x.strides[0] // 4), x.strides[1] // 4, x.strides[2] // 4
+    offset = n * (y.strides[0] // 4) + i * (y.strides[1] // 4)
+    for j in range(y.shape[2]):
+        begin, end = column_starts[j], column_starts[j + 1]
+        for c in range(0, C, L):
+            count = min(L, C - c)
+            total = splat(0.0)
+            for p in range(row_starts[i], row_starts[i + 1]):
+                a = x_sample + row_sources[p] * x_row + c
+                row_sum = splat(0.0)
+                for q in range(begin, end):
+                    row_sum = fma(column_weights[q], load_partial(x, a + column_sources[q] * x_column, count), row_sum)
+                total = fma(row_weights[p], row_sum, total)
+            store_partial(y, offset + c, total / divisors[i, j], count)
+        offset += y.strides[2] // 4
+
+
+@kernel(_SIGNATURE, parallel=True)
+def resample_vector(x, y, row_starts, row_sources, row_weights,
+                    column_starts, column_sources, column_weights, divisors):
+    OH = y.shape[1]
+    for task in prange(y.shape[0] * OH):
+        resample_row(x, y, task // OH, task % OH, row_starts, row_sources, row_weights,
+                     column_starts, column_sources, column_weights, divisors)
+
+
+@kernel(_SIGNATURE, dtypes=("float64",))
+def resample_loops(x, y, row_starts, row_sources, row_weights,
+                   column_starts, column_sources, column_weights, divisors):
+    for n, i, j, c in np.ndindex(y.shape):
+        total = 0.0
+        for p in range(row_starts[i], row_starts[i + 1]):
+            row_sum = 0.0
+            for q in range(column_starts[j], column_starts[j + 1]):
+                row_sum += column_weights[q] * x[n, row_sources[p], column_sources[q], c]
+            total += row_weights[p] * row_sum
+        y[n, i, j, c] = total / divisors[i, j]
+
+
+def resample(x: np.ndarray, rows: Taps, columns: Taps, divisors: np.ndarray | None, out: np.ndarray) -> None:
+    """The sum of this module's text over x (N, C, H, W), into `out` (N, C, OH, OW)."""
+    if divisors is None:
+        divisors = undivided(out.shape[2:], out.dtype)
+    y = pixels(out)
+    run = resample_vector if out.dtype == np.float32 else resample_loops
+    run(pixels(x), y, *rows, *columns, divisors)
+    finish_pixels(y, out)
