@@ -31,7 +31,7 @@ class HostBackend(Backend):
 
 @lru_cache(maxsize=4096)
 def basic_key(index: tuple) -> tuple:
-    """NumPy's key of the contract's index (see `slice_view`); the ellipsis makes the result an array, never a number."""
+    """NumPy's key of the index of `slice_view`; its ellipsis makes the result an array, never a number."""
     return (*[slice(*entry) if type(entry) is tuple else entry for entry in index], ...)
 
 
@@ -39,7 +39,8 @@ def check_index_range(operation: str, index: np.ndarray, axis: int, size: int, l
     """Raise where an index is not in lowest .. size - 1."""
     if index.size and (index.min() < lowest or index.max() >= size):
         position = np.unravel_index(np.argmax((index < lowest) | (index >= size)), index.shape)
-        raise IndexRangeError(f"{operation}: index {index[position]} at position {tuple(map(int, position))} is out of range for "
+        raise IndexRangeError(f"{operation}: index {index[position]} at position {tuple(map(int, position))} is out "
+                              "of range for "
                               f"axis {axis} of size {size}")
 
 

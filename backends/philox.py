@@ -1,4 +1,4 @@
-"""Philox-4x32-10 in NumPy (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), and what is made of its words.
+"""Philox-4x32-10 in NumPy (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), and its uses.
 
     word i of a stream = philox(counter = (i // 4, stream), key = seed)[i % 4]        32 bits each
 

@@ -1,8 +1,8 @@
 """Random numbers: explicit generators, one default generator a thread.
 
-A generator is a seed and a counter of streams. Each random primitive takes the key (seed, stream) and draws its i-th element from
-position i of that stream (Philox-4x32-10; Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), so every backend
-and every number of threads gives the same numbers.
+A generator is a seed and a counter of streams. Each random primitive takes the key (seed, stream) and draws its i-th
+element from position i of that stream (Philox-4x32-10; Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
+SC 2011), so every backend and every number of threads gives the same numbers.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["Generator", "default_generator", "fork_rng", "get_rng_state", "initial_seed", "manual_seed", "seed", "seed_everything",
-           "set_rng_state"]
+__all__ = ["Generator", "default_generator", "fork_rng", "get_rng_state", "initial_seed", "manual_seed", "seed",
+           "seed_everything", "set_rng_state"]
 
 _WORD = 0xFFFF_FFFF_FFFF_FFFF
 _STREAMS_OF_A_THREAD = 1 << 40

@@ -42,7 +42,7 @@ def _selected(operation: str, shape, indices, axes) -> tuple[int, ...]:
 
 @primitive
 def index_get(x: Array, indices: Arrays, axes: tuple[int, ...]):
-    """x with the integer arrays `indices`, which broadcast, at the ascending `axes`; negative ones count from the end."""
+    """x with integer arrays `indices`, which broadcast, at the ascending `axes`; negative ones count from the end."""
     shape = _selected("index", x.shape, indices, axes)
     return ArraySpec(shape, x.dtype, order_of(x) if len(shape) == len(x.shape) else None)
 
@@ -78,7 +78,8 @@ def _check_fits(operation: str, index, shape, axis: int) -> None:
     _check_index(operation, index)
     check_axis(operation, axis, len(shape))
     if len(index.shape) != len(shape) or any(a != axis and n > m for a, (n, m) in enumerate(zip(index.shape, shape))):
-        raise ShapeError(f"{operation}: index expects a shape that fits into {shape} except along axis {axis}, received {index.shape}")
+        raise ShapeError(f"{operation}: index expects a shape that fits into {shape} except along axis {axis}, "
+                         f"received {index.shape}")
 
 
 @primitive

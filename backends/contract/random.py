@@ -51,7 +51,7 @@ def random_permutation(count: int, key: Key):
 
 @primitive(random=True, may_overwrite=("x",))
 def dropout(x: Array, probability: float, key: Key):
-    """x / (1 - probability), times 0 where the word at the element's position is one of the lowest fraction `probability`.
+    """x / (1 - probability), times 0 where the word of the element's position is of the lowest fraction `probability`.
 
     It is its own gradient: the same call on grad_y.
     """

@@ -10,7 +10,7 @@ from numbanet.errors import DTypeError, IndexRangeError, ShapeError
 
 
 def sliced_shape(operation: str, shape: tuple[int, ...], index: tuple) -> tuple[int, ...]:
-    """The shape of x[index]; each entry of `index` is an int, None (a new axis) or (start, stop, step), not negative."""
+    """The shape of x[index]; entries of `index` are ints, None (a new axis) or (start, stop, step), not negative."""
     result, axis = [], 0
     for entry in index:
         if entry is None:
@@ -52,13 +52,14 @@ def expand(x: Array, shape: tuple[int, ...]):
     """A view that repeats axes of size 1, and x as a whole along new leading axes, without copying."""
     lead = len(shape) - len(x.shape)
     if lead < 0 or any(n != 1 and n != shape[lead + a] for a, n in enumerate(x.shape)):
-        raise ShapeError(f"expand: shape {x.shape} cannot be expanded to {shape}; sizes must be equal or 1, new axes come first")
+        raise ShapeError(f"expand: shape {x.shape} cannot be expanded to {shape}; sizes must be equal or 1, new axes "
+                         "come first")
     return ArraySpec(shape, x.dtype)
 
 
 @primitive(view=True)
 def slice_view(x: Array, index: tuple):
-    """The view x[index]; each entry is an int, None (a new axis) or (start, stop, step), none negative; later axes are whole."""
+    """The view x[index]; entries are ints, None (a new axis) or (start, stop, step), not negative."""
     return ArraySpec(sliced_shape("slice", x.shape, index), x.dtype)
 
 
@@ -77,11 +78,14 @@ def concatenate(arrays: Arrays, axis: int):
     check_axis("concatenate", axis, len(first.shape))
     size = 0
     for i, x in enumerate(arrays):
-        if len(x.shape) != len(first.shape) or any(a != axis and n != m for a, (n, m) in enumerate(zip(x.shape, first.shape))):
-            raise ShapeError(f"concatenate: arrays expect equal shapes except along axis {axis}, received {first.shape} and, "
+        same = [a == axis or n == m for a, (n, m) in enumerate(zip(x.shape, first.shape))]
+        if len(x.shape) != len(first.shape) or not all(same):
+            raise ShapeError(f"concatenate: arrays expect equal shapes except along axis {axis}, received "
+                             f"{first.shape} and, "
                              f"at position {i}, {x.shape}")
         if x.dtype != first.dtype:
-            raise DTypeError(f"concatenate: arrays expect one dtype, received {first.dtype} and, at position {i}, {x.dtype}")
+            raise DTypeError(f"concatenate: arrays expect one dtype, received {first.dtype} and, at position {i}, "
+                             f"{x.dtype}")
         size += x.shape[axis]
     return ArraySpec((*first.shape[:axis], size, *first.shape[axis + 1:]), first.dtype, order_of(first))
 

@@ -3,8 +3,9 @@
     gather          y[o, j, r] = x[o, index[o, j, r], r]
     scatter_add     y[o, index[o, j, r], r] += x[o, j, r]
 
-x, y (O, A or J, R), index (O, J, R) of any strides: 0 where one index serves a whole row. Serial: a fixed order of sums, and the work
-is a few reads. What has neither of these forms goes through NumPy's indexing, as do dtypes without a kernel: control data.
+x, y (O, A or J, R), index (O, J, R) of any strides: 0 where one index serves a whole row. Serial: a fixed order of
+sums, and the work is a few reads. What has neither of these forms goes through NumPy's indexing, as do dtypes without a
+kernel: control data.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     y[n, q, p] = x[n, p, q]        for x channels-last, p a pixel and q a channel; or the other way round
 
-x (N, P, Q) has unit stride over q, y (N, Q, P) over p. Reading in order and writing with strides is the fastest of the loop
-orders (0.3 ns an element; tiles of 16 x 16 took 0.8, NumPy 0.4 to 1.0).
+x (N, P, Q) has unit stride over q, y (N, Q, P) over p. Reading in order and writing with strides is the fastest of the
+loop orders (0.3 ns an element; tiles of 16 x 16 took 0.8, NumPy 0.4 to 1.0).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def copy_swapped(x, y):
 
 
 def copy_into(x: np.ndarray, out: np.ndarray) -> None:
-    """Copy x to `out`, of equal shape and dtype; the kernel does channels-last to row-major and back, NumPy all else."""
+    """Copy x to `out`, of equal shape; the kernel does channels-last to row-major and back, NumPy all else."""
     if x.ndim > 2 and x.size and x.dtype == out.dtype == np.float32:
         order = channels_last(x.ndim)
         N, C = x.shape[:2]

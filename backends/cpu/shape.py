@@ -6,6 +6,7 @@ The hot one is `reshape` of a channels-last feature map to rows, before a linear
 from __future__ import annotations
 
 import numpy as np
+
 from numbanet.backends.cpu.layout import copy_into
 from numbanet.backends.cpu.registry import implements
 from numbanet.backends.host import basic_key

@@ -23,7 +23,7 @@ def _kept(operation: str, x, keep):
 
 
 def tril(x, diagonal=0):
-    """The lower triangle of matrices (..., rows, columns), 0 above the diagonal; positive `diagonal` is above the main one."""
+    """The lower triangle of matrices (..., rows, columns), 0 above the diagonal; `diagonal` 1 is above the main one."""
     return _kept("tril", x, lambda offsets: offsets <= diagonal)
 
 

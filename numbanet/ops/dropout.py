@@ -74,7 +74,8 @@ def dropout(x, p=0.5, training=True, inplace=False, *, generator=None):
 def _channels(operation, x, p, training, inplace, generator, batched_rank):
     p = _check(operation, p)
     if x.ndim not in (batched_rank - 1, batched_rank):
-        raise ShapeError(f"{operation}: x expects {batched_rank - 1} or {batched_rank} dimensions, received shape {x.shape}")
+        raise ShapeError(f"{operation}: x expects {batched_rank - 1} or {batched_rank} dimensions, received shape "
+                         f"{x.shape}")
     if not training or p == 0:
         return x
     rank = 2 if x.ndim == batched_rank else 1

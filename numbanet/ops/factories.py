@@ -14,8 +14,9 @@ from numbanet.errors import DTypeError, ShapeError, UsageError
 from numbanet.ops.shape import sizes_of
 from numbanet.random import next_key
 
-__all__ = ["allclose", "arange", "bernoulli", "empty", "empty_like", "equal", "eye", "full", "full_like", "isclose", "linspace", "normal",
-           "ones", "ones_like", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "zeros", "zeros_like"]
+__all__ = ["allclose", "arange", "bernoulli", "empty", "empty_like", "equal", "eye", "full", "full_like", "isclose",
+           "linspace", "normal", "ones", "ones_like", "rand", "rand_like", "randint", "randint_like", "randn",
+           "randn_like", "randperm", "zeros", "zeros_like"]
 
 
 def _wrap(array, backend, requires_grad) -> Tensor:
@@ -102,7 +103,8 @@ def arange(start, end=None, step=1, *, dtype=None, device=None, requires_grad=Fa
     if dtype is None:
         dtype = dtypes.int64 if all(isinstance(v, int) for v in (start, end, step)) else dtypes.get_default_dtype()
     backend = backend_of(device)
-    return _wrap(backend.arange(start, step, ceil((end - start) / step), dtypes.as_dtype(dtype)), backend, requires_grad)
+    made = backend.arange(start, step, ceil((end - start) / step), dtypes.as_dtype(dtype))
+    return _wrap(made, backend, requires_grad)
 
 
 def linspace(start, end, steps, *, dtype=None, device=None, requires_grad=False) -> Tensor:
@@ -134,7 +136,8 @@ def normal(mean=0.0, std=1.0, size=None, *, generator=None, dtype=None, device=N
             raise UsageError("normal: expected size=, or a tensor as mean or std")
         return randn_like(shaped, generator=generator) * std + mean
     backend = backend_of(device)
-    made = backend.random_normal(_sizes("normal", (size,)), _floating(dtype), float(mean), float(std), next_key(generator))
+    size = _sizes("normal", (size,))
+    made = backend.random_normal(size, _floating(dtype), float(mean), float(std), next_key(generator))
     return _wrap(made, backend, requires_grad)
 
 
@@ -145,7 +148,8 @@ def randint(low, high=None, size=None, *, generator=None, dtype=None, device=Non
     if high is None or size is None:
         raise UsageError("randint: expected (high, size) or (low, high, size)")
     backend = backend_of(device)
-    made = Tensor._wrap(backend.random_integers(_sizes("randint", (size,)), int(low), int(high), next_key(generator)), backend)
+    size = _sizes("randint", (size,))
+    made = Tensor._wrap(backend.random_integers(size, int(low), int(high), next_key(generator)), backend)
     return made if dtype is None else made.to(dtype=dtypes.as_dtype(dtype))
 
 

@@ -14,8 +14,8 @@ from numbanet.errors import DTypeError, IndexRangeError, ShapeError, UsageError
 from numbanet.ops.elementwise import reduce_to
 from numbanet.ops.shape import Slice, broadcast_tensors, expand, reshape, wrap_dim
 
-__all__ = ["argwhere", "gather", "index_add", "index_select", "masked_select", "nonzero", "one_hot", "scatter", "scatter_add", "take",
-           "take_along_dim"]
+__all__ = ["argwhere", "gather", "index_add", "index_select", "masked_select", "nonzero", "one_hot", "scatter",
+           "scatter_add", "take", "take_along_dim"]
 
 
 class Index(Operation):
@@ -49,7 +49,8 @@ class IndexPut(Operation):
             grad_values = reduce_to(backend, backend.index_get(backend.slice_view(grad_y, index), indices, axes), shape)
         if needs[0]:
             grad_x = backend.copy(grad_y)
-            backend.index_put(backend.slice_view(grad_x, index), indices, axes, backend.full((), 0.0, grad_y.dtype), False)
+            zero = backend.full((), 0.0, grad_y.dtype)
+            backend.index_put(backend.slice_view(grad_x, index), indices, axes, zero, False)
         return grad_x, grad_values, *[None] * len(indices)
 
 
@@ -163,7 +164,8 @@ def _entry(x, k):
     try:
         return operator.index(k)
     except (TypeError, DTypeError):
-        raise UsageError(f"index: expected integers, slices, None, ..., masks, tensors or lists, received {type(k).__name__}") from None
+        raise UsageError("index: expected integers, slices, None, ..., masks, tensors or lists, received "
+                         f"{type(k).__name__}") from None
 
 
 def _consumed(entry) -> int:
@@ -186,24 +188,27 @@ def _expand_ellipsis(x, entries) -> list:
 
 def _slice(entry, size) -> tuple[int, int, int]:
     if entry.step is not None and operator.index(entry.step) < 1:
-        raise UsageError(f"index: a slice's step expects a number of at least 1, received {entry.step}; use flip to reverse")
+        raise UsageError(f"index: a slice's step expects a number of at least 1, received {entry.step}; use flip to "
+                         "reverse")
     start, stop, step = entry.indices(size)
     return start, max(start, stop), step
 
 
 def _positions(x, axis, entry) -> list[Tensor]:
-    """The int64 tensors that an index tensor means, one a dimension of x; a mask's true positions are read on the host."""
+    """The int64 tensors that an index tensor means, one a dimension of x; a mask is read on the host."""
     if entry.dtype != dtypes.bool:
         return [as_index(entry, x)]
     if entry.shape != x.shape[axis:axis + entry.ndim]:
-        raise IndexRangeError(f"index: a mask of shape {entry.shape} does not fit dimensions {axis}.. of shape {x.shape}")
+        raise IndexRangeError(f"index: a mask of shape {entry.shape} does not fit dimensions {axis}.. of shape "
+                              f"{x.shape}")
     return list(nonzero(entry, as_tuple=True))
 
 
 def as_index(entry, x) -> Tensor:
     """An integer tensor as int64 on the device of x."""
     if entry.dtype.kind not in "iu" or entry.dtype == dtypes.uint8:
-        raise DTypeError(f"index: expected int64 (or a bool mask), received {entry.dtype}; convert it with .long() or .bool()")
+        raise DTypeError(f"index: expected int64 (or a bool mask), received {entry.dtype}; convert it with .long() or "
+                         ".bool()")
     if entry.dtype != dtypes.int64 or entry.backend is not x.backend and not x.backend.is_tracing:
         return entry.to(device=x.device, dtype=dtypes.int64)
     return entry
@@ -221,8 +226,8 @@ def getitem(x, key):
     index, axes, arrays = parse_key(x, key)
     if not arrays:
         return Slice.apply(x, index)
-    viewed = x if len(index) == x.ndim and all(e == (0, n, 1) for e, n in zip(index, x.shape)) else Slice.apply(x, index)
-    return Index.apply(viewed, axes, *arrays)
+    is_whole = len(index) == x.ndim and all(e == (0, n, 1) for e, n in zip(index, x.shape))
+    return Index.apply(x if is_whole else Slice.apply(x, index), axes, *arrays)
 
 
 def setitem(x, key, value) -> None:
@@ -250,11 +255,12 @@ def _value_for(x, value) -> Tensor:
 # --- named functions ------------------------------------------------------------------------------------------------
 
 def nonzero(x, as_tuple=False):
-    """Positions of elements that are not 0: int64 (count, dimensions), or a tuple of one vector a dimension. Read on the host."""
+    """Positions of elements that are not 0, read on the host: int64 (count, dimensions), or one vector a dimension."""
     positions = np.nonzero(np.atleast_1d(x.detach().numpy()))
     if as_tuple:
         return tuple(tensor(p, device=x.device) for p in positions)
-    return tensor(np.stack(positions[:x.ndim], 1) if x.ndim else np.zeros((len(positions[0]), 0), np.int64), device=x.device)
+    table = np.stack(positions, 1)[:, :x.ndim]          # without dimensions: (0 or 1, 0)
+    return tensor(table, device=x.device)
 
 
 argwhere = nonzero
@@ -294,9 +300,12 @@ def gather(x, dim, index):
 def take_along_dim(x, indices, dim):
     """As :func:`gather`, with broadcasting along the other dimensions."""
     dim = wrap_dim("take_along_dim", dim, x.ndim)
-    sizes = tuple(max(n, m) if m == 1 or n == 1 else m for n, m in zip(x.shape, indices.shape))
-    expanded = expand(x, tuple(x.shape[a] if a == dim else n for a, n in enumerate(sizes)))
-    return gather(expanded, dim, expand(indices, tuple(indices.shape[a] if a == dim else n for a, n in enumerate(sizes))))
+    sizes = tuple(n if m == 1 else m for n, m in zip(x.shape, indices.shape))
+
+    def widened(t):
+        return expand(t, tuple(t.shape[a] if a == dim else n for a, n in enumerate(sizes)))
+
+    return gather(widened(x), dim, widened(indices))
 
 
 def scatter(x, dim, index, src=None, *, value=None, reduce=None):
@@ -323,7 +332,8 @@ def index_add(x, dim, index, source, *, alpha=1):
     """x with the slices of alpha * `source` added at the positions of the vector `index` along `dim`."""
     dim = wrap_dim("index_add", dim, x.ndim)
     if source.ndim != x.ndim or index.shape != (source.shape[dim],):
-        raise ShapeError(f"index_add: index expects shape ({source.shape[dim] if source.ndim > dim else '?'},), one for each slice of "
+        raise ShapeError(f"index_add: index expects shape ({source.shape[dim] if source.ndim > dim else '?'},), one "
+                         "for each slice of "
                          f"source (shape {source.shape}), received {index.shape}")
     shape = tuple(n if a == dim else 1 for a, n in enumerate(source.shape))
     return scatter_add(x, dim, expand(reshape(index, shape), source.shape), source if alpha == 1 else source * alpha)

@@ -26,7 +26,8 @@ def _bool(x) -> bool:
 
 def _index(x) -> int:
     if x.dtype.kind not in "iub" or x.numel() != 1:
-        raise DTypeError(f"index: only integer tensors of one element can be an index, received shape {x.shape} of {x.dtype}")
+        raise DTypeError(f"index: only integer tensors of one element can be an index, received shape {x.shape} of "
+                         f"{x.dtype}")
     return operator.index(int(x.item()))
 
 
@@ -66,7 +67,8 @@ def _deepcopy(x, memo):
 
 def _attributes(x) -> dict:
     """What users and subclasses have added to the tensor."""
-    slots = [name for kind in type(x).__mro__ if kind is not Tensor and issubclass(kind, Tensor) for name in kind.__dict__.get("__slots__", ())]
+    kinds = [kind for kind in type(x).__mro__ if kind is not Tensor and issubclass(kind, Tensor)]
+    slots = [name for kind in kinds for name in kind.__dict__.get("__slots__", ())]
     return {name: getattr(x, name) for name in slots} | x.__dict__
 
 

@@ -48,7 +48,7 @@ def _contents(values: np.ndarray, indent: int) -> str:
 
 
 def to_string(x) -> str:
-    """tensor([[1., 2.]], requires_grad=True), and what else is not as usual: device, dtype, the operation that made it."""
+    """tensor([[1., 2.]], requires_grad=True), and what else is not as usual: device, dtype, operation."""
     if x.backend.is_tracing:
         parts = [f"symbolic, shape={x.shape}"]
     else:

@@ -12,9 +12,9 @@ from numbanet.dtypes import promote
 from numbanet.errors import ShapeError, UsageError
 from numbanet.ops.shape import expand, reshape, sizes_of, squeeze, transpose, unsqueeze, whole, wrap_dim, wrap_dims
 
-__all__ = ["cat", "channel_shuffle", "channels_last", "chunk", "clone", "concat", "concatenate", "contiguous_format", "flip", "hstack",
-           "pixel_shuffle", "pixel_unshuffle", "preserve_format", "repeat", "repeat_interleave", "roll", "split", "stack", "tile",
-           "unbind", "vstack"]
+__all__ = ["cat", "channel_shuffle", "channels_last", "chunk", "clone", "concat", "concatenate", "contiguous_format",
+           "flip", "hstack", "pixel_shuffle", "pixel_unshuffle", "preserve_format", "repeat", "repeat_interleave",
+           "roll", "split", "stack", "tile", "unbind", "vstack"]
 
 contiguous_format, channels_last, preserve_format = "contiguous_format", "channels_last", "preserve_format"
 
@@ -108,10 +108,12 @@ concat = concatenate = cat
 def stack(tensors, dim=0):
     """Tensors of one shape one after another along a new dimension."""
     tensors = list(tensors)
+    if not tensors:
+        raise ShapeError("stack: tensors expects at least one tensor, received none")
     if any(x.shape != tensors[0].shape for x in tensors):
         raise ShapeError(f"stack: tensors expect one shape, received {', '.join(str(x.shape) for x in tensors)}")
-    return cat([unsqueeze(x, wrap_dim("stack", dim, x.ndim + 1)) for x in tensors], wrap_dim("stack", dim, tensors[0].ndim + 1)
-               if tensors else 0)
+    dim = wrap_dim("stack", dim, tensors[0].ndim + 1)
+    return cat([unsqueeze(x, dim) for x in tensors], dim)
 
 
 def hstack(tensors):
@@ -139,7 +141,8 @@ def split(x, split_size_or_sections, dim=0):
     else:
         sizes = tuple(split_size_or_sections)
         if sum(sizes) != size or min(sizes, default=0) < 0:
-            raise ShapeError(f"split: sections expect sizes that sum to {size}, the size of dimension {dim}, received {sizes}")
+            raise ShapeError(f"split: sections expect sizes that sum to {size}, the size of dimension {dim}, received "
+                             f"{sizes}")
     return Split.apply(x, dim, sizes)
 
 
@@ -165,12 +168,13 @@ def flip(x, *dims):
 
 
 def roll(x, shifts, dims=None):
-    """Elements moved by `shifts` along `dims`; what leaves at one end enters at the other. `dims` None rolls the flat elements."""
+    """Elements moved by `shifts` along `dims` (None: the flat ones); what leaves at one end enters at the other."""
     if dims is None:
         return reshape(roll(reshape(x, -1), shifts, 0), x.shape)
     shifts, dims = (shifts,) if isinstance(shifts, int) else shifts, (dims,) if isinstance(dims, int) else dims
     if len(shifts) != len(dims):
-        raise ShapeError(f"roll: shifts and dims expect equally many numbers, received {tuple(shifts)} and {tuple(dims)}")
+        raise ShapeError(f"roll: shifts and dims expect equally many numbers, received {tuple(shifts)} and "
+                         f"{tuple(dims)}")
     for shift, dim in zip(shifts, dims):
         size = x.shape[wrap_dim("roll", dim, x.ndim)]
         if size and shift % size:
@@ -204,7 +208,8 @@ def repeat_interleave(x, repeats, dim=None):
         x, dim = reshape(x, -1), 0
     dim = wrap_dim("repeat_interleave", dim, x.ndim)
     spread = expand(unsqueeze(x, dim + 1), *x.shape[:dim + 1], repeats, *x.shape[dim + 1:])
-    return reshape(clone(spread, memory_format=contiguous_format), *x.shape[:dim], x.shape[dim] * repeats, *x.shape[dim + 1:])
+    copied = clone(spread, memory_format=contiguous_format)
+    return reshape(copied, *x.shape[:dim], x.shape[dim] * repeats, *x.shape[dim + 1:])
 
 
 def clone(x, *, memory_format=preserve_format):
@@ -235,7 +240,8 @@ def _order(x, memory_format):
     if memory_format == preserve_format:
         return order_of(x.array)
     if memory_format != contiguous_format:
-        raise UsageError(f"memory_format: expected contiguous_format, channels_last or preserve_format, received {memory_format!r}")
+        raise UsageError("memory_format: expected contiguous_format, channels_last or preserve_format, received "
+                         f"{memory_format!r}")
     return None
 
 

@@ -1,7 +1,7 @@
 """Views: the same elements under another shape. Each shares memory with its input where strides allow it.
 
-Feature maps are channels-last in memory, so merging channels with pixels copies; `view` does that too, where PyTorch would
-ask for `reshape` or for `contiguous()`.
+Feature maps are channels-last in memory, so merging channels with pixels copies; `view` does that too, where PyTorch
+would ask for `reshape` or for `contiguous()`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from numbanet.autograd.operation import Operation
 from numbanet.errors import IndexRangeError, ShapeError
 from numbanet.ops.elementwise import reduce_to
 
-__all__ = ["broadcast_tensors", "broadcast_to", "expand", "flatten", "meshgrid", "moveaxis", "movedim", "narrow", "permute", "reshape", "select",
-           "squeeze", "swapaxes", "swapdims", "t", "transpose", "unflatten", "unsqueeze", "view"]
+__all__ = ["broadcast_tensors", "broadcast_to", "expand", "flatten", "meshgrid", "moveaxis", "movedim", "narrow",
+           "permute", "reshape", "select", "squeeze", "swapaxes", "swapdims", "t", "transpose", "unflatten",
+           "unsqueeze", "view"]
 
 
 class Reshape(Operation):
@@ -45,7 +46,8 @@ class Transpose(Operation):
 
     def backward(self, backend, grad_y, needs):
         axes, = self.saved
-        return backend.transpose(grad_y, tuple(sorted(range(len(axes)), key=axes.__getitem__)))     # the inverse permutation
+        inverse = tuple(sorted(range(len(axes)), key=axes.__getitem__))
+        return backend.transpose(grad_y, inverse)
 
 
 class Expand(Operation):
@@ -79,7 +81,7 @@ class Slice(Operation):
 
 
 def wrap_dim(operation: str, dim: int, rank: int) -> int:
-    """`dim` counted from 0, or an IndexRangeError. A tensor without dimensions counts as one of rank 1, as in PyTorch."""
+    """`dim` counted from 0, or an IndexRangeError. A tensor without dimensions counts as of rank 1, as in PyTorch."""
     rank = max(rank, 1)
     if not -rank <= dim < rank:
         raise IndexRangeError(f"{operation}: dim expects a value from {-rank} to {rank - 1}, received {dim}")
@@ -115,7 +117,7 @@ def reshape(x, *shape):
 
 
 def view(x, *shape):
-    """As :func:`reshape`: where strides forbid a view it copies, since the memory order of feature maps is not the user's."""
+    """As :func:`reshape`: where strides forbid a view it copies, for users do not choose the memory order of maps."""
     return reshape(x, *shape)
 
 
@@ -180,7 +182,8 @@ def movedim(x, source, destination):
     source = wrap_dims("movedim", (source,) if isinstance(source, int) else source, x.ndim)
     destination = wrap_dims("movedim", (destination,) if isinstance(destination, int) else destination, x.ndim)
     if len(source) != len(destination):
-        raise ShapeError(f"movedim: source and destination expect equally many dimensions, received {source} and {destination}")
+        raise ShapeError(f"movedim: source and destination expect equally many dimensions, received {source} and "
+                         f"{destination}")
     axes = [a for a in range(x.ndim) if a not in source]
     for place, axis in sorted(zip(destination, source)):
         axes.insert(place, axis)
@@ -229,10 +232,11 @@ def broadcast_tensors(*tensors):
 
 
 def meshgrid(*vectors, indexing="ij"):
-    """Each vector expanded over a grid of all: "ij" has the first one along the first dimension, "xy" along the second."""
+    """Each vector expanded over a grid of all: "ij" has the first along the first dimension, "xy" along the second."""
     vectors = vectors[0] if len(vectors) == 1 and isinstance(vectors[0], (tuple, list)) else vectors
     if indexing not in ("ij", "xy") or any(v.ndim > 1 for v in vectors):
-        raise ShapeError(f"meshgrid: expected vectors and indexing 'ij' or 'xy', received shapes {[v.shape for v in vectors]} and "
+        raise ShapeError("meshgrid: expected vectors and indexing 'ij' or 'xy', received shapes "
+                         f"{[v.shape for v in vectors]} and "
                          f"{indexing!r}")
     rank = len(vectors)
     columns = [reshape(v, (1,) * a + (-1,) + (1,) * (rank - a - 1)) for a, v in enumerate(vectors)]
@@ -264,8 +268,8 @@ def select(x, dim, index):
     return Slice.apply(x, (*whole(x.shape[:dim]), index % size))
 
 
-for _function in (broadcast_to, expand, flatten, moveaxis, narrow, permute, reshape, select, squeeze, t, transpose, unflatten, unsqueeze,
-                  view):
+for _function in (broadcast_to, expand, flatten, narrow, permute, reshape, select, squeeze, t, transpose, unflatten,
+                  unsqueeze, view):
     setattr(Tensor, _function.__name__, _function)
 Tensor.movedim, Tensor.moveaxis, Tensor.swapaxes, Tensor.swapdims = movedim, movedim, transpose, transpose
 Tensor.view_as = Tensor.reshape_as = lambda x, other: reshape(x, other.shape)
