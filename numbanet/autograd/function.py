@@ -89,7 +89,7 @@ class _FunctionBackward(Operation):
                                 f"{type(gradient).__name__}")
         if gradient.shape != self.shapes[position]:
             raise ShapeError(f"{self.name}: backward expects a gradient of shape {tuple(self.shapes[position])} for "
-                             f"argument {position}, received {tuple(gradient.shape)}; sum over axes that were broadcast")
+                             f"argument {position}, received {tuple(gradient.shape)}; sum over broadcast axes")
         return gradient.array
 
     def release(self) -> None:

@@ -6,11 +6,13 @@ Layers keep the paper's names: C a convolution, S a subsampling, F a full connec
 
 from __future__ import annotations
 
-import numbanet
 from numbanet import nn
+from numbanet._tensor import tensor
 from numbanet.errors import ShapeError, UsageError
 from numbanet.nn import functional as F
 from numbanet.nn import init
+from numbanet.ops.factories import empty, full
+from numbanet.ops.rearrange import cat
 from numbanet.zoo.digit_bitmaps import digit_codes
 from numbanet.zoo.registry import register_model
 
@@ -98,8 +100,8 @@ class Subsampling(nn.Module):
     def __init__(self, maps: int):
         super().__init__()
         self.maps = maps
-        self.weight = nn.Parameter(numbanet.empty((maps, 1, 1)))
-        self.bias = nn.Parameter(numbanet.empty((maps, 1, 1)))
+        self.weight = nn.Parameter(empty((maps, 1, 1)))
+        self.bias = nn.Parameter(empty((maps, 1, 1)))
 
     def forward(self, x):
         return F.avg_pool2d(x, 2) * (self.weight * 4.0) + self.bias        # 4 times the mean is the sum
@@ -123,13 +125,13 @@ class PartialConv2d(nn.Module):
         super().__init__()
         self.in_channels, self.connections, self.kernel_size = in_channels, connections, kernel_size
         pairs = [(filter, channel) for filter, channels in enumerate(connections) for channel in channels]
-        self.weight = nn.Parameter(numbanet.empty((len(pairs), kernel_size, kernel_size)))
-        self.bias = nn.Parameter(numbanet.empty((len(connections),)))
+        self.weight = nn.Parameter(empty((len(pairs), kernel_size, kernel_size)))
+        self.bias = nn.Parameter(empty((len(connections),)))
         # Row (filter, channel) of this 0/1 matrix picks the kernel of that connection, or none.
         placement = [[0.0] * len(pairs) for _ in range(len(connections) * in_channels)]
         for kernel, (filter, channel) in enumerate(pairs):
             placement[filter * in_channels + channel][kernel] = 1.0
-        self.register_buffer("placement", numbanet.tensor(placement), persistent=False)
+        self.register_buffer("placement", tensor(placement), persistent=False)
 
     def forward(self, x):
         kernels = self.weight.reshape(len(self.weight), -1)                 # (connections, R * S)
@@ -146,7 +148,7 @@ class RadialBasisOutput(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.register_buffer("codes", numbanet.tensor(digit_codes()))      # (10, 84), each -1 or 1
+        self.register_buffer("codes", tensor(digit_codes()))      # (10, 84), each -1 or 1
 
     def forward(self, x):
         # (x - w)^2 = x^2 - 2 x w + w^2, and w^2 = 1
@@ -255,8 +257,8 @@ def map_criterion(logits, target, j: float = 0.1, reduction: str = "mean"):
     if not j > 0:
         raise UsageError(f"map_criterion: j expects a positive number, received {j}")
     # An additional class of constant logit -j turns the criterion into a cross-entropy.
-    rubbish = numbanet.full((logits.shape[0], 1), -j, dtype=logits.dtype, device=logits.device)
-    return F.cross_entropy(numbanet.cat([logits, rubbish], 1), target, reduction=reduction)
+    rubbish = full((logits.shape[0], 1), -j, dtype=logits.dtype, device=logits.device)
+    return F.cross_entropy(cat([logits, rubbish], 1), target, reduction=reduction)
 
 
 @register_model(input_size=(1, 32, 32), num_classes=10, mean=(0.1307,), std=(0.3081,), paper=PAPER)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numbanet
 from numbanet.nn import functional as F
 from numbanet.nn.init import constant_
 from numbanet.nn.module import Module
 from numbanet.nn.parameter import Parameter
+from numbanet.ops.factories import empty
 
 
 class _InPlace(Module):
@@ -24,7 +24,7 @@ class ReLU(_InPlace):
     """max(x, 0)."""
 
     def forward(self, x):
-        return F.relu(x, self.inplace)
+        return F.relu(x, True) if self.inplace else F.relu(x)
 
 
 class ReLU6(_InPlace):
@@ -89,7 +89,7 @@ class PReLU(Module):
     def __init__(self, num_parameters: int = 1, init: float = 0.25, device=None, dtype=None):
         super().__init__()
         self.num_parameters, self.init = num_parameters, init
-        self.weight = Parameter(numbanet.empty((num_parameters,), device=device, dtype=dtype))
+        self.weight = Parameter(empty((num_parameters,), device=device, dtype=dtype))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

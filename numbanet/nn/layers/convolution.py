@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 
-import numbanet
 from numbanet.errors import ShapeError, UsageError
 from numbanet.nn import functional as F
 from numbanet.nn import init
 from numbanet.nn.layers.sizes import per_axis
 from numbanet.nn.module import Module
 from numbanet.nn.parameter import Parameter
+from numbanet.ops.factories import empty
 
 _PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
@@ -49,9 +49,9 @@ class _Conv(Module):
             self.padding = per_axis(padding, self.rank, "padding", layer)
         channels, filters = (out_channels, in_channels) if self.transposed else (in_channels, out_channels)
         shape = (filters, channels // groups, *self.kernel_size)
-        self.weight = Parameter(numbanet.empty(shape, device=device, dtype=dtype))
+        self.weight = Parameter(empty(shape, device=device, dtype=dtype))
         if bias:
-            self.bias = Parameter(numbanet.empty((out_channels,), device=device, dtype=dtype))
+            self.bias = Parameter(empty((out_channels,), device=device, dtype=dtype))
         else:
             self.register_parameter("bias", None)
         self.reset_parameters()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-import numbanet
 from numbanet.nn import functional as F
 from numbanet.nn import init
 from numbanet.nn.module import Module
 from numbanet.nn.parameter import Parameter
+from numbanet.ops.factories import empty
 
 
 class Identity(Module):
@@ -27,9 +27,9 @@ class Linear(Module):
     def __init__(self, in_features: int, out_features: int, bias: bool = True, device=None, dtype=None):
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
-        self.weight = Parameter(numbanet.empty((out_features, in_features), device=device, dtype=dtype))
+        self.weight = Parameter(empty((out_features, in_features), device=device, dtype=dtype))
         if bias:
-            self.bias = Parameter(numbanet.empty((out_features,), device=device, dtype=dtype))
+            self.bias = Parameter(empty((out_features,), device=device, dtype=dtype))
         else:
             self.register_parameter("bias", None)
         self.reset_parameters()

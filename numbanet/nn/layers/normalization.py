@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import numbanet
+from numbanet._tensor import tensor
 from numbanet.autograd.grad_mode import no_grad
 from numbanet.errors import ShapeError, UsageError
 from numbanet.nn import functional as F
 from numbanet.nn import init
 from numbanet.nn.module import Module
 from numbanet.nn.parameter import Parameter
+from numbanet.ops.factories import empty
 
 
 def _register_affine(module: Module, shape, scale: bool, shift: bool, placement: dict) -> None:
     """Give a module `weight` and `bias`, None where they are not wanted."""
     for name, wanted in (("weight", scale), ("bias", shift)):
-        module.register_parameter(name, Parameter(numbanet.empty(shape, **placement)) if wanted else None)
+        module.register_parameter(name, Parameter(empty(shape, **placement)) if wanted else None)
 
 
 def _reset_affine(module: Module) -> None:
@@ -37,8 +38,8 @@ class _ChannelNorm(Module):
         placement = {"device": device, "dtype": dtype}
         _register_affine(self, num_features, affine, affine, placement)
         for name in ("running_mean", "running_var"):
-            self.register_buffer(name, numbanet.empty((num_features,), **placement) if track_running_stats else None)
-        self.register_buffer("num_batches_tracked", numbanet.tensor(0, device=device) if track_running_stats else None)
+            self.register_buffer(name, empty((num_features,), **placement) if track_running_stats else None)
+        self.register_buffer("num_batches_tracked", tensor(0, device=device) if track_running_stats else None)
         self.reset_parameters()
 
     def reset_running_stats(self) -> None:
