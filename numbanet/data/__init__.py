@@ -27,6 +27,6 @@ from numbanet.data.samplers import (
 __all__ = [
     "ArrayDataset", "BatchSampler", "CollatedBatch", "ConcatDataset", "DataLoader", "Dataset", "IterableDataset",
     "RandomSampler", "Sampler", "SequentialSampler", "Subset", "SubsetRandomSampler", "TensorDataset",
-    "WeightedRandomSampler", "WorkerInfo", "datasets", "default_collate", "get_worker_info", "load_image", "random_split",
-    "sample_generator", "sample_uniforms", "transforms",
+    "WeightedRandomSampler", "WorkerInfo", "datasets", "default_collate", "get_worker_info", "load_image",
+    "random_split", "sample_generator", "sample_uniforms", "transforms",
 ]

@@ -14,7 +14,8 @@ from numbanet.errors import DataError
 def default_collate(samples: Sequence[Any]) -> Any:
     """Stack samples along a new first axis, inside of tuples, lists and dicts, and make tensors.
 
-    Arrays and tensors keep their dtype; Python integers become int64, floats float64 and bools bool; strings stay a list.
+    Arrays and tensors keep their dtype; Python integers become int64, floats float64 and bools bool; strings stay a
+    list.
 
     Raises
     ------
@@ -53,8 +54,8 @@ def _stack(values: list[Any], where: str) -> Any:
         _expect_equal(values, lambda v: tuple(v.shape), "shapes", where)
         return numbanet.stack(values)
     hint = "add transforms.ToTensor()" if hasattr(first, "getbands") else "convert it in the dataset or pass collate_fn"
-    raise DataError(f"default_collate: {where} is of type {type(first).__name__}, expected arrays, tensors, numbers, strings, "
-                    f"or tuples, lists and dicts of these; {hint}")
+    raise DataError(f"default_collate: {where} is of type {type(first).__name__}, expected arrays, tensors, numbers, "
+                    f"strings, or tuples, lists and dicts of these; {hint}")
 
 
 def _as_tensor(part: Any) -> Any:
@@ -68,5 +69,5 @@ def _expect_equal(values: list[Any], measure: Any, what: str, where: str) -> Non
     for position, value in enumerate(values):
         if type(value) is not type(values[0]) or measure(value) != expected:
             received = measure(value) if isinstance(value, type(values[0])) else type(value).__name__
-            raise DataError(f"default_collate: expected equal {what} of {where} in a batch, received {expected} first and "
-                            f"{received} at position {position}; resize or pad in a transform, or pass collate_fn")
+            raise DataError(f"default_collate: expected equal {what} of {where} in a batch, received {expected} first "
+                            f"and {received} at position {position}; resize or pad in a transform, or pass collate_fn")

@@ -23,7 +23,8 @@ class Dataset:
     """
 
     def __getitem__(self, index: Any) -> Any:
-        raise NotImplementedError(f"{type(self).__name__} has no __getitem__: define it to return the sample of an index")
+        raise NotImplementedError(f"{type(self).__name__} has no __getitem__: define it to return the sample of an "
+                                  "index")
 
     def __add__(self, other: Dataset) -> ConcatDataset:
         return ConcatDataset([self, other])
@@ -37,7 +38,7 @@ class IterableDataset(Dataset):
 
 
 class CollatedBatch(tuple):
-    """What `__getitems__` returns when it has built the batch itself: the default collate only makes tensors of its parts."""
+    """What `__getitems__` returns when it has built the batch: the default collate only makes tensors of its parts."""
 
 
 class TensorDataset(Dataset):
@@ -136,8 +137,8 @@ class ConcatDataset(Dataset):
             raise UsageError("ConcatDataset: expected at least one dataset, received none")
         for dataset in self.datasets:
             if isinstance(dataset, IterableDataset):
-                raise UsageError("ConcatDataset: an IterableDataset has no positions; join streams in the __iter__ of an "
-                                 "IterableDataset of your own")
+                raise UsageError("ConcatDataset: an IterableDataset has no positions; join streams in the __iter__ of "
+                                 "an IterableDataset of your own")
         self.cumulative_sizes = list(itertools.accumulate(len(d) for d in self.datasets))
 
     def __len__(self) -> int:
@@ -164,8 +165,8 @@ def random_split(dataset: Dataset, lengths: Sequence[int | float], generator: An
     Parameters
     ----------
     lengths
-        Sample counts that add up to ``len(dataset)``, or fractions that add up to 1; what rounding leaves over goes to the
-        first parts, one sample each.
+        Sample counts that add up to ``len(dataset)``, or fractions that add up to 1; what rounding leaves over goes to
+        the first parts, one sample each.
     generator : numpy.random.Generator, numbanet generator or int seed, optional
     """
     total = len(dataset)

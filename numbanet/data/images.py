@@ -20,8 +20,8 @@ MAX_PIXELS = 89_478_485     # 256 MB of RGB, as in PIL
 def load_image(source: str | os.PathLike | BinaryIO, mode: str = "RGB", max_pixels: int = MAX_PIXELS) -> Image:
     """Decode an image file.
 
-    The size is read from the header and checked before decoding. Photographs are turned upright by their EXIF tag, 16-bit
-    values are scaled to 8, and what is transparent becomes white paper.
+    The size is read from the header and checked before decoding. Photographs are turned upright by their EXIF tag,
+    16-bit values are scaled to 8, and what is transparent becomes white paper.
 
     Parameters
     ----------
@@ -45,9 +45,9 @@ def load_image(source: str | os.PathLike | BinaryIO, mode: str = "RGB", max_pixe
         with Image.open(source) as image:
             width, height = image.size
             if width * height > max_pixels:
-                raise DataError(f"{name}: {width} x {height} is more than the {max_pixels} pixels that an image may have; scale "
-                                "it down, or raise max_pixels if you trust the file")
-            return _to_mode(ImageOps.exif_transpose(image), mode)
+                raise DataError(f"{name}: {width} x {height} is more than the {max_pixels} pixels that an image may "
+                                "have; scale it down, or raise max_pixels if you trust the file")
+            return to_mode(ImageOps.exif_transpose(image), mode)
     except FileNotFoundError:
         raise DataError(f"{name}: the file is missing") from None
     except IsADirectoryError:
@@ -75,7 +75,8 @@ def image_header(path: str | os.PathLike) -> tuple[tuple[int, int], bool]:
 
     try:
         with Image.open(path) as image:
-            return (image.height, image.width), image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;16")
+            grey = image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;16")
+            return (image.height, image.width), grey
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         load_image(path)    # says what is wrong
         raise DataError(f"{path}: the image cannot be read") from None
@@ -87,7 +88,8 @@ def is_image_file(path: str | os.PathLike) -> bool:
     return path.suffix.lower() in IMG_EXTENSIONS and not path.name.startswith(".")
 
 
-def _to_mode(image: Image, mode: str) -> Image:
+def to_mode(image: Image, mode: str) -> Image:
+    """An image as RGB or L: 16-bit values scaled to 8, and white paper where it is transparent."""
     from PIL import Image
 
     if image.mode.startswith("I") or image.mode == "F":

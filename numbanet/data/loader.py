@@ -1,13 +1,14 @@
 """DataLoader: batches of a dataset, loaded ahead by threads, in order.
 
-Workers are threads, not processes: NumPy, image decoding and this package's kernels release the interpreter lock, nothing is
-pickled, and a batch is handed over without a copy. They never enter a parallel kernel, which would take the cores from the
-training step; everything random in them is drawn from (seed, epoch, index).
+Workers are threads, not processes: NumPy, image decoding and this package's kernels release the interpreter lock,
+nothing is pickled, and a batch is handed over without a copy. They never enter a parallel kernel, which would take the
+cores from the training step; everything random in them is drawn from (seed, epoch, index).
 """
 
 from __future__ import annotations
 
 import itertools
+import operator
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +21,7 @@ import numpy as np
 from numbanet.data.collate import default_collate
 from numbanet.data.dataset import Dataset, IterableDataset, load_each, load_samples
 from numbanet.data.randomness import ORDER, enter_sample, epoch_scope, generator_scope, keyed_generator
-from numbanet.data.samplers import BatchSampler, RandomSampler, SequentialSampler, seed_from
+from numbanet.data.samplers import BatchSampler, RandomSampler, SequentialSampler, as_generator
 from numbanet.errors import DataError, UnsupportedOperationError, UsageError
 
 _PREFETCH_FACTOR = 2
@@ -56,7 +57,8 @@ class DataLoader:
     shuffle : bool
         A new order every epoch.
     sampler, batch_sampler
-        Iterables of indices and of lists of indices, instead of `shuffle` and of `batch_size`, `shuffle` and `drop_last`.
+        Iterables of indices and of lists of indices, instead of `shuffle` and of `batch_size`, `shuffle` and
+        `drop_last`.
     num_workers : int
         Threads that load ahead; 0 loads in the calling thread. Batches are the same, bit for bit, for every number.
     collate_fn
@@ -84,8 +86,9 @@ class DataLoader:
 
     def __init__(self, dataset: Dataset, batch_size: int | None = 1, shuffle: bool | None = None,
                  sampler: Iterable | None = None, batch_sampler: Iterable | None = None, num_workers: int = 0,
-                 collate_fn: Callable | None = None, pin_memory: bool = False, drop_last: bool = False, timeout: float = 0,
-                 worker_init_fn: Callable[[int], None] | None = None, multiprocessing_context: Any = None,
+                 collate_fn: Callable | None = None, pin_memory: bool = False, drop_last: bool = False,
+                 timeout: float = 0, worker_init_fn: Callable[[int], None] | None = None,
+                 multiprocessing_context: Any = None,
                  generator: Any = None, *, prefetch_factor: int | None = None, persistent_workers: bool = False,
                  pin_memory_device: str = "", in_order: bool = True, seed: int | None = None):
         _check(num_workers, timeout, prefetch_factor, multiprocessing_context)
@@ -94,8 +97,8 @@ class DataLoader:
         self.prefetch_factor = prefetch_factor or _PREFETCH_FACTOR
         if batch_sampler is not None:
             if batch_size not in (None, 1) or shuffle or sampler is not None or drop_last:
-                raise UsageError("DataLoader: batch_sampler takes the place of batch_size, shuffle, sampler and drop_last; "
-                                 "give one or the others")
+                raise UsageError("DataLoader: batch_sampler takes the place of batch_size, shuffle, sampler and "
+                                 "drop_last; give one or the others")
             batch_size = None
         elif batch_size is None and drop_last:
             raise UsageError("DataLoader: drop_last needs a batch_size, received batch_size=None")
@@ -107,7 +110,7 @@ class DataLoader:
                 raise UsageError("DataLoader: an IterableDataset sets its own order; leave out shuffle, sampler and "
                                  "batch_sampler")
             if num_workers > 1:
-                raise UsageError(f"DataLoader: an IterableDataset is one stream, which one worker reads ahead; expected "
+                raise UsageError("DataLoader: an IterableDataset is one stream, which one worker reads ahead; expected "
                                  f"num_workers of 0 or 1, received {num_workers}")
         elif sampler is None and batch_sampler is None:
             sampler = RandomSampler(dataset) if shuffle else SequentialSampler(dataset)
@@ -115,7 +118,7 @@ class DataLoader:
             batch_sampler = BatchSampler(sampler, batch_size, drop_last)
         self.batch_size, self.sampler, self.batch_sampler = batch_size, sampler, batch_sampler
         self.collate_fn = collate_fn or (default_collate if batch_size or batch_sampler is not None else _single)
-        self._seed = None if seed is None else seed_from(seed)
+        self._seed = None if seed is None else operator.index(seed)
         self._next_epoch = 0
 
     def __len__(self) -> int:
@@ -128,7 +131,7 @@ class DataLoader:
     def seed(self) -> int:
         """The seed of order and augmentation; drawn from the generator when first needed."""
         if self._seed is None:
-            self._seed = seed_from(self.generator)
+            self._seed = int(as_generator(self.generator).integers(2**63))
         return self._seed
 
     def set_epoch(self, epoch: int) -> None:
@@ -183,7 +186,7 @@ class DataLoader:
         while not ended:
             yield fetch
 
-    # --- running them --------------------------------------------------------------------------------------------------
+    # --- running them -------------------------------------------------------------------------------------------------
 
     def _load(self, tasks: Iterator[Callable[[], Any]]) -> Iterator[Any]:
         for task in tasks:
@@ -234,7 +237,8 @@ def _next(samples: Iterator[Any], position: int, dataset: Dataset) -> Any:
     try:
         return next(samples, _END)
     except Exception as error:
-        raise DataError(f"sample {position} of {type(dataset).__name__} failed: {type(error).__name__}: {error}") from error
+        raise DataError(f"sample {position} of {type(dataset).__name__} failed: {type(error).__name__}: "
+                        f"{error}") from error
 
 
 def _single(sample: Any) -> Any:
@@ -257,4 +261,5 @@ def _check(num_workers: int, timeout: float, prefetch_factor: int | None, multip
         raise UsageError(f"DataLoader: prefetch_factor must be 1 or more and needs num_workers of 1 or more, received "
                          f"prefetch_factor={prefetch_factor}, num_workers={num_workers}")
     if multiprocessing_context is not None:
-        raise UnsupportedOperationError("DataLoader: workers are threads, which need no multiprocessing_context; leave it out")
+        raise UnsupportedOperationError("DataLoader: workers are threads, which need no multiprocessing_context; leave "
+                                        "it out")

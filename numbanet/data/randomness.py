@@ -1,8 +1,8 @@
 """Random numbers of samples, drawn from (seed, epoch, index), so that no schedule of workers changes them.
 
 Philox4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) is a keyed function of a counter:
-here key = (seed, epoch) and counter = (block, 0, stream, index). Every sample of every epoch owns 2**128 blocks of four words,
-and a whole batch is drawn at once (`sample_uniforms`) with the same bits that its samples would draw one by one.
+here key = (seed, epoch) and counter = (block, 0, stream, index). Every sample of every epoch owns 2**128 blocks of four
+words, and a whole batch is drawn at once (`sample_uniforms`) with the same bits that its samples would draw one by one.
 """
 
 from __future__ import annotations
@@ -12,10 +12,15 @@ import operator
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-SAMPLES, ORDER, BATCHES = 0, 1, 2       # streams: one sample's numbers, the order of an epoch, a batch as a whole
+if TYPE_CHECKING:
+    from numbanet.random import Generator
+
+# Streams: one sample's numbers, the order of an epoch, a batch as a whole, whatever a numbanet generator is asked for.
+SAMPLES, ORDER, BATCHES, DEFAULT = range(4)
 
 _WORD = 0xFFFFFFFFFFFFFFFF
 _MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
@@ -38,8 +43,9 @@ _state = _State()
 def sample_generator(index: object = None) -> np.random.Generator:
     """Generator of the sample that this thread is loading.
 
-    Inside of a `DataLoader` it depends on (seed, epoch, index) alone, so a transform that draws from it gives the same picture
-    whatever the number of workers. Elsewhere it is this thread's default generator, which `numbanet.manual_seed` restarts.
+    Inside of a `DataLoader` it depends on (seed, epoch, index) alone, so a transform that draws from it gives the same
+    picture whatever the number of workers. Elsewhere each call takes a new generator of this thread's default one,
+    which `numbanet.manual_seed` restarts.
 
     Parameters
     ----------
@@ -49,10 +55,14 @@ def sample_generator(index: object = None) -> np.random.Generator:
     Returns
     -------
     numpy.random.Generator
-        The same object until the next sample begins, except when `index` is given: then a new one.
+        While a sample is being loaded, the same object.
     """
     if _state.key is None:
-        return _state.generator or _default_generator()
+        if _state.generator is not None:
+            return _state.generator
+        from numbanet.random import default_generator
+
+        return generator_of(default_generator())
     if index is not None:
         return keyed_generator(*_state.key, SAMPLES, index)
     if _state.generator is None:
@@ -84,6 +94,12 @@ def keyed_generator(seed: int, epoch: int, stream: int, index: object) -> np.ran
     key = np.array([seed & _WORD, epoch & _WORD], np.uint64)
     counter = np.array([0, 0, stream, _word(index)], np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+def generator_of(source: Generator) -> np.random.Generator:
+    """A NumPy generator of the next key of a numbanet generator."""
+    seed, stream = source.next_key()
+    return keyed_generator(seed, stream, DEFAULT, 0)
 
 
 @contextmanager

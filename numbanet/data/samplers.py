@@ -8,27 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from numbanet.data.randomness import sample_generator
+from numbanet.data.randomness import generator_of, sample_generator
 from numbanet.errors import ShapeError, UsageError
 
 
 def as_generator(generator: Any) -> np.random.Generator:
-    """A NumPy generator of: a NumPy generator, an int seed, a numbanet generator, or None for the current one."""
+    """A NumPy generator of: a NumPy generator, a numbanet generator, an int seed, or None for the current one."""
     if generator is None:
         return sample_generator()
     if isinstance(generator, np.random.Generator):
         return generator
-    return np.random.Generator(np.random.Philox(key=seed_from(generator)))
-
-
-def seed_from(generator: Any) -> int:
-    """A seed of 63 bits: an int itself, or the next draw of a generator."""
-    if generator is None:
-        generator = sample_generator()
-    if isinstance(generator, np.random.Generator):
-        return int(generator.integers(2**63))
+    if hasattr(generator, "next_key"):
+        return generator_of(generator)
     try:
-        return operator.index(generator) & 0xFFFFFFFFFFFFFFFF
+        return np.random.Generator(np.random.Philox(key=operator.index(generator) & 0xFFFFFFFFFFFFFFFF))
     except TypeError:
         raise UsageError("generator: expected a numpy.random.Generator, a numbanet generator or an int, "
                          f"received {type(generator).__name__}") from None
@@ -115,14 +108,14 @@ class WeightedRandomSampler(Sampler):
             raise UsageError(f"WeightedRandomSampler: expected num_samples of 1 or more, received {num_samples}")
         positive = np.count_nonzero(self.weights)
         if not replacement and num_samples > positive:
-            raise UsageError(f"WeightedRandomSampler: {num_samples} draws without replacement need as many positive weights, "
-                             f"received {positive}; use replacement=True or fewer draws")
+            raise UsageError(f"WeightedRandomSampler: {num_samples} draws without replacement need as many positive "
+                             f"weights, received {positive}; use replacement=True or fewer draws")
         self.num_samples, self.replacement, self.generator = num_samples, replacement, generator
 
     def __iter__(self) -> Iterator[int]:
         probabilities = self.weights / self.weights.sum()
-        draws = as_generator(self.generator).choice(len(probabilities), self.num_samples, self.replacement, probabilities)
-        return iter(draws.tolist())
+        generator = as_generator(self.generator)
+        return iter(generator.choice(len(probabilities), self.num_samples, self.replacement, probabilities).tolist())
 
     def __len__(self) -> int:
         return self.num_samples

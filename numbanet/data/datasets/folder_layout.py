@@ -50,8 +50,9 @@ class ImageData:
 def open_image_data(root: str | os.PathLike, val_fraction: float = 0.2, seed: int = 0) -> ImageData:
     """Open a folder of images, whatever its layout.
 
-    In this order: IDX files as MNIST's; class folders in ``train/`` and in ``val/`` or ``test/``; class folders. What has no
-    held-out images is split: `val_fraction` of each class, at least one image, the same ones for the same files and `seed`.
+    In this order: IDX files as MNIST's; class folders in ``train/`` and in ``val/`` or ``test/``; class folders. What
+    has no held-out images is split: `val_fraction` of each class, at least one image, the same ones for the same files
+    and `seed`.
 
     Raises
     ------
@@ -96,11 +97,11 @@ def _idx_split(root: Path, train: bool) -> ArrayDataset:
                         f"{'images' if images_path is None else 'labels'}")
     images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
     if len(images) != len(labels) or not len(images):
-        raise DataError(f"{labels_path}: expected a label for each image and one image at least, received {len(labels)} labels "
-                        f"for the {len(images)} images of {images_path}")
+        raise DataError(f"{labels_path}: expected one image at least and a label for each, received {len(labels)} "
+                        f"labels for the {len(images)} images of {images_path}")
     if images.dtype != np.uint8 or labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise DataError(f"{images_path}: expected uint8 images and labels of 0 or more, received {images.dtype} images and "
-                        f"{labels.dtype} labels")
+        raise DataError(f"{images_path}: expected uint8 images and labels of 0 or more, received {images.dtype} images "
+                        f"and {labels.dtype} labels")
     return ArrayDataset(images, labels)
 
 
@@ -108,7 +109,8 @@ def _open_splits(root: Path, held_out: str) -> ImageData:
     train, test = ImageFolder(root / "train"), ImageFolder(root / held_out)
     unknown = sorted(set(test.classes) - set(train.classes))
     if unknown:
-        raise DataError(f"{root / held_out}: expected the classes of {root / 'train'}, received also {', '.join(unknown)}")
+        raise DataError(f"{root / held_out}: expected the classes of {root / 'train'}, received also "
+                        f"{', '.join(unknown)}")
     # A class that is not held out must not shift the labels of the others.
     test.set_samples([(path, train.class_to_idx[test.classes[label]]) for path, label in test.samples])
     test.classes, test.class_to_idx = train.classes, train.class_to_idx

@@ -65,23 +65,24 @@ def _read(file: BinaryIO, path: Path, ndim: int | None, limit: int) -> np.ndarra
         raise DataError(f"{path}: not an IDX file; expected a magic number 0x0000TTDD (type, dimensions), received "
                         f"0x{magic.hex()}")
     if ndim is not None and magic[3] != ndim:
-        raise DataError(f"{path}: expected an IDX file of {ndim} dimensions (magic number 0x0000{magic[2]:02x}{ndim:02x}), "
-                        f"received {magic[3]} (0x{magic.hex()})")
+        raise DataError(f"{path}: expected an IDX file of {ndim} dimensions (magic number "
+                        f"0x0000{magic[2]:02x}{ndim:02x}), received {magic[3]} (0x{magic.hex()})")
     sizes = file.read(4 * magic[3])
     if len(sizes) < 4 * magic[3]:
-        raise DataError(f"{path}: truncated in its header: expected {4 + 4 * magic[3]} bytes, received {4 + len(sizes)}")
+        raise DataError(f"{path}: truncated in its header: expected {4 + 4 * magic[3]} bytes, received "
+                        f"{4 + len(sizes)}")
     shape = tuple(int.from_bytes(sizes[i:i + 4], "big") for i in range(0, len(sizes), 4))
     dtype = np.dtype(_TYPES[magic[2]])
     expected, header = math.prod(shape) * dtype.itemsize, 4 + len(sizes)
     if header + expected > limit:
-        raise DataError(f"{path}: truncated: its header announces {_describe(shape, dtype)}, {header + expected} bytes with "
-                        f"the header, and the file holds {limit} at most")
+        raise DataError(f"{path}: truncated: its header announces {_describe(shape, dtype)}, {header + expected} bytes "
+                        f"with the header, and the file holds {limit} at most")
     values = np.empty(shape, dtype)
     received = _fill(file, values)
     if received < expected or file.read(1):
         found = f"{header + received}" if received < expected else f"more than {header + expected}"
-        raise DataError(f"{path}: its header announces {_describe(shape, dtype)}: expected {header + expected} bytes with the "
-                        f"header, received {found}")
+        raise DataError(f"{path}: its header announces {_describe(shape, dtype)}: expected {header + expected} bytes "
+                        f"with the header, received {found}")
     return values.astype(dtype.newbyteorder("="), copy=False)
 
 

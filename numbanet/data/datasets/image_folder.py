@@ -41,12 +41,13 @@ class ImageFolder(Dataset):
     Raises
     ------
     DataError
-        `root` is missing, has no class folders, or a class has no images; when a sample is read: a broken or huge image.
+        `root` is missing, has no class folders, or a class has no images; when a sample is read: a broken or huge
+        image.
     """
 
-    def __init__(self, root: str | os.PathLike, transform: Callable | None = None, target_transform: Callable | None = None,
-                 loader: Callable[[str], Any] = load_image, is_valid_file: Callable[[str], bool] | None = None,
-                 allow_empty: bool = False):
+    def __init__(self, root: str | os.PathLike, transform: Callable | None = None,
+                 target_transform: Callable | None = None, loader: Callable[[str], Any] = load_image,
+                 is_valid_file: Callable[[str], bool] | None = None, allow_empty: bool = False):
         self.root, self.loader = os.fspath(root), loader
         self.transform, self.target_transform = transform, target_transform
         self.classes = class_folders(root)
@@ -55,8 +56,8 @@ class ImageFolder(Dataset):
         for name, label in self.class_to_idx.items():
             paths = _image_files(Path(root, name), is_valid_file or is_image_file)
             if not paths and not allow_empty:
-                raise DataError(f"{Path(root, name)}: expected images ({', '.join(e[1:] for e in IMG_EXTENSIONS)}), received a "
-                                "class folder without any; add some or remove the folder")
+                raise DataError(f"{Path(root, name)}: expected images ({', '.join(e[1:] for e in IMG_EXTENSIONS)}), "
+                                "received a class folder without any; add some or remove the folder")
             samples += [(path, label) for path in paths]
         self.set_samples(samples)
 
@@ -91,9 +92,11 @@ def class_folders(root: str | os.PathLike) -> list[str]:
     except FileNotFoundError:
         raise DataError(f"{root}: the folder is missing") from None
     except OSError as error:
-        raise DataError(f"{root}: expected a folder of class folders, received something else ({error.strerror})") from None
+        raise DataError(f"{root}: expected a folder of class folders, received something else "
+                        f"({error.strerror})") from None
     if not names:
-        raise DataError(f"{root}: expected a folder for each class with its images in it, received a folder without folders")
+        raise DataError(f"{root}: expected a folder for each class with its images in it, received a folder without "
+                        "folders")
     return names
 
 

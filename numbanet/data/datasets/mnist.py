@@ -26,7 +26,8 @@ class MNIST(ArrayDataset):
     Parameters
     ----------
     root
-        Folder of ``train-images-idx3-ubyte`` and its three siblings, plain or ``.gz``; also torchvision's folder layout.
+        Folder of ``train-images-idx3-ubyte`` and its three siblings, plain or ``.gz``; also torchvision's folder
+        layout.
     train : bool
         The 60,000 training digits, or the 10,000 test digits.
     transform, target_transform, batch_transform
@@ -52,17 +53,18 @@ class MNIST(ArrayDataset):
         images_path, labels_path = find_idx(root, train)
         if images_path is None or labels_path is None:
             if download:
-                raise UnsupportedOperationError(f"{type(self).__name__}: numbanet downloads nothing; put the four IDX files "
-                                                f"into {root}, or use datasets.MNISTSample, which needs no files")
+                raise UnsupportedOperationError(f"{type(self).__name__}: numbanet downloads nothing; put the four IDX "
+                                                f"files into {root}, or use datasets.MNISTSample, which needs no files")
             kind = "images-idx3-ubyte" if images_path is None else "labels-idx1-ubyte"
-            raise DataError(f"{root}: expected {_SPLITS[train]}-{kind} or the same with .gz, received a folder without it; "
-                            "datasets.MNISTSample needs no files")
+            raise DataError(f"{root}: expected {_SPLITS[train]}-{kind} or the same with .gz, received a folder without "
+                            "it; datasets.MNISTSample needs no files")
         images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
         if len(images) != len(labels):
-            raise DataError(f"{labels_path}: expected a label for each of the {len(images)} images of {images_path}, received "
-                            f"{len(labels)}")
+            raise DataError(f"{labels_path}: expected a label for each of the {len(images)} images of {images_path}, "
+                            f"received {len(labels)}")
         if len(labels) and labels.max() >= len(self.classes):
-            raise DataError(f"{labels_path}: expected labels from 0 to {len(self.classes) - 1}, received {labels.max()}")
+            raise DataError(f"{labels_path}: expected labels from 0 to {len(self.classes) - 1}, received "
+                            f"{labels.max()}")
         self.root, self.train = Path(root), train
         super().__init__(images, labels, transform, target_transform, batch_transform)
 
@@ -80,14 +82,15 @@ class FashionMNIST(MNIST):
 class MNISTSample(ArrayDataset):
     """10,000 training and 2,000 test digits of MNIST, 1,000 and 200 of each, which the package ships.
 
-    Samples are those of `MNIST`. How they were drawn, and their licence (CC BY-SA 3.0), stand in ``mnist_sample/LICENSE.txt``.
+    Samples are those of `MNIST`. How they were drawn, and their licence (CC BY-SA 3.0), stand in
+    ``mnist_sample/LICENSE.txt``.
     """
 
     classes = MNIST.classes
     class_to_idx = MNIST.class_to_idx
 
-    def __init__(self, train: bool = True, transform: Callable | None = None, target_transform: Callable | None = None, *,
-                 batch_transform: Callable | None = None):
+    def __init__(self, train: bool = True, transform: Callable | None = None,
+                 target_transform: Callable | None = None, *, batch_transform: Callable | None = None):
         self.train = train
         images, labels, self.indices = _sample("train" if train else "test")
         super().__init__(images, labels, transform, target_transform, batch_transform)
