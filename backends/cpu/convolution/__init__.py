@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-
 from numbanet.backends.cpu import threads
 from numbanet.backends.cpu.convolution import choose
 from numbanet.backends.cpu.convolution.bias import conv2d_backward_bias_plain, conv2d_backward_bias_vectors

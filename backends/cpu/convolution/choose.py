@@ -9,6 +9,7 @@ from numbanet.backends.cpu.convolution.gather import MR
 from numbanet.backends.cpu.convolution.weight_gradient import MK
 from numbanet.backends.cpu.hardware import cache_sizes
 from numbanet.backends.cpu.simd import L
+
 from numbanet.geometry import ConvGeometry
 
 FLOAT = 4                   # bytes

@@ -9,26 +9,15 @@ from __future__ import annotations
 
 import numpy as np
 from numba import prange
-
 from numbanet.backends.cpu.compile import kernel, worker
-from numbanet.backends.cpu.convolution.walk import clear_run
+from numbanet.backends.cpu.convolution.compact import compact
+from numbanet.backends.cpu.convolution.walk import clear_run, first_inside, last_inside
 from numbanet.backends.cpu.simd import L, fma, load, load_partial, splat, store, store_partial
 
 
 @worker
-def _first_inside(position, dilation):
-    """The first tap that does not fall before the map; `position` is that of tap 0."""
-    return 0 if position >= 0 else (-position + dilation - 1) // dilation
-
-
-@worker
-def _last_inside(position, dilation, taps, size):
-    """One more than the last tap that does not fall behind a map of `size`."""
-    return min(taps, (size - 1 - position) // dilation + 1) if position < size else 0
-
-
-@worker(inline=True)
 def _one_pixel(x, source, r_step, s_step, weight, weights, C, r0, r1, s0, s1, S, bias, y, target, lanes):
+    compact()
     total = load_partial(weight, bias, lanes)
     for r in range(r0, r1):
         for s in range(s0, s1):
@@ -37,9 +26,10 @@ def _one_pixel(x, source, r_step, s_step, weight, weights, C, r0, r1, s0, s1, S,
     store_partial(y, target, total, lanes)
 
 
-@worker(inline=True)
+@worker
 def _four_pixels(x, source, pixel, r_step, s_step, weight, weights, C, r0, r1, S, bias, y, target, y_w):
     """Four neighbours whose windows lie inside, so that each weight is loaded once."""
+    compact()
     a = load(weight, bias)
     b, c, d = a, a, a
     for r in range(r0, r1):
@@ -67,7 +57,7 @@ def conv2d_forward_depthwise(x, weight, y, walk):
     for row in prange(N * OH):
         n, oh = row // OH, row % OH
         h0 = oh * stride_h - pad_h
-        r0, r1 = _first_inside(h0, dilation_h), _last_inside(h0, dilation_h, R, H)
+        r0, r1 = first_inside(h0, dilation_h), last_inside(h0, dilation_h, R, H)
         for c in range(0, C, L):
             lanes = min(L, C - c)
             ow = 0
@@ -79,7 +69,7 @@ def conv2d_forward_depthwise(x, weight, y, walk):
                                  R * S * C + c, y, target, y_w)
                     ow += 4
                 else:
-                    s0, s1 = _first_inside(w0, dilation_w), _last_inside(w0, dilation_w, S, W)
+                    s0, s1 = first_inside(w0, dilation_w), last_inside(w0, dilation_w, S, W)
                     _one_pixel(x, source, dilation_h * x_h, dilation_w * x_w, weight, c, C, r0, r1, s0, s1, S,
                                R * S * C + c, y, target, lanes)
                     ow += 1
@@ -117,9 +107,10 @@ def conv2d_backward_input_depthwise(grad_y, weight, grad_x, walk):
                         store_partial(grad_x, target + whole, total, left)
 
 
-@worker(inline=True)
+@worker
 def _tap_sum(grad_y, g, g_step, x, source, x_step, count, lanes):
     """Sum over `count` pixels of a row; four sums, so that a product need not wait for the one before."""
+    compact()
     a, b, c, d = splat(np.float32(0)), splat(np.float32(0)), splat(np.float32(0)), splat(np.float32(0))
     i = 0
     while i + 4 <= count:
@@ -161,8 +152,8 @@ def conv2d_backward_weight_depthwise(grad_y, x, grad_weight, sums, walk):
                     continue
                 for s in range(S):
                     offset = s * dilation_w - pad_w      # w = ow * stride_w + offset
-                    first = _first_inside(offset, stride_w)
-                    last = _last_inside(offset, stride_w, OW, W)
+                    first = first_inside(offset, stride_w)
+                    last = last_inside(offset, stride_w, OW, W)
                     if first < last:
                         total = _tap_sum(grad_y, n * y_n + oh * y_h + first * y_w + c, y_w,
                                          x, n * x_n + h * x_h + (first * stride_w + offset) * x_w + c, stride_w * x_w,

@@ -11,9 +11,10 @@ done a panel at a time, as in Chetlur et al. (2014), arXiv:1410.0759. Letters: `
 
 from __future__ import annotations
 
+import numpy as np
 from numba import prange
-
 from numbanet.backends.cpu.compile import kernel, worker
+from numbanet.backends.cpu.convolution.compact import compact
 from numbanet.backends.cpu.convolution.walk import odd_pitch, pack_windows
 from numbanet.backends.cpu.simd import L, load, store_partial, tile, tile_partial, tile_shapes
 
@@ -54,6 +55,7 @@ def _ragged_tile(panel, base, pitch, packed, b, b_step, scratch, corner, y, c, y
 @worker
 def multiply_panel(panel, base, pitch, corner, packed, b, y, c, y_row, count, steps, filters):
     """y[c + p * y_row + k] = panel row p times packed column k, for `count` rows and `filters` columns."""
+    compact()
     ragged = count % MR
     for k in range(0, filters, 2 * L):
         left = filters - k
@@ -70,9 +72,10 @@ def multiply_panel(panel, base, pitch, corner, packed, b, y, c, y_row, count, st
         b += 2 * L * steps
 
 
-@kernel("void(const T[:,:,:,:], const T[::1], T[:,:], T[:,::1], const i8[::1], i8, i8)", parallel=True)
-def conv2d_forward_gather(x, packed, y, scratch, walk, block, with_bias):
-    """x (N, H, W, C), y (pixels, K), scratch (slots, block * pitch + MR * 2L + L); each slot takes an equal share of the blocks."""
+@worker
+def _gather_blocks(slot, x, packed, y, scratch, walk, block, with_bias):
+    """The share of one slot."""
+    compact()
     Cg, Kg, G = walk[0], walk[1], walk[2]
     slots, pixels = scratch.shape[0], y.shape[0]
     blocks = (pixels + block - 1) // block
@@ -80,13 +83,19 @@ def conv2d_forward_gather(x, packed, y, scratch, walk, block, with_bias):
     pitch = odd_pitch(steps)
     group_size = steps * ((Kg + L - 1) // L) * L
     y_row = y.strides[0] // 4
-    for slot in prange(slots):
-        base = slot * scratch.shape[1]
-        corner = base + block * pitch + L
-        for job in range(slot * blocks // slots, (slot + 1) * blocks // slots):
-            first = job * block
-            count = min(block, pixels - first)
-            for g in range(G):
-                pack_windows(x, walk, first, count, g * Cg, Cg, scratch, base, pitch, with_bias)
-                multiply_panel(scratch, base, pitch, corner, packed, g * group_size,
-                               y, first * y_row + g * Kg, y_row, count, steps, Kg)
+    base = slot * scratch.shape[1]
+    corner = base + block * pitch + L
+    for job in range(slot * blocks // slots, (slot + 1) * blocks // slots):
+        first = job * block
+        count = min(block, pixels - first)
+        for g in range(G):
+            pack_windows(x, walk, first, count, g * Cg, Cg, scratch, base, pitch)
+            multiply_panel(scratch, base, pitch, corner, packed, g * group_size,
+                           y, first * y_row + g * Kg, y_row, count, steps, Kg)
+
+
+@kernel("void(const T[:,:,:,:], const T[::1], T[:,:], T[:,::1], const i8[::1], i8, i8)", parallel=True)
+def conv2d_forward_gather(x, packed, y, scratch, walk, block, with_bias):
+    """x (N, H, W, C), y (pixels, K), scratch (slots, floats); each slot takes an equal share of the blocks of pixels."""
+    for slot in prange(scratch.shape[0]):
+        _gather_blocks(np.int64(slot), x, packed, y, scratch, walk, block, with_bias)

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import numpy as np
 from numba import prange
-
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.convolution.gather import MR
-from numbanet.backends.cpu.convolution.walk import clear_run, copy_run, odd_pitch
+from numbanet.backends.cpu.convolution.compact import compact
+from numbanet.backends.cpu.convolution.walk import clear_run, first_inside, last_inside, odd_pitch, pack_pixels
 from numbanet.backends.cpu.simd import L, load, load_partial, store, store_partial, tile
 
 
@@ -52,34 +52,29 @@ def _add_run(q, source, x, target, count):
 @worker
 def _add_windows(q, base, pitch, x, walk, first, count, channel, channels):
     """Add the panel's rows to the windows of x that belong to the output pixels first, ..., first + count - 1."""
+    compact()
     H, W, R, S = walk[3], walk[4], walk[5], walk[6]
     stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = walk[7], walk[8], walk[9], walk[10], walk[11], walk[12]
     OH, OW = walk[13], walk[14]
     x_n, x_h, x_w = x.strides[0] // 4, x.strides[1] // 4, x.strides[2] // 4
-    whole_rows = dilation_w == 1 and (x_w == channels or S == 1)
-    run = S * channels
+    joined = S if dilation_w == 1 and x_w == channels else 1     # taps that are neighbours in memory are added at once
     for p in range(count):
         pixel = first + p
-        ow, oh, n = pixel % OW, pixel // OW % OH, pixel // (OW * OH)
-        h0, w0 = oh * stride_h - pad_h, ow * stride_w - pad_w
-        inside = w0 >= 0 and w0 + (S - 1) * dilation_w < W
-        for r in range(R):
-            h = h0 + r * dilation_h
-            if h < 0 or h >= H:
-                continue
-            source = base + p * pitch + r * run
-            target = n * x_n + h * x_h + w0 * x_w + channel
-            if inside and whole_rows:
-                _add_run(q, source, x, target, run)
-            else:
-                for s in range(S):
-                    w = w0 + s * dilation_w
-                    if 0 <= w < W:
-                        _add_run(q, source + s * channels, x, target + s * dilation_w * x_w, channels)
+        n, h0 = pixel // (OW * OH), pixel // OW % OH * stride_h - pad_h
+        w0 = pixel % OW * stride_w - pad_w
+        for r in range(first_inside(h0, dilation_h), last_inside(h0, dilation_h, R, H)):
+            source = base + p * pitch + r * S * channels
+            target = n * x_n + (h0 + r * dilation_h) * x_h + w0 * x_w + channel
+            s, s1 = first_inside(w0, dilation_w), last_inside(w0, dilation_w, S, W)
+            while s < s1:
+                taps = min(joined, s1 - s)
+                _add_run(q, source + s * channels, x, target + s * dilation_w * x_w, taps * channels)
+                s += taps
 
 
 @worker
 def _clear_images(x, n0, n1, channel, channels):
+    compact()
     _, H, W, _ = x.shape
     x_n, x_h, x_w = x.strides[0] // 4, x.strides[1] // 4, x.strides[2] // 4
     for n in range(n0, n1):
@@ -91,33 +86,42 @@ def _clear_images(x, n0, n1, channel, channels):
                     clear_run(x, n * x_n + h * x_h + w * x_w + channel, channels)
 
 
-@kernel("void(const T[:,:,:,:], const T[:,:,::1], T[:,:,:,:], T[:,::1], const i8[::1], i8, i8, i8)", parallel=True)
-def conv2d_backward_input_scatter(grad_y, packed, grad_x, scratch, walk, chunk, images, block):
-    """grad_y (N, OH, OW, K), grad_x (N, H, W, C); a job is `images` images and `chunk` channels, in blocks of `block` pixels."""
+@worker
+def _multiply(scratch, a, a_pitch, q, q_pitch, packed, b, count, columns, filters):
+    """q[p, column] = sum over k of a[p, k] * packed[column, k] for `count` rows, rounded up to whole tiles."""
+    compact()
+    for column in range(0, columns, 2 * L):
+        for p in range(0, count, MR):
+            tile(MR, 2, scratch, a + p * a_pitch, a_pitch, 1, packed, b + column * filters, 2 * L,
+                 scratch, q + p * q_pitch + column, q_pitch, filters, 0)
+
+
+@worker
+def _scatter_jobs(slot, grad_y, packed, grad_x, scratch, walk, chunk, images, block):
+    """The share of one slot."""
+    compact()
     Cg, Kg, G, T = walk[0], walk[1], walk[2], walk[5] * walk[6]
     OH, OW = walk[13], walk[14]
     N, slots = grad_y.shape[0], scratch.shape[0]
-    y_n, y_h, y_w = grad_y.strides[0] // 4, grad_y.strides[1] // 4, grad_y.strides[2] // 4
     chunks, image_blocks = (Cg + chunk - 1) // chunk, (N + images - 1) // images
     jobs = G * chunks * image_blocks
     a_pitch, q_pitch = odd_pitch(Kg), odd_pitch((T * chunk + 2 * L - 1) // (2 * L) * 2 * L)
-    for slot in prange(slots):
-        a = slot * scratch.shape[1]
-        q = a + block * a_pitch + L
-        for job in range(slot * jobs // slots, (slot + 1) * jobs // slots):
-            rest, n0 = job // image_blocks, job % image_blocks * images
-            g, c0 = rest // chunks, rest % chunks * chunk
-            n1, channels = min(n0 + images, N), min(chunk, Cg - c0)
-            _clear_images(grad_x, n0, n1, g * Cg + c0, channels)
-            for first in range(n0 * OH * OW, n1 * OH * OW, block):
-                count = min(block, n1 * OH * OW - first)
-                for p in range(count):
-                    pixel = first + p
-                    source = pixel // (OH * OW) * y_n + pixel // OW % OH * y_h + pixel % OW * y_w + g * Kg
-                    copy_run(grad_y, source, scratch, a + p * a_pitch, Kg)
-                for column in range(0, T * channels, 2 * L):
-                    b = (rest * packed.shape[1] + column // (2 * L) * Kg) * 2 * L
-                    for p in range(0, count, MR):
-                        tile(MR, 2, scratch, a + p * a_pitch, a_pitch, 1, packed, b, 2 * L,
-                             scratch, q + p * q_pitch + column, q_pitch, Kg, 0)
-                _add_windows(scratch, q, q_pitch, grad_x, walk, first, count, g * Cg + c0, channels)
+    a = slot * scratch.shape[1]
+    q = a + block * a_pitch + L
+    for job in range(slot * jobs // slots, (slot + 1) * jobs // slots):
+        rest, n0 = job // image_blocks, job % image_blocks * images
+        g, c0 = rest // chunks, rest % chunks * chunk
+        n1, channels = min(n0 + images, N), min(chunk, Cg - c0)
+        _clear_images(grad_x, n0, n1, g * Cg + c0, channels)
+        for first in range(n0 * OH * OW, n1 * OH * OW, block):
+            count = min(block, n1 * OH * OW - first)
+            pack_pixels(grad_y, first, count, g * Kg, Kg, scratch, a, a_pitch)
+            _multiply(scratch, a, a_pitch, q, q_pitch, packed, rest * packed.shape[1] * 2 * L, count, T * channels, Kg)
+            _add_windows(scratch, q, q_pitch, grad_x, walk, first, count, g * Cg + c0, channels)
+
+
+@kernel("void(const T[:,:,:,:], const T[:,:,::1], T[:,:,:,:], T[:,::1], const i8[::1], i8, i8, i8)", parallel=True)
+def conv2d_backward_input_scatter(grad_y, packed, grad_x, scratch, walk, chunk, images, block):
+    """grad_y (N, OH, OW, K), grad_x (N, H, W, C); a job is `images` images and `chunk` channels, in blocks of pixels."""
+    for slot in prange(scratch.shape[0]):
+        _scatter_jobs(np.int64(slot), grad_y, packed, grad_x, scratch, walk, chunk, images, block)

@@ -10,9 +10,10 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-
 from numbanet.backends.cpu.compile import worker
+from numbanet.backends.cpu.convolution.compact import compact
 from numbanet.backends.cpu.simd import L, load, load_partial, splat, store, store_partial
+
 from numbanet.geometry import ConvGeometry
 
 
@@ -61,41 +62,37 @@ def clear_run(array, target, count):
 
 
 @worker
-def pack_windows(x, walk, first, count, channel, channels, panel, base, pitch, one):
-    """panel[p, (r, s, c)] = x under the window of output pixel first + p; zeros outside of x; then a 1 where `one` is set.
+def pack_windows(x, walk, first, count, channel, channels, panel, base, pitch):
+    """panel[p, (r, s, c)] = x under the window of output pixel first + p, zeros outside of x; a 1 follows.
 
-    x (N, H, W, C), channels channel, ..., channel + channels - 1; panel rows are `pitch` floats apart, from `base` on. Up to L - 1
-    floats behind each row are overwritten, so rows are written upwards.
+    x (N, H, W, C), of which channels channel, ..., channel + channels - 1; panel rows are `pitch` floats apart, from
+    `base` on. Up to L floats behind each row are overwritten, so rows are written upwards.
     """
+    compact()
     H, W, R, S = walk[3], walk[4], walk[5], walk[6]
     stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = walk[7], walk[8], walk[9], walk[10], walk[11], walk[12]
     OH, OW = walk[13], walk[14]
     x_n, x_h, x_w = x.strides[0] // 4, x.strides[1] // 4, x.strides[2] // 4
-    whole_rows = dilation_w == 1 and (x_w == channels or S == 1)     # the taps of a row are neighbours in memory
-    run = S * channels
+    joined = S if dilation_w == 1 and x_w == channels else 1     # taps that are neighbours in memory are copied at once
     ow, oh, n = first % OW, first // OW % OH, first // (OW * OH)
     for p in range(count):
         h0, w0 = oh * stride_h - pad_h, ow * stride_w - pad_w
-        source = n * x_n + h0 * x_h + w0 * x_w + channel
         target = base + p * pitch
-        inside = w0 >= 0 and w0 + (S - 1) * dilation_w < W
         for r in range(R):
             h = h0 + r * dilation_h
-            if h < 0 or h >= H:
-                clear_run(panel, target, run)
-            elif inside and whole_rows:
-                copy_run(x, source, panel, target, run)
-            else:
-                for s in range(S):
-                    w = w0 + s * dilation_w
-                    if w < 0 or w >= W:
-                        clear_run(panel, target + s * channels, channels)
-                    else:
-                        copy_run(x, source + s * dilation_w * x_w, panel, target + s * channels, channels)
-            source += dilation_h * x_h
-            target += run
-        if one:
-            store_partial(panel, target, splat(np.float32(1)), 1)
+            source = n * x_n + h * x_h + w0 * x_w + channel
+            s = 0
+            while s < S:
+                w = w0 + s * dilation_w
+                if h >= 0 and h < H and w >= 0 and w < W:
+                    taps = min(joined, S - s, W - w)
+                    copy_run(x, source + s * dilation_w * x_w, panel, target, taps * channels)
+                else:
+                    taps = 1
+                    clear_run(panel, target, channels)
+                target += taps * channels
+                s += taps
+        store_partial(panel, target, splat(np.float32(1)), 1)
         ow += 1
         if ow == OW:
             ow = 0
@@ -105,7 +102,31 @@ def pack_windows(x, walk, first, count, channel, channels, panel, base, pitch, o
                 n += 1
 
 
-@worker(inline=True)
+@worker
+def pack_pixels(y, first, count, channel, channels, panel, base, pitch):
+    """panel[p, c] = pixel first + p of y (N, OH, OW, K), channels channel, ..., channel + channels - 1."""
+    compact()
+    _, OH, OW, _ = y.shape
+    y_n, y_h, y_w = y.strides[0] // 4, y.strides[1] // 4, y.strides[2] // 4
+    for p in range(count):
+        pixel = first + p
+        source = pixel // (OH * OW) * y_n + pixel // OW % OH * y_h + pixel % OW * y_w + channel
+        copy_run(y, source, panel, base + p * pitch, channels)
+
+
+@worker
+def first_inside(position, dilation):
+    """The first tap that does not fall before the map, where tap 0 is at `position`."""
+    return 0 if position >= 0 else (dilation - 1 - position) // dilation
+
+
+@worker
+def last_inside(position, dilation, taps, size):
+    """One more than the last tap that does not fall behind a map of `size`, where tap 0 is at `position`."""
+    return min(taps, (size - 1 - position) // dilation + 1) if position < size else 0
+
+
+@worker
 def odd_pitch(floats):
     """The distance of panel rows: whole cache lines, an odd number of them, so that rows fall into different cache sets."""
     return ((floats + 15) // 16 | 1) * 16

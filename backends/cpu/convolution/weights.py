@@ -8,9 +8,7 @@ are zero. Where there is a bias it is one more step, which the panel's column of
 
 from __future__ import annotations
 
-import numpy as np
 from numba import prange
-
 from numbanet.backends.cpu.compile import kernel
 from numbanet.backends.cpu.simd import L
 
