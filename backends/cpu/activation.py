@@ -1,6 +1,6 @@
 """Activations: float32 in the SIMD kernels of `pointwise.py`; what is plain arithmetic in the kernel of `elementwise.py`.
 
-float64 serves to check gradients and, where an exponential is in it, goes through NumPy.
+float64 serves to check gradients and goes through NumPy.
 """
 
 from __future__ import annotations
@@ -25,14 +25,24 @@ def _backward(function, in_numpy, grad_y, saved, parameters, out):
         in_numpy(grad_y, saved, *parameters, out)
 
 
+def _binary(function, in_numpy, a, b, out):
+    if a.dtype.name == "float32":
+        run_binary(function, a, b, out)
+    else:
+        in_numpy(a, b, out)
+
+
 @implements
 def relu_forward(x, out):
-    run_binary(MAXIMUM, x, 0.0, out)
+    if x.dtype.name == "float32":
+        run_binary(MAXIMUM, x, 0.0, out)
+    else:
+        numpy.relu_forward(x, out)
 
 
 @implements
 def relu_backward_input(grad_y, y, out):
-    run_binary(RELU_BACKWARD, grad_y, y, out)
+    _binary(RELU_BACKWARD, numpy.relu_backward_input, grad_y, y, out)
 
 
 @implements
@@ -72,7 +82,7 @@ def sigmoid_forward(x, out):
 
 @implements
 def sigmoid_backward_input(grad_y, y, out):
-    run_binary(SIGMOID_BACKWARD, grad_y, y, out)
+    _binary(SIGMOID_BACKWARD, numpy.sigmoid_backward_input, grad_y, y, out)
 
 
 @implements
@@ -82,7 +92,7 @@ def tanh_forward(x, out):
 
 @implements
 def tanh_backward_input(grad_y, y, out):
-    run_binary(TANH_BACKWARD, grad_y, y, out)
+    _binary(TANH_BACKWARD, numpy.tanh_backward_input, grad_y, y, out)
 
 
 @implements

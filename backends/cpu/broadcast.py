@@ -13,8 +13,10 @@ from functools import lru_cache
 import numpy as np
 
 from numbanet.backends.cpu.compile import worker
+from numbanet.backends.cpu.out_of_line import out_of_line
 
 FLAT = -1                                               # step_r of an operand that lies as the output does
+A_STEPS, B_STEPS = np.int64(2), np.int64(5)              # where they stand in a plan; typed, as literals compile `gather` twice
 AS_OUTPUT, SAME = (0, 0, FLAT), (0, 0, 0)               # SAME: one element meets all
 
 
@@ -99,6 +101,7 @@ def _merged(shape, strides, itemsize, a_strides, b_strides, a_is_done, b_is_done
 @worker
 def gather(x, plan, first, begin, count, buffer):
     """buffer[i] = the element of x that meets output element begin + i; plan[first:first + 3] are the steps of x."""
+    out_of_line()
     Q, R = plan[0], plan[1]
     step_p, step_q, step_r = plan[first], plan[first + 1], plan[first + 2]
     row = begin // R

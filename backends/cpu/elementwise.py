@@ -1,12 +1,12 @@
-"""Elementwise arithmetic: out[o] = f(a[o], b[o]) over flat memory, one kernel with the function as a runtime switch.
+"""Elementwise arithmetic in float32: out[o] = f(a[o], b[o]) over flat memory, the function as a runtime switch.
 
 The switch stands outside of the loop over a block of elements, so it costs nothing, and one compilation serves all
 functions. Operands that do not lie as the output does (broadcast, permuted, scalar) are gathered to a block in the L1 cache
-first (see `broadcast.py`), so that each function is one loop over contiguous memory, which LLVM vectorises.
+first (see `broadcast.py`), so that each function is one loop over contiguous memory.
 
-The functions of one float32 operand that networks use are SIMD kernels, in `pointwise.py`. What NumPy does here is not the
-hot path of any network: integers, booleans, 16-bit floats, comparisons, rounding and trigonometry, and float64 functions of
-one operand, which serve to check gradients.
+The functions of one operand that networks use are kernels of the same kind, in `pointwise.py`. All else goes through NumPy,
+whose loops are the same: float64, which serves to check gradients, 16-bit floats, integers, booleans, comparisons, rounding
+and trigonometry.
 """
 
 from __future__ import annotations
@@ -15,24 +15,26 @@ import numpy as np
 from numba import prange
 
 from numbanet.backends.cpu import pointwise
-from numbanet.backends.cpu.broadcast import FLAT, gather, is_dense, operands
+from numbanet.backends.cpu.broadcast import A_STEPS, B_STEPS, FLAT, gather, is_dense, operands
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.layout import copy_into
+from numbanet.backends.cpu.out_of_line import out_of_line
+from numbanet.backends.cpu.pointwise import FIRST, TASK
 from numbanet.backends.cpu.registry import implements
+from numbanet.backends.cpu.simd import L, load_partial, maximum as larger, minimum as smaller, select, store_partial
 from numbanet.backends.reference import elementwise as numpy
 
-BLOCK = 2048            # elements: three operands in float64 take 48 KiB, which L1 and L2 share
-TASK = 8 * BLOCK        # what is smaller than one task runs without a parallel region
+BLOCK = 2048            # elements of a gathered operand: two of them and the output take half of an L1 cache
 
 (ADD, SUBTRACT, MULTIPLY, DIVIDE, MAXIMUM, MINIMUM,
  RELU_BACKWARD, SIGMOID_BACKWARD, TANH_BACKWARD) = range(9)
 
 
-@kernel("void(i8, const T[::1], const T[::1], T[::1], const i8[::1])", dtypes=("float32", "float64"), parallel=True)
+@kernel("void(i8, const T[::1], const T[::1], T[::1], const i8[::1])", parallel=True)
 def binary(function, a, b, out, plan):
     tasks = (out.size + TASK - 1) // TASK
     if tasks == 1:
-        binary_range(function, a, b, out, plan, 0, out.size)
+        binary_range(function, a, b, out, plan, FIRST, out.size)
     else:
         for task in prange(tasks):
             binary_range(function, a, b, out, plan, task * TASK, min(task * TASK + TASK, out.size))
@@ -41,60 +43,64 @@ def binary(function, a, b, out, plan):
 @worker
 def binary_range(function, a, b, out, plan, first, last):
     """Elements first, ..., last - 1, a block at a time."""
-    a_block, b_block = np.empty(BLOCK, a.dtype), np.empty(BLOCK, b.dtype)
-    a_gathers, b_gathers = plan[4] != FLAT, plan[7] != FLAT
+    out_of_line()
+    a_block, b_block = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     for begin in range(first, last, BLOCK):
         count = min(BLOCK, last - begin)
-        a_part, b_part = a_block[:count], b_block[:count]
-        if a_gathers:
-            gather(a, plan, 2, begin, count, a_block)
-        else:
-            a_part = a[begin:begin + count]
-        if b_gathers:
-            gather(b, plan, 5, begin, count, b_block)
-        else:
-            b_part = b[begin:begin + count]
-        apply(function, a_part, b_part, out[begin:begin + count])
+        a_part, a_offset, b_part, b_offset = a, begin, b, begin
+        if plan[4] != FLAT:
+            gather(a, plan, A_STEPS, begin, count, a_block)
+            a_part, a_offset = a_block, FIRST
+        if plan[7] != FLAT:
+            gather(b, plan, B_STEPS, begin, count, b_block)
+            b_part, b_offset = b_block, FIRST
+        apply(function, a_part, a_offset, b_part, b_offset, out, begin, count)
 
 
 @worker
-def apply(function, a, b, out):
-    """out[i] = f(a[i], b[i])."""
-    n = out.size
+def apply(function, a, a_offset, b, b_offset, out, offset, count):
+    """out[i] = f(a[i], b[i]) for `count` elements, each array from its offset on."""
+    out_of_line()
     if function == ADD:
-        for i in range(n):
-            out[i] = a[i] + b[i]
+        for i in range(0, count, L):
+            x, y = load_partial(a, a_offset + i, count - i), load_partial(b, b_offset + i, count - i)
+            store_partial(out, offset + i, x + y, count - i)
     elif function == SUBTRACT:
-        for i in range(n):
-            out[i] = a[i] - b[i]
+        for i in range(0, count, L):
+            x, y = load_partial(a, a_offset + i, count - i), load_partial(b, b_offset + i, count - i)
+            store_partial(out, offset + i, x - y, count - i)
     elif function == MULTIPLY:
-        for i in range(n):
-            out[i] = a[i] * b[i]
+        for i in range(0, count, L):
+            x, y = load_partial(a, a_offset + i, count - i), load_partial(b, b_offset + i, count - i)
+            store_partial(out, offset + i, x * y, count - i)
     elif function == DIVIDE:
-        for i in range(n):
-            out[i] = a[i] / b[i]
+        for i in range(0, count, L):
+            x, y = load_partial(a, a_offset + i, count - i), load_partial(b, b_offset + i, count - i)
+            store_partial(out, offset + i, x / y, count - i)
     elif function == MAXIMUM:
-        for i in range(n):
-            out[i] = a[i] if a[i] > b[i] or a[i] != a[i] else b[i]
+        for i in range(0, count, L):
+            x, y = load_partial(a, a_offset + i, count - i), load_partial(b, b_offset + i, count - i)
+            store_partial(out, offset + i, larger(x, y), count - i)
     elif function == MINIMUM:
-        for i in range(n):
-            out[i] = a[i] if a[i] < b[i] or a[i] != a[i] else b[i]
+        for i in range(0, count, L):
+            x, y = load_partial(a, a_offset + i, count - i), load_partial(b, b_offset + i, count - i)
+            store_partial(out, offset + i, smaller(x, y), count - i)
     elif function == RELU_BACKWARD:
-        zero = a.dtype.type(0)
-        for i in range(n):
-            out[i] = a[i] if b[i] > zero else zero
+        for i in range(0, count, L):
+            x, y = load_partial(a, a_offset + i, count - i), load_partial(b, b_offset + i, count - i)
+            store_partial(out, offset + i, select(y > 0.0, x, 0.0), count - i)
     elif function == SIGMOID_BACKWARD:
-        one = a.dtype.type(1)
-        for i in range(n):
-            out[i] = a[i] * b[i] * (one - b[i])
-    else:
-        one = a.dtype.type(1)
-        for i in range(n):
-            out[i] = a[i] * (one - b[i] * b[i])
+        for i in range(0, count, L):
+            x, y = load_partial(a, a_offset + i, count - i), load_partial(b, b_offset + i, count - i)
+            store_partial(out, offset + i, x * y * (1.0 - y), count - i)
+    else:                                               # TANH_BACKWARD
+        for i in range(0, count, L):
+            x, y = load_partial(a, a_offset + i, count - i), load_partial(b, b_offset + i, count - i)
+            store_partial(out, offset + i, x * (1.0 - y * y), count - i)
 
 
 def run_binary(function: int, a, b, out: np.ndarray) -> None:
-    """out = f(a, b) in float32 or float64; arrays of any strides and dtype, or numbers."""
+    """out = f(a, b) in float32; arrays of any strides and dtype, or numbers."""
     if out.size == 0:
         return
     if is_dense(out.shape, out.strides, out.itemsize):
@@ -107,7 +113,7 @@ def run_binary(function: int, a, b, out: np.ndarray) -> None:
 
 
 def _arithmetic(function: int, in_numpy, a, b, out) -> None:
-    if out.dtype.kind == "f" and out.itemsize >= 4:
+    if out.dtype.name == "float32":
         run_binary(function, a, b, out)
     else:
         in_numpy(a, b, out)
@@ -155,7 +161,7 @@ def negative(x, out):
 
 @implements
 def clamp(x, minimum, maximum, out):
-    if out.dtype.kind != "f" or out.itemsize < 4:
+    if out.dtype.name != "float32":
         return numpy.clamp(x, minimum, maximum, out)
     if minimum is not None:
         run_binary(MAXIMUM, x, minimum, out)

@@ -2,7 +2,7 @@
 
 SIMD over flat memory, the function as a runtime switch outside of the loop: one kernel for all functions, one for all
 gradients. p and q are the function's parameters. The formulas are those of `contract/activation.py`, in forms that neither
-overflow nor cancel.
+overflow nor cancel. Every vector is masked at the end of the array: that is nearly free, and half the code to compile.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from numba import prange
 
 from numbanet.backends.cpu.broadcast import flat_like, is_dense
 from numbanet.backends.cpu.compile import kernel, worker
+from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.simd import (
     L,
     absolute,
@@ -21,7 +22,7 @@ from numbanet.backends.cpu.simd import (
     exp,
     expm1,
     fma,
-    load,
+    load_partial,
     log,
     log1p,
     maximum,
@@ -29,11 +30,13 @@ from numbanet.backends.cpu.simd import (
     select,
     sigmoid,
     sqrt,
-    store,
+    store_partial,
     tanh,
 )
 
-TASK = 16384            # elements, a multiple of L; what is smaller than one task runs without a parallel region
+TASK = 16384            # elements; what is smaller than one task runs without a parallel region
+
+FIRST = np.int64(0)     # a literal 0 would be a type of its own, and the worker be compiled twice
 
 (ABSOLUTE, EXP, EXPM1, LOG, LOG1P, SQRT, RSQRT, ERF, HARDTANH, LEAKY_RELU, ELU, SIGMOID, TANH, SILU, GELU, GELU_TANH,
  HARDSIGMOID, HARDSWISH, SOFTPLUS, MISH, LOG_SIGMOID, SOFTSIGN) = range(22)
@@ -65,183 +68,161 @@ def _gelu_tanh(x):
 
 @worker
 def forward_range(function, p, q, x, out, first, last):
-    """Elements first, ..., last - 1, a multiple of L of them."""
+    """Elements first, ..., last - 1."""
+    out_of_line()
     if function == ABSOLUTE:
         for i in range(first, last, L):
-            store(out, i, absolute(load(x, i)))
+            store_partial(out, i, absolute(load_partial(x, i, last - i)), last - i)
     elif function == EXP:
         for i in range(first, last, L):
-            store(out, i, exp(load(x, i)))
+            store_partial(out, i, exp(load_partial(x, i, last - i)), last - i)
     elif function == EXPM1:
         for i in range(first, last, L):
-            store(out, i, expm1(load(x, i)))
+            store_partial(out, i, expm1(load_partial(x, i, last - i)), last - i)
     elif function == LOG:
         for i in range(first, last, L):
-            store(out, i, log(load(x, i)))
+            store_partial(out, i, log(load_partial(x, i, last - i)), last - i)
     elif function == LOG1P:
         for i in range(first, last, L):
-            store(out, i, log1p(load(x, i)))
+            store_partial(out, i, log1p(load_partial(x, i, last - i)), last - i)
     elif function == SQRT:
         for i in range(first, last, L):
-            store(out, i, sqrt(load(x, i)))
+            store_partial(out, i, sqrt(load_partial(x, i, last - i)), last - i)
     elif function == RSQRT:
         for i in range(first, last, L):
-            store(out, i, 1.0 / sqrt(load(x, i)))
+            store_partial(out, i, 1.0 / sqrt(load_partial(x, i, last - i)), last - i)
     elif function == ERF:
         for i in range(first, last, L):
-            store(out, i, erf(load(x, i)))
+            store_partial(out, i, erf(load_partial(x, i, last - i)), last - i)
     elif function == HARDTANH:
         for i in range(first, last, L):
-            store(out, i, minimum(maximum(load(x, i), p), q))
+            store_partial(out, i, minimum(maximum(load_partial(x, i, last - i), p), q), last - i)
     elif function == LEAKY_RELU:
         for i in range(first, last, L):
-            v = load(x, i)
-            store(out, i, select(v > 0.0, v, v * p))
+            v = load_partial(x, i, last - i)
+            store_partial(out, i, select(v > 0.0, v, v * p), last - i)
     elif function == ELU:
         for i in range(first, last, L):
-            v = load(x, i)
-            store(out, i, select(v > 0.0, v, expm1(minimum(v, 0.0)) * p) * q)
+            v = load_partial(x, i, last - i)
+            store_partial(out, i, select(v > 0.0, v, expm1(minimum(v, 0.0)) * p) * q, last - i)
     elif function == SIGMOID:
         for i in range(first, last, L):
-            store(out, i, sigmoid(load(x, i)))
+            store_partial(out, i, sigmoid(load_partial(x, i, last - i)), last - i)
     elif function == TANH:
         for i in range(first, last, L):
-            store(out, i, tanh(load(x, i)))
+            store_partial(out, i, tanh(load_partial(x, i, last - i)), last - i)
     elif function == SILU:
         for i in range(first, last, L):
-            v = load(x, i)
-            store(out, i, v * sigmoid(v))
+            v = load_partial(x, i, last - i)
+            store_partial(out, i, v * sigmoid(v), last - i)
     elif function == GELU:
         for i in range(first, last, L):
-            v = load(x, i)
-            store(out, i, 0.5 * v * (1.0 + erf(v * SQRT_HALF)))
+            v = load_partial(x, i, last - i)
+            store_partial(out, i, 0.5 * v * (1.0 + erf(v * SQRT_HALF)), last - i)
     elif function == GELU_TANH:
         for i in range(first, last, L):
-            v = load(x, i)
-            store(out, i, 0.5 * v * (1.0 + _gelu_tanh(v)))
+            v = load_partial(x, i, last - i)
+            store_partial(out, i, 0.5 * v * (1.0 + _gelu_tanh(v)), last - i)
     elif function == HARDSIGMOID:
         for i in range(first, last, L):
-            store(out, i, minimum(maximum(fma(load(x, i), SIXTH, 0.5), 0.0), 1.0))
+            store_partial(out, i, minimum(maximum(fma(load_partial(x, i, last - i), SIXTH, 0.5), 0.0), 1.0), last - i)
     elif function == HARDSWISH:
         for i in range(first, last, L):
-            v = load(x, i)
-            store(out, i, v * minimum(maximum(fma(v, SIXTH, 0.5), 0.0), 1.0))
+            v = load_partial(x, i, last - i)
+            store_partial(out, i, v * minimum(maximum(fma(v, SIXTH, 0.5), 0.0), 1.0), last - i)
     elif function == SOFTPLUS:
         for i in range(first, last, L):
-            v = load(x, i)
-            store(out, i, select(v * p > q, v, _softplus(v * p) / p))
+            v = load_partial(x, i, last - i)
+            store_partial(out, i, select(v * p > q, v, _softplus(v * p) / p), last - i)
     elif function == MISH:
         for i in range(first, last, L):
-            v = load(x, i)
-            store(out, i, v * _tanh_softplus(v))
+            v = load_partial(x, i, last - i)
+            store_partial(out, i, v * _tanh_softplus(v), last - i)
     elif function == LOG_SIGMOID:
         for i in range(first, last, L):
-            store(out, i, -_softplus(-load(x, i)))
+            store_partial(out, i, -_softplus(-load_partial(x, i, last - i)), last - i)
     else:                                               # SOFTSIGN
         for i in range(first, last, L):
-            v = load(x, i)
-            store(out, i, v / (1.0 + absolute(v)))
+            v = load_partial(x, i, last - i)
+            store_partial(out, i, v / (1.0 + absolute(v)), last - i)
 
 
 @worker
 def backward_range(function, p, q, grad, x, out, first, last):
-    """Elements first, ..., last - 1, a multiple of L of them; hardtanh reads y in place of x."""
+    """Elements first, ..., last - 1; hardtanh reads y in place of x."""
+    out_of_line()
     if function == HARDTANH:
         for i in range(first, last, L):
-            v = load(x, i)
-            store(out, i, select((v > p) & (v < q), load(grad, i), 0.0))
+            v = load_partial(x, i, last - i)
+            store_partial(out, i, select((v > p) & (v < q), load_partial(grad, i, last - i), 0.0), last - i)
     elif function == LEAKY_RELU:
         for i in range(first, last, L):
-            g = load(grad, i)
-            store(out, i, select(load(x, i) > 0.0, g, g * p))
+            g = load_partial(grad, i, last - i)
+            store_partial(out, i, select(load_partial(x, i, last - i) > 0.0, g, g * p), last - i)
     elif function == ELU:
         for i in range(first, last, L):
-            v = load(x, i)
-            store(out, i, load(grad, i) * select(v > 0.0, q, exp(minimum(v, 0.0)) * p * q))
+            v = load_partial(x, i, last - i)
+            store_partial(out, i, load_partial(grad, i, last - i) * select(v > 0.0, q, exp(minimum(v, 0.0)) * p * q), last - i)
     elif function == SILU:
         for i in range(first, last, L):
-            v = load(x, i)
+            v = load_partial(x, i, last - i)
             s = sigmoid(v)
-            store(out, i, load(grad, i) * s * fma(v, 1.0 - s, 1.0))
+            store_partial(out, i, load_partial(grad, i, last - i) * s * fma(v, 1.0 - s, 1.0), last - i)
     elif function == GELU:
         for i in range(first, last, L):
-            v = load(x, i)
+            v = load_partial(x, i, last - i)
             slope = exp(-0.5 * v * v) * INVERSE_SQRT_2PI
-            store(out, i, load(grad, i) * fma(v, slope, 0.5 * (1.0 + erf(v * SQRT_HALF))))
+            store_partial(out, i, load_partial(grad, i, last - i) * fma(v, slope, 0.5 * (1.0 + erf(v * SQRT_HALF))), last - i)
     elif function == GELU_TANH:
         for i in range(first, last, L):
-            v = load(x, i)
+            v = load_partial(x, i, last - i)
             t = _gelu_tanh(v)
             slope = 0.5 * (1.0 - t * t) * GELU_A * (1.0 + 3.0 * GELU_B * v * v)
-            store(out, i, load(grad, i) * fma(v, slope, 0.5 * (1.0 + t)))
+            store_partial(out, i, load_partial(grad, i, last - i) * fma(v, slope, 0.5 * (1.0 + t)), last - i)
     elif function == HARDSIGMOID:
         for i in range(first, last, L):
-            v = load(x, i)
-            store(out, i, select((v > -3.0) & (v < 3.0), load(grad, i) * SIXTH, 0.0))
+            v = load_partial(x, i, last - i)
+            store_partial(out, i, select((v > -3.0) & (v < 3.0), load_partial(grad, i, last - i) * SIXTH, 0.0), last - i)
     elif function == HARDSWISH:
         for i in range(first, last, L):
-            v, g = load(x, i), load(grad, i)
-            store(out, i, select(v <= -3.0, 0.0, select(v >= 3.0, g, g * fma(v, 2.0 * SIXTH, 0.5))))
+            v, g = load_partial(x, i, last - i), load_partial(grad, i, last - i)
+            store_partial(out, i, select(v <= -3.0, 0.0, select(v >= 3.0, g, g * fma(v, 2.0 * SIXTH, 0.5))), last - i)
     elif function == SOFTPLUS:
         for i in range(first, last, L):
-            v, g = load(x, i) * p, load(grad, i)
-            store(out, i, select(v > q, g, g * sigmoid(v)))
+            v, g = load_partial(x, i, last - i) * p, load_partial(grad, i, last - i)
+            store_partial(out, i, select(v > q, g, g * sigmoid(v)), last - i)
     elif function == MISH:
         for i in range(first, last, L):
-            v = load(x, i)
+            v = load_partial(x, i, last - i)
             t = _tanh_softplus(v)
-            store(out, i, load(grad, i) * fma(v * sigmoid(v), 1.0 - t * t, t))
+            store_partial(out, i, load_partial(grad, i, last - i) * fma(v * sigmoid(v), 1.0 - t * t, t), last - i)
     elif function == LOG_SIGMOID:
         for i in range(first, last, L):
-            store(out, i, load(grad, i) * sigmoid(-load(x, i)))
+            store_partial(out, i, load_partial(grad, i, last - i) * sigmoid(-load_partial(x, i, last - i)), last - i)
     else:                                               # SOFTSIGN
         for i in range(first, last, L):
-            v = 1.0 + absolute(load(x, i))
-            store(out, i, load(grad, i) / (v * v))
-
-
-@worker
-def forward_task(function, p, q, x, out, first, last):
-    """Any number of elements: those that do not fill a vector pass through one of their own."""
-    whole = last - (last - first) % L
-    forward_range(function, p, q, x, out, first, whole)
-    if whole < last:
-        rest = np.zeros(L, x.dtype)
-        rest[:last - whole] = x[whole:last]
-        forward_range(function, p, q, rest, rest, 0, L)
-        out[whole:last] = rest[:last - whole]
-
-
-@worker
-def backward_task(function, p, q, grad, x, out, first, last):
-    """As `forward_task`."""
-    whole = last - (last - first) % L
-    backward_range(function, p, q, grad, x, out, first, whole)
-    if whole < last:
-        rest, grad_rest = np.zeros(L, x.dtype), np.zeros(L, x.dtype)
-        rest[:last - whole], grad_rest[:last - whole] = x[whole:last], grad[whole:last]
-        backward_range(function, p, q, grad_rest, rest, rest, 0, L)
-        out[whole:last] = rest[:last - whole]
+            v = 1.0 + absolute(load_partial(x, i, last - i))
+            store_partial(out, i, load_partial(grad, i, last - i) / (v * v), last - i)
 
 
 @kernel("void(i8, f4, f4, const T[::1], T[::1])", parallel=True)
 def forward(function, p, q, x, out):
     tasks = (out.size + TASK - 1) // TASK
     if tasks == 1:
-        forward_task(function, p, q, x, out, 0, out.size)
+        forward_range(function, p, q, x, out, FIRST, out.size)
     else:
         for task in prange(tasks):
-            forward_task(function, p, q, x, out, task * TASK, min(task * TASK + TASK, out.size))
+            forward_range(function, p, q, x, out, task * TASK, min(task * TASK + TASK, out.size))
 
 
 @kernel("void(i8, f4, f4, const T[::1], const T[::1], T[::1])", parallel=True)
 def backward(function, p, q, grad, x, out):
     tasks = (out.size + TASK - 1) // TASK
     if tasks == 1:
-        backward_task(function, p, q, grad, x, out, 0, out.size)
+        backward_range(function, p, q, grad, x, out, FIRST, out.size)
     else:
         for task in prange(tasks):
-            backward_task(function, p, q, grad, x, out, task * TASK, min(task * TASK + TASK, out.size))
+            backward_range(function, p, q, grad, x, out, task * TASK, min(task * TASK + TASK, out.size))
 
 
 def run_forward(function: int, x: np.ndarray, out: np.ndarray, p: float = 0.0, q: float = 0.0) -> None:
