@@ -26,7 +26,10 @@ import llvmlite  # noqa: E402
 import numba  # noqa: E402
 import numpy as np  # noqa: E402
 from numba import types  # noqa: E402
+from numba.core.compiler_lock import global_compiler_lock  # noqa: E402
+from numba.core.registry import CPUDispatcher  # noqa: E402
 from numbanet.backends.cpu.kernel_cache import KernelCache, cache_folder  # noqa: E402
+from numbanet.backends.cpu.linking import compiled_as  # noqa: E402
 
 logger = logging.getLogger("numbanet.compile")
 
@@ -67,7 +70,10 @@ def worker(function: Callable | None = None, *, fastmath: Sequence[str] = CONTRA
     """
     if function is None:
         return functools.partial(worker, fastmath=fastmath, inline=inline)
-    return numba.njit(function, **_options(fastmath, parallel=False), forceinline=inline)
+    if not JIT:
+        return function
+    return Worker(function, targetoptions=_options(fastmath, parallel=False) | dict(
+        nopython=True, forceinline=inline, no_cpython_wrapper=True, no_cfunc_wrapper=True))
 
 
 def kernel(*signatures: str, dtypes: Sequence[str] = ("float32",), parallel: bool = False,
@@ -102,6 +108,18 @@ def kernel(*signatures: str, dtypes: Sequence[str] = ("float32",), parallel: boo
 def _options(fastmath: Sequence[str], parallel: bool) -> dict:
     # error_model numpy: no branch that raises ZeroDivisionError stands in the way of the vectoriser
     return dict(nogil=True, fastmath=set(fastmath), parallel=parallel, error_model="numpy")
+
+
+class Worker(CPUDispatcher):
+    """A function that kernels call. Its code exists within theirs alone; a call from Python compiles a copy."""
+
+    @functools.cached_property
+    def _standalone(self) -> CPUDispatcher:
+        wrappers = dict(no_cpython_wrapper=False, no_cfunc_wrapper=False)
+        return CPUDispatcher(self.py_func, targetoptions=self.targetoptions | wrappers)
+
+    def __call__(self, *arguments):
+        return self._standalone(*arguments)
 
 
 class Kernel:
@@ -190,8 +208,9 @@ def _compile(kernel: Kernel, dtype: np.dtype, parallel: bool):
         _announce(dtype)
     begin = time.perf_counter()
     try:
-        for signature in kernel.signatures[dtype]:
-            dispatcher.compile(signature)
+        with global_compiler_lock, compiled_as(kernel.__qualname__):
+            for signature in kernel.signatures[dtype]:
+                dispatcher.compile(signature)
     except Exception as error:
         raise BackendError(
             f"kernel {kernel.name} ({dtype.name}) failed to compile on {hardware.cpu_name()} "

@@ -79,7 +79,7 @@ def environment_key() -> str:
 def source_digest(module: str) -> str | None:
     """Hash of a module's source and of every backend module that it imports, transitively.
 
-    None when one of the files was edited after this process began to import kernels: what runs is then not what is on disk.
+    None when one of the files was edited after this process began to import kernels: it runs what is no longer on disk.
     """
     pending, sources = [module], {}
     while pending:

@@ -33,7 +33,7 @@ if JIT:
         store_partial,
         store_strided,
     )
-    from numbanet.backends.cpu.simd.tile import tile, tile_partial
+    from numbanet.backends.cpu.simd.tiles import tile, tile_partial
 else:
     from numbanet.backends.cpu.simd.scalar import (
         absolute,

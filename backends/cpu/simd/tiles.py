@@ -57,6 +57,14 @@ def _tile(MR, NV, arrays, partial: bool):
     return sig, codegen
 
 
+def _no_unrolling(module: ir.Module) -> ir.MDValue:
+    """A loop's metadata: it is unrolled already, and once more would double the code and the time to compile it."""
+    disable = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+    loop = ir.MDValue(module, [disable], name=str(len(module.metadata)))
+    loop.operands = (loop, disable)                      # a loop's node begins with itself, which makes it unique
+    return loop
+
+
 class _Generator:
     """Emits one tile. The state of its loops is (k, address in A, address in B, MR * NV accumulators)."""
 
@@ -110,7 +118,8 @@ class _Generator:
         result = self._steps(steps, *state)
         for phi, value in zip(state, result):
             phi.add_incoming(value, block)
-        self.builder.cbranch(self.builder.icmp_signed("<", result[0], bound), block, after)
+        branch = self.builder.cbranch(self.builder.icmp_signed("<", result[0], bound), block, after)
+        branch.set_metadata("llvm.loop", _no_unrolling(self.builder.module))
         return result
 
     def _steps(self, steps, k, a, b, *accumulators):
