@@ -14,9 +14,10 @@ _REMEDIES = {
         "Embedding EmbeddingBag",
     "use Linear on a product of the two inputs":
         "Bilinear",
-    "three-dimensional layers other than Conv3d and BatchNorm3d are absent; fold one axis into the batch and use the "
-    "two-dimensional layer":
-        "MaxPool3d AvgPool3d AdaptiveAvgPool3d AdaptiveMaxPool3d ConvTranspose3d Dropout3d InstanceNorm3d",
+    "fold one axis into the batch and use the two-dimensional layer":
+        "ConvTranspose3d InstanceNorm3d ConstantPad3d ZeroPad3d ReflectionPad3d ReplicationPad3d CircularPad3d",
+    "use a tensor operation: clamp, where, log, abs":
+        "Threshold Softmin Softshrink Hardshrink Tanhshrink RReLU CELU GLU",
     "use MaxPool2d or AvgPool2d, and ConvTranspose2d or Upsample for the way back":
         "MaxUnpool1d MaxUnpool2d MaxUnpool3d FractionalMaxPool2d FractionalMaxPool3d LPPool1d LPPool2d",
     "numbanet trains on one device":
@@ -24,8 +25,8 @@ _REMEDIES = {
     "use a convolution, or slices":
         "Unfold Fold",
     "compose the loss of tensor operations; present are CrossEntropyLoss, NLLLoss, BCELoss, BCEWithLogitsLoss, "
-    "MSELoss, L1Loss, SmoothL1Loss and HuberLoss":
-        "CTCLoss KLDivLoss TripletMarginLoss CosineEmbeddingLoss PoissonNLLLoss GaussianNLLLoss HingeEmbeddingLoss "
+    "MSELoss, L1Loss, SmoothL1Loss, HuberLoss and KLDivLoss":
+        "CTCLoss TripletMarginLoss CosineEmbeddingLoss PoissonNLLLoss GaussianNLLLoss HingeEmbeddingLoss "
         "MultiLabelSoftMarginLoss MultiLabelMarginLoss MultiMarginLoss MarginRankingLoss SoftMarginLoss",
 }
 ABSENT = {name: remedy for remedy, names in _REMEDIES.items() for name in names.split()}

@@ -35,6 +35,8 @@ class Parameter(Tensor):
     def __repr__(self):
         return f"Parameter containing:\n{super().__repr__()}"
 
+    __str__ = __repr__
+
 
 class Buffer(Tensor):
     """A tensor that belongs to a module's state but is not trained, such as running statistics.

@@ -39,8 +39,22 @@ class Dropout2d(_Dropout):
         return F.dropout2d(x, self.p, self.training, self.inplace)
 
 
+class Dropout3d(_Dropout):
+    """Zeroes whole channels of (N, C, D, H, W)."""
+
+    def forward(self, x):
+        return F.dropout3d(x, self.p, self.training, self.inplace)
+
+
 class AlphaDropout(_Dropout):
     """Dropout that keeps the mean and variance of SELU's outputs (Klambauer et al., 2017)."""
 
     def forward(self, x):
         return F.alpha_dropout(x, self.p, self.training, self.inplace)
+
+
+class FeatureAlphaDropout(_Dropout):
+    """:class:`AlphaDropout` of whole channels."""
+
+    def forward(self, x):
+        return F.feature_alpha_dropout(x, self.p, self.training, self.inplace)

@@ -11,10 +11,12 @@ from numbanet.nn.module import Module
 class _Loss(Module):
     """A loss with a reduction: "none", "mean" or "sum"."""
 
+    reductions: tuple[str, ...] = ("none", "mean", "sum")
+
     def __init__(self, reduction: str = "mean"):
         super().__init__()
-        if reduction not in ("none", "mean", "sum"):
-            raise UsageError(f"{type(self).__name__}: reduction expects 'none', 'mean' or 'sum', "
+        if reduction not in self.reductions:
+            raise UsageError(f"{type(self).__name__}: reduction expects one of {', '.join(self.reductions)}, "
                              f"received {reduction!r}")
         self.reduction = reduction
 
@@ -79,6 +81,19 @@ class BCEWithLogitsLoss(_WeightedLoss):
     def forward(self, input, target):
         return F.binary_cross_entropy_with_logits(input, target, weight=self.weight, reduction=self.reduction,
                                                   pos_weight=self.pos_weight)
+
+
+class KLDivLoss(_Loss):
+    """target (log target - input), of log probabilities; "batchmean" divides the sum by N."""
+
+    reductions = (*_Loss.reductions, "batchmean")
+
+    def __init__(self, reduction: str = "mean", log_target: bool = False):
+        super().__init__(reduction)
+        self.log_target = log_target
+
+    def forward(self, input, target):
+        return F.kl_div(input, target, reduction=self.reduction, log_target=self.log_target)
 
 
 class MSELoss(_Loss):

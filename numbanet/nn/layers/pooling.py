@@ -37,6 +37,13 @@ class MaxPool2d(_MaxPool):
         return self._pool(F.max_pool2d, x)
 
 
+class MaxPool3d(_MaxPool):
+    """Maximum over windows of (N, C, D, H, W)."""
+
+    def forward(self, x):
+        return self._pool(F.max_pool3d, x)
+
+
 class AvgPool1d(Module):
     """Mean over windows of (N, C, L)."""
 
@@ -70,6 +77,14 @@ class AvgPool2d(Module):
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
+class AvgPool3d(AvgPool2d):
+    """Mean over windows of (N, C, D, H, W); `divisor_override` replaces the count of elements."""
+
+    def forward(self, x):
+        return F.avg_pool3d(x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad,
+                            self.divisor_override)
+
+
 class _AdaptivePool(Module):
     def __init__(self, output_size):
         super().__init__()
@@ -93,6 +108,13 @@ class AdaptiveAvgPool2d(_AdaptivePool):
         return F.adaptive_avg_pool2d(x, self.output_size)
 
 
+class AdaptiveAvgPool3d(_AdaptivePool):
+    """Mean over windows chosen so that the output has `output_size` (None: the input's); of (N, C, D, H, W)."""
+
+    def forward(self, x):
+        return F.adaptive_avg_pool3d(x, self.output_size)
+
+
 class _AdaptiveMaxPool(_AdaptivePool):
     def __init__(self, output_size, return_indices=False):
         super().__init__(output_size)
@@ -111,3 +133,10 @@ class AdaptiveMaxPool2d(_AdaptiveMaxPool):
 
     def forward(self, x):
         return F.adaptive_max_pool2d(x, self.output_size, self.return_indices)
+
+
+class AdaptiveMaxPool3d(_AdaptiveMaxPool):
+    """Maximum over windows chosen so that the output has `output_size`; of (N, C, D, H, W)."""
+
+    def forward(self, x):
+        return F.adaptive_max_pool3d(x, self.output_size, self.return_indices)
