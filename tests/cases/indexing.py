@@ -38,7 +38,9 @@ OPERATION_CASES = [
     _case("gather", indexing.Gather, lambda x, i: x.gather(1, i), lambda rng: (floats(rng, 3, 4, 2, dtype=float),
                                                                                _indices(rng, 4, 2, 6, 2))),
     _case("scatter", indexing.Scatter, lambda x, s: x.scatter(1, _like(x, [[2, 0], [1, 3]]), s),
-          lambda rng: (floats(rng, 3, 4, dtype=float), floats(rng, 2, 3, dtype=float))),
+          lambda rng: (floats(rng, 3, 4, dtype=float), floats(rng, 2, 2, dtype=float))),
+    OperationCase("scatter-part-of-src", (indexing.Scatter,), lambda x, s: x.scatter(1, _like(x, [[2, 0], [1, 3]]), s),
+                  lambda rng: (floats(rng, 3, 4, dtype=float), floats(rng, 2, 3, dtype=float))),     # PyTorch has no gradient
     _case("scatter-number", indexing.Scatter, lambda x: x.scatter(0, _like(x, [[2, 0], [0, 1]]), 1.5),
           lambda rng: (floats(rng, 3, 4, dtype=float),)),
     _case("scatter_add", indexing.Scatter, lambda x, i, s: x.scatter_add(2, i, s),
