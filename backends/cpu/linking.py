@@ -28,7 +28,7 @@ class LinkedLibrary(JITCodeLibrary):
         self._finalized = True
 
     def get_pointer_to_function(self, name: str) -> int:
-        """The address of a function, for which the library becomes one of its own; 0 for those that Python would call."""
+        """The address of a function, for which the library becomes machine code; 0 for what only Python would call."""
         if name.startswith(PYTHON_WRAPPER) or name not in [function.name for function in self.get_defined_functions()]:
             return 0
         if not self._codegen._engine.is_symbol_defined(name):

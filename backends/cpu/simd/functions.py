@@ -5,10 +5,10 @@
     tanh         x + x^3 P(x^2) below 0.625, above it 1 - 2 / (exp(2 x) + 1)
     erf          x + x P(x^2) below 0.92, above it 1 - exp(x P(x))
 
-Errors in units in the last place: below 1 for exp and log, 1.5 for expm1, log1p, tanh and erf, 2.5 for sigmoid. ln 2 is
-taken in two parts (Cody and Waite 1980). The polynomials of exp, log and tanh are those of the Cephes library (Moshier
-1989: expf, logf, tanhf); those of erf are minimax fits of erf(x) / x - 1 and log(erfc(x)) / x, rounded to float32. Each
-function is written over the SIMD vocabulary, so that the same source runs as scalar twin.
+Errors in units in the last place: below 1 for exp and log, 1.5 for expm1, log1p, tanh and erf, 2.5 for sigmoid. ln 2
+is taken in two parts (Cody and Waite 1980). The polynomials of exp, log and tanh are those of the Cephes library
+(Moshier 1989: expf, logf, tanhf); those of erf are minimax fits of erf(x) / x - 1 and log(erfc(x)) / x, rounded to
+float32. Each function is written over the SIMD vocabulary, so that the same source runs as scalar twin.
 """
 from math import inf, nan
 

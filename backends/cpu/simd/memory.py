@@ -136,3 +136,35 @@ def store_strided(typingctx, array, offset, step, value):
             builder.store(scalar, builder.gep(address, [builder.mul(args[2], I64(lane))]))
         return context.get_dummy_value()
     return (types.void(array, types.int64, types.int64, vector), codegen) if vector and value == vector else None
+
+
+@intrinsic
+def transpose_block(typingctx, source, offset, row, target, target_offset, target_row):
+    """target[target_offset + i * target_row + j] = source[offset + j * row + i] for 0 <= i, j < L, in registers."""
+    vector = vector_type_of(source)
+    if vector is None or vector_type_of(target) != vector:
+        return None
+
+    def codegen(context, builder, sig, args):
+        read = pointer(context, builder, sig.args[0], *args[:2])
+        write = pointer(context, builder, sig.args[3], *args[3:5])
+        rows = [load_value(builder, vector, builder.gep(read, [builder.mul(args[2], I64(i))])) for i in range(L)]
+        for i, value in enumerate(_transposed(builder, rows)):
+            store_value(builder, builder.gep(write, [builder.mul(args[5], I64(i))]), value)
+        return context.get_dummy_value()
+    return types.void(source, types.int64, types.int64, target, types.int64, types.int64), codegen
+
+
+def _transposed(builder: ir.IRBuilder, rows: list[ir.Value]) -> list[ir.Value]:
+    """The columns of L vectors: in log2(L) rounds, two vectors `half` apart exchange blocks of `half` lanes."""
+    half = L // 2
+    while half:
+        lower = [j + L - half if j & half else j for j in range(L)]           # from L on: lanes of the second vector
+        upper = [j + L if j & half else j + half for j in range(L)]
+        for i in range(L):
+            if not i & half:
+                pair = rows[i], rows[i + half]
+                rows[i], rows[i + half] = (builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(I32, L), lanes))
+                                           for lanes in (lower, upper))
+        half //= 2
+    return rows

@@ -127,6 +127,12 @@ def store_strided(array, offset, step, value):
         _at(array, offset + lane * step, count=1)[0] = value[lane]
 
 
+def transpose_block(source, offset, row, target, target_offset, target_row):
+    block = np.stack([load(source, offset + i * row) for i in range(L)])
+    for i in range(L):
+        store(target, target_offset + i * target_row, block[:, i])
+
+
 # --- the register tile ----------------------------------------------------------------------------------------------
 
 def tile(MR, NV, a, a_offset, a_row, a_step, b, b_offset, b_step, c, c_offset, c_row, depth, accumulate):

@@ -32,6 +32,7 @@ if JIT:
         store,
         store_partial,
         store_strided,
+        transpose_block,
     )
     from numbanet.backends.cpu.simd.tiles import tile, tile_partial
 else:
@@ -64,6 +65,7 @@ else:
         tile_partial,
         to_float,
         to_int,
+        transpose_block,
     )
 
 L = hardware.simd_width()
@@ -78,5 +80,5 @@ __all__ = [
     "L", "absolute", "any_lane", "bits", "copysign", "floor", "fma", "from_bits", "lane_indices", "load",
     "load_partial", "load_strided", "maximum", "minimum", "reduce_add", "reduce_max", "reduce_min", "round_even",
     "select", "splat", "splat_int", "sqrt", "store", "store_partial", "store_strided", "tile", "tile_partial",
-    "tile_shapes", "to_float", "to_int",
+    "tile_shapes", "to_float", "to_int", "transpose_block",
 ]

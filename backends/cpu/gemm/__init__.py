@@ -1,0 +1,94 @@
+"""The matrix product of the CPU backend: any strides, batched or not; float32 on tiles, float64 in plain loops."""
+import numpy as np
+from numbanet.backends.cpu import memory
+from numbanet.backends.cpu.gemm.blocking import PACKING_PAYS, PANEL, blocking
+from numbanet.backends.cpu.gemm.kernels import gemm_plain, gemm_tiled, multiply_rows, pack_panels
+
+from numbanet.errors import ShapeError
+
+__all__ = ["PANEL", "gemm", "multiply_rows"]
+
+
+LINE = 64                    # bytes of a cache line
+ALIASING = 2048              # bytes: rows this far apart, or multiples, meet in few sets of the first-level cache
+
+
+def gemm(a: np.ndarray, b: np.ndarray, c: np.ndarray, bias: np.ndarray | None = None, accumulate: bool = False) -> None:
+    """C = A @ B + bias, or C += A @ B + bias; written to `c`.
+
+    Parameters
+    ----------
+    a, b, c
+        (M, K), (K, N) and (M, N), or with a batch axis in front, which may be 1 in `a` or `b`; any strides, one
+        dtype, float32 or float64. `c` overlaps with neither.
+    bias
+        (N,), (1, N), (M, 1) or (M, N). It is added after the sum over K.
+    accumulate
+        Whether to add to what `c` holds.
+
+    Raises
+    ------
+    ShapeError
+        When the shapes do not fit.
+    """
+    if a.ndim == 2:
+        a, b, c = a[None], b[None], c[None]
+    G, M, N = c.shape
+    K = a.shape[2]
+    if a.shape not in ((G, M, K), (1, M, K)) or b.shape not in ((G, K, N), (1, K, N)):
+        raise ShapeError(f"gemm: expected A (M, K), B (K, N) and C (M, N), received {a.shape}, {b.shape} and {c.shape}")
+    if a.shape[0] != G:
+        a = np.broadcast_to(a, (G, M, K))
+    if b.shape[0] != G:
+        b = np.broadcast_to(b, (G, K, N))
+    if not c.size:
+        return
+    if bias is None:
+        bias = c[0, :0, :0]
+    else:
+        bias = bias[None] if bias.ndim == 1 else bias
+        if bias.shape not in ((1, N), (M, 1), (M, N)):
+            raise ShapeError(f"gemm: expected a bias {(N,)}, {(M, 1)} or {(M, N)}, received {bias.shape}")
+    if not K:
+        c[...] = (c if accumulate else 0) + (bias if bias.size else 0)
+    elif c.dtype == np.float64:
+        gemm_plain(a, b, c, bias, accumulate)
+    else:
+        _gemm_float32(a, b, c, bias, accumulate)
+
+
+def _gemm_float32(a: np.ndarray, b: np.ndarray, c: np.ndarray, bias: np.ndarray, accumulate: bool) -> None:
+    """Bring operands into the order that the kernel takes, and run it."""
+    G, M, N = c.shape
+    K, item = a.shape[2], c.itemsize
+    if N > 1 and c.strides[2] != item:
+        if M == 1 or c.strides[1] == item:               # C is stored by columns: compute its transpose
+            return _gemm_float32(b.swapaxes(1, 2), a.swapaxes(1, 2), c.swapaxes(1, 2), bias.T, accumulate)
+        ordered = memory.empty(c.shape, c.dtype)
+        if accumulate:
+            np.copyto(ordered, c)
+        _gemm_float32(a, b, ordered, bias, accumulate)
+        return np.copyto(c, ordered)
+    if bias.strides[1] != item:
+        bias = np.ascontiguousarray(bias)
+    if _reads_badly(a, N):
+        spread = memory.empty((*a.shape[:2], K + LINE // item), c.dtype)[:, :, :K]
+        np.copyto(spread, a)
+        a = spread
+    rows, panels, depth = blocking(G, M, N, K)
+    if (N == 1 or b.strides[2] == item) and (M <= PACKING_PAYS or N <= PANEL):
+        batch, step = b.strides[0] // item, b.strides[1] // item
+        return gemm_tiled(a, b, c, bias, accumulate, rows, panels, depth, batch, PANEL, step)
+    matrices = b if b.strides[0] else b[:1]
+    packed = memory.empty((matrices.shape[0], -(-N // PANEL), K, PANEL), c.dtype)
+    pack_panels(matrices, packed)
+    batch = packed.strides[0] // item if b.strides[0] else 0
+    gemm_tiled(a, packed[0], c, bias, accumulate, rows, panels, depth, batch, K * PANEL, PANEL)
+
+
+def _reads_badly(a: np.ndarray, N: int) -> bool:
+    """Whether copying A pays: each of its numbers lies in another cache line, or its rows evict each other."""
+    _, row, step = a.strides
+    if a.itemsize not in (row, step):
+        return True
+    return step == a.itemsize and row % ALIASING == 0 and a.shape[1] > 1 and N > 2 * PANEL
