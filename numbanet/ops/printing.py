@@ -19,11 +19,13 @@ def _edges(values: np.ndarray) -> np.ndarray:
 
 
 def _number_format(values: np.ndarray):
-    """One function number -> text of equal width for all numbers that are shown."""
-    if values.dtype.kind not in "f":
-        write = lambda v: str(v)
+    """(number -> text, width) that suit all numbers that are shown."""
+    counted = values
+    if values.dtype.kind != "f":
+        write = str
     else:
-        sizes = np.abs(values[np.isfinite(values) & (values != 0)]).astype(np.float64)
+        counted = values[np.isfinite(values) & (values != 0)]
+        sizes = np.abs(counted).astype(np.float64)
         largest, smallest = sizes.max(initial=0), sizes.min(initial=np.inf)
         whole = bool((sizes == np.floor(sizes)).all())
         if sizes.size and (largest > 1e8 or largest / smallest > 1000 or (not whole and smallest < 1e-4)):
@@ -32,19 +34,34 @@ def _number_format(values: np.ndarray):
             write = lambda v: f"{v:.0f}." if np.isfinite(v) else f"{v:.0f}"
         else:
             write = lambda v: f"{v:.{PRECISION}f}"
-    width = max((len(write(v)) for v in values.flat), default=0)
-    return lambda v: write(v).rjust(width)
+    return write, max((len(write(v)) for v in counted.flat), default=0)
 
 
 def _contents(values: np.ndarray, indent: int) -> str:
     if values.dtype.name == "bfloat16" or values.dtype == np.float16:
         values = values.astype(np.float32)
-    shown = values if values.size <= THRESHOLD else _edges(values)
-    write = _number_format(shown)
+    is_long = values.size > THRESHOLD
+    write, width = _number_format(_edges(values) if is_long else values)
     if values.ndim == 0:
-        return write(values[()]).strip()
-    return np.array2string(values, max_line_width=LINE_WIDTH, separator=", ", prefix=" " * indent, threshold=THRESHOLD,
-                           edgeitems=EDGE_ITEMS, formatter={"all": write})
+        return write(values[()])
+
+    def block(part, indent):
+        """Nested brackets; vectors fill lines, blocks of rank r are r - 1 line ends apart."""
+        gap = is_long and len(part) > 2 * EDGE_ITEMS
+        shown = [*part[:EDGE_ITEMS], *part[-EDGE_ITEMS:]] if gap else list(part)
+        if part.ndim == 1:
+            texts = [write(v).rjust(width) for v in shown]
+            if gap:
+                texts.insert(EDGE_ITEMS, " ...")
+            per_line = max(1, (LINE_WIDTH - indent) // (width + 2))
+            lines = [", ".join(texts[i:i + per_line]) for i in range(0, len(texts), per_line)]
+            return "[" + (",\n" + " " * (indent + 1)).join(lines) + "]"
+        texts = [block(p, indent + 1) for p in shown]
+        if gap:
+            texts.insert(EDGE_ITEMS, "...")
+        return "[" + ("," + "\n" * (part.ndim - 1) + " " * (indent + 1)).join(texts) + "]"
+
+    return block(values, indent)
 
 
 def to_string(x) -> str:
