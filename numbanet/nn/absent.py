@@ -6,7 +6,7 @@ from numbanet.errors import UnsupportedOperationError
 
 _REMEDIES = {
     "recurrent layers are not part of numbanet; convolutions over time (Conv1d) are":
-        "RNN LSTM GRU RNNBase RNNCell LSTMCell GRUCell",
+        "RNN LSTM GRU RNNBase RNNCell RNNCellBase LSTMCell GRUCell",
     "attention is not part of numbanet; compose it of Linear, matmul and softmax":
         "Transformer TransformerEncoder TransformerDecoder TransformerEncoderLayer TransformerDecoderLayer "
         "MultiheadAttention",
@@ -19,7 +19,16 @@ _REMEDIES = {
     "use a tensor operation: clamp, where, log, abs":
         "Threshold Softmin Softshrink Hardshrink Tanhshrink RReLU CELU GLU",
     "use MaxPool2d or AvgPool2d, and ConvTranspose2d or Upsample for the way back":
-        "MaxUnpool1d MaxUnpool2d MaxUnpool3d FractionalMaxPool2d FractionalMaxPool3d LPPool1d LPPool2d",
+        "MaxUnpool1d MaxUnpool2d MaxUnpool3d FractionalMaxPool2d FractionalMaxPool3d LPPool1d LPPool2d LPPool3d",
+    "give the sizes; numbanet has no lazy layers":
+        "LazyLinear LazyConv1d LazyConv2d LazyConv3d LazyConvTranspose1d LazyConvTranspose2d LazyConvTranspose3d "
+        "LazyBatchNorm1d LazyBatchNorm2d LazyBatchNorm3d LazyInstanceNorm1d LazyInstanceNorm2d LazyInstanceNorm3d",
+    "use LayerNorm or GroupNorm":
+        "RMSNorm",
+    "use LocalResponseNorm":
+        "CrossMapLRN2d",
+    "compose it of tensor operations":
+        "CosineSimilarity PairwiseDistance",
     "numbanet trains on one device":
         "SyncBatchNorm DataParallel",
     "use a convolution, or slices":
@@ -27,7 +36,8 @@ _REMEDIES = {
     "compose the loss of tensor operations; present are CrossEntropyLoss, NLLLoss, BCELoss, BCEWithLogitsLoss, "
     "MSELoss, L1Loss, SmoothL1Loss, HuberLoss and KLDivLoss":
         "CTCLoss TripletMarginLoss CosineEmbeddingLoss PoissonNLLLoss GaussianNLLLoss HingeEmbeddingLoss "
-        "MultiLabelSoftMarginLoss MultiLabelMarginLoss MultiMarginLoss MarginRankingLoss SoftMarginLoss",
+        "MultiLabelSoftMarginLoss MultiLabelMarginLoss MultiMarginLoss MarginRankingLoss SoftMarginLoss "
+        "TripletMarginWithDistanceLoss AdaptiveLogSoftmaxWithLoss LinearCrossEntropyLoss",
 }
 ABSENT = {name: remedy for remedy, names in _REMEDIES.items() for name in names.split()}
 
