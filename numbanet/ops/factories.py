@@ -209,7 +209,7 @@ def bernoulli_(x, p=0.5, *, generator=None) -> Tensor:
     x = _filled(x, "bernoulli_")
     probabilities = p.detach().to(dtype=dtypes.float32) if isinstance(p, Tensor) else float(p)
     drawn = rand(x.shape, generator=generator, dtype=dtypes.float32, device=x.device) < probabilities
-    x.backend.copy(drawn.array, out=x.array)
+    x.backend.cast(drawn.array, x.dtype, out=x.array)
     return x
 
 
