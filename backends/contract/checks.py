@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from numbanet.errors import DTypeError, ShapeError
 
-COMPUTE_DTYPES = ("float32", "float64")
-
 
 def check_float(operation: str, **arrays) -> None:
     """All given arrays (None is skipped) are of one dtype, float32 or float64."""
@@ -13,7 +11,7 @@ def check_float(operation: str, **arrays) -> None:
     for name, x in arrays.items():
         if x is None:
             continue
-        if x.dtype.name not in COMPUTE_DTYPES:
+        if x.dtype.char not in "fd":        # float32, float64; `dtype.name` would cost a microsecond
             raise DTypeError(f"{operation}: {name} expects float32 or float64, received {x.dtype}; convert it with "
                              ".float() (16-bit floats are for storage)")
         if first is None:
