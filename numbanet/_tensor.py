@@ -56,12 +56,15 @@ def backend_of(name=None):
 
 
 class Storage:
-    """Memory that views share. `version` is raised by everything that changes it in place."""
+    """Memory that views share.
 
-    __slots__ = ("version", "__weakref__")
+    `version` is raised by everything that changes it in place; `recorded` is the version of the last change on the tape.
+    """
+
+    __slots__ = ("version", "recorded", "__weakref__")
 
     def __init__(self):
-        self.version = 0
+        self.version = self.recorded = 0
 
 
 class Tensor:
@@ -71,7 +74,7 @@ class Tensor:
     `requires_grad`, `grad` (a Tensor or None), `shape`, `dtype`, `device`.
     """
 
-    __slots__ = ("array", "backend", "storage", "requires_grad", "grad", "_record", "_index", "_hooks", "_post_hooks",
+    __slots__ = ("array", "backend", "storage", "requires_grad", "grad", "_record", "_index", "_seen", "_hooks", "_post_hooks",
                  "__weakref__", "__dict__")
     __array_priority__ = 1000          # NumPy defers to our reflected operators
 
@@ -81,6 +84,7 @@ class Tensor:
 
     def _set(self, array, backend, storage, requires_grad=False):
         self.array, self.backend, self.storage = array, backend, storage
+        self._seen = storage.version            # at which the tensor's record is the truth
         self.requires_grad, self.grad = requires_grad, None
         self._record, self._index, self._hooks, self._post_hooks = None, 0, None, None
 
@@ -89,6 +93,7 @@ class Tensor:
         """A tensor around a backend's array; `storage` is given where it shares memory with another tensor."""
         made = cls.__new__(cls)
         made.array, made.backend, made.storage = array, backend, Storage() if storage is None else storage
+        made._seen = made.storage.version
         made.requires_grad, made.grad = requires_grad, None
         made._record, made._index, made._hooks, made._post_hooks = None, 0, None, None
         return made
@@ -214,6 +219,7 @@ class Tensor:
             self.array, self.backend, self.storage = value.array, value.backend, value.storage
         else:
             self.array, self.storage = value.array, value.storage
+        self._seen = self.storage.version
 
     def backward(self, gradient=None, retain_graph: bool = False, create_graph: bool = False, inputs=None) -> None:
         """Gradients of this tensor, added to `.grad` of all leaves behind it. See :func:`numbanet.autograd.backward`."""

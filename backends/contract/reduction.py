@@ -31,7 +31,7 @@ def reduced_shape(operation: str, shape: tuple[int, ...], axes: tuple[int, ...],
 
 
 def _nonempty(operation: str, x, axes) -> None:
-    if any(x.shape[a] == 0 for a in axes):
+    if 0 in [x.shape[a] for a in axes]:
         raise ShapeError(f"{operation}: nothing to choose from: axes {axes} of shape {x.shape} hold no elements")
 
 

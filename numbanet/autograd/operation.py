@@ -27,6 +27,7 @@ class Operation:
 
     view = False                     # outputs share the memory (and the version) of the first tensor
     differentiable = True            # False: integer or boolean results, never recorded
+    out = None                       # the array that an in-place call wants the result in: `forward` may pass it on as out=
     __slots__ = ("_saved", "_versions", "_inputs", "_released", "__dict__")
 
     def forward(self, backend, *arguments):
@@ -34,6 +35,11 @@ class Operation:
 
     def backward(self, backend, *grad_outputs, needs):
         raise NotImplementedError
+
+    @classmethod
+    def keeps_input(cls, *arguments) -> bool:
+        """Whether an in-place call must keep a copy of the tensor for backward; `arguments` are those after the tensor."""
+        return True
 
     def save(self, *values) -> None:
         """Keep arrays and constants for the backward pass."""
@@ -121,11 +127,15 @@ def record(operation: Operation, arguments: tuple):
         tensors = [a for a in arguments if isinstance(a, Tensor)]
     if backend.is_tracing:
         backend.label(operation)
+    for t in tensors:
+        if t._seen < t.storage.recorded and _mode.enabled:
+            raise AutogradError(f"{operation.name}: a tensor of shape {t.shape} shares memory with one that was changed in place, so "
+                                "its gradient would be wrong; take views after the change, or change a clone()")
     results = operation.forward(backend, *[a.array if isinstance(a, Tensor) else a for a in arguments])
     single = type(results) is not tuple
     outputs = [Tensor._wrap(r, backend, tensors[0].storage if operation.view else Storage())
                for r in ((results,) if single else results)]
-    if _mode.enabled and operation.differentiable and any(t.requires_grad for t in tensors):
+    if _mode.enabled and operation.differentiable and any([t.requires_grad for t in tensors]):
         edges = tuple([None if not t.requires_grad else t if t._record is None else (t._record, t._index) for t in tensors])
         made = Record(operation, backend, edges, [(o.array.shape, o.array.dtype) for o in outputs])
         for index, o in enumerate(outputs):
