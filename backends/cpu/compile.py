@@ -133,6 +133,7 @@ class Kernel:
         self.name = f"{function.__module__}.{function.__qualname__}"
         self.dtypes = tuple(np.dtype(name) for name in dtypes)
         self.fastmath = tuple(sorted(fastmath))
+        self.texts = tuple(signatures)
         self.signatures = {dtype: [_parse(text, dtype) for text in signatures] for dtype in self.dtypes}
         self._selector = _position_of_T(signatures[0])
         self._serial = _Overloads(self, parallel=False)

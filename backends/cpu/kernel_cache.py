@@ -119,9 +119,10 @@ def _imported_backend_modules(module: str, is_package: bool, source: bytes) -> t
 def _is_backend_module(name: str) -> bool:
     if not name.startswith(PACKAGE + "."):
         return False
-    with contextlib.suppress(ModuleNotFoundError):       # raised where a parent is a module and not a package
-        return name in sys.modules or importlib.util.find_spec(name) is not None
-    return False
+    if name in sys.modules:
+        return True
+    parent = importlib.util.find_spec(name.rpartition(".")[0])       # asked first: looking inside a module would import it
+    return parent.submodule_search_locations is not None and importlib.util.find_spec(name) is not None
 
 
 def _digest(data: bytes) -> str:
