@@ -14,7 +14,8 @@ from numbanet.errors import UsageError
 KNOWN = [
     ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
     ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
-    ((0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0), (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1)),
+    ((0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0),
+     (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1)),
 ]
 F32 = np.dtype(np.float32)
 
@@ -28,7 +29,8 @@ def test_philox_gives_its_authors_answers(counter, key, words):
 def test_a_stream_counts_blocks_and_holds_seed_and_stream_in_its_words():
     seed, stream = 0x0123456789ABCDEF, 0xFEDCBA9876543210
     received = philox.words(7, (seed, stream))
-    second = philox.philox(*[np.array([c], np.uint64) for c in (1, 0, stream & 0xFFFFFFFF, stream >> 32)], seed & 0xFFFFFFFF, seed >> 32)
+    second = philox.philox(*[np.array([c], np.uint64) for c in (1, 0, stream & 0xFFFFFFFF, stream >> 32)],
+                           seed & 0xFFFFFFFF, seed >> 32)
     assert received[4:].tolist() == [int(w[0]) for w in second[:3]]
 
 

@@ -365,8 +365,9 @@ def _in_place(function):
     return changed
 
 
-for _function in (argwhere, gather, index_add, index_select, masked_select, nonzero, scatter, scatter_add, take):
+for _function in (gather, index_add, index_select, masked_select, nonzero, scatter, scatter_add, take, take_along_dim):
     setattr(Tensor, _function.__name__, _function)
+Tensor.argwhere = argwhere
 for _function in (index_add, scatter, scatter_add):
     setattr(Tensor, f"{_function.__name__}_", _in_place(_function))
 Tensor.__getitem__, Tensor.__setitem__ = getitem, setitem

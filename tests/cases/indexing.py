@@ -23,28 +23,31 @@ def _case(name, operation, call, inputs):
 
 
 OPERATION_CASES = [
-    _case("index", indexing.Index, lambda x, i: x[1:, i], lambda rng: (floats(rng, 3, 4, 2, dtype=float), _indices(rng, 4, 2, 5))),
+    _case("index", indexing.Index, lambda x, i: x[1:, i],
+          lambda rng: (floats(rng, 3, 4, 2, dtype=float), _indices(rng, 4, 2, 5))),
     _case("index-apart", indexing.Index, lambda x, i, j: x[i, :, j],
           lambda rng: (floats(rng, 3, 2, 4, dtype=float), _indices(rng, 3, 3, 1), _indices(rng, 4, 2))),
-    _case("index-after-integer", indexing.Index, lambda x, i: x[0, :, i], lambda rng: (floats(rng, 2, 3, 4, dtype=float),
-                                                                                       _indices(rng, 4, 3))),
-    _case("index-mask", indexing.Index, lambda x, m: x[m], lambda rng: (floats(rng, 3, 4, dtype=float), rng.random((3, 4)) > 0.5)),
+    _case("index-after-integer", indexing.Index, lambda x, i: x[0, :, i],
+          lambda rng: (floats(rng, 2, 3, 4, dtype=float), _indices(rng, 4, 3))),
+    _case("index-mask", indexing.Index, lambda x, m: x[m],
+          lambda rng: (floats(rng, 3, 4, dtype=float), rng.random((3, 4)) > 0.5)),
     _case("index_select", indexing.Index, lambda x, i: x.index_select(1, i),
           lambda rng: (floats(rng, 2, 4, 3, dtype=float), _indices(rng, 4, 6))),
     _case("slice_put", indexing.SlicePut, _assigned((slice(1, None), ..., slice(0, 4, 2))),
           lambda rng: (floats(rng, 3, 2, 5, dtype=float), floats(rng, 1, 2, 1, 2, dtype=float))),
     _case("index_put", indexing.IndexPut, _assigned((0, slice(None), [2, 0])),
           lambda rng: (floats(rng, 2, 3, 4, dtype=float), floats(rng, 3, 1, dtype=float))),
-    _case("gather", indexing.Gather, lambda x, i: x.gather(1, i), lambda rng: (floats(rng, 3, 4, 2, dtype=float),
-                                                                               _indices(rng, 4, 2, 6, 2))),
+    _case("gather", indexing.Gather, lambda x, i: x.gather(1, i),
+          lambda rng: (floats(rng, 3, 4, 2, dtype=float), _indices(rng, 4, 2, 6, 2))),
     _case("scatter", indexing.Scatter, lambda x, s: x.scatter(1, _like(x, [[2, 0], [1, 3]]), s),
           lambda rng: (floats(rng, 3, 4, dtype=float), floats(rng, 2, 2, dtype=float))),
     OperationCase("scatter-part-of-src", (indexing.Scatter,), lambda x, s: x.scatter(1, _like(x, [[2, 0], [1, 3]]), s),
-                  lambda rng: (floats(rng, 3, 4, dtype=float), floats(rng, 2, 3, dtype=float))),     # PyTorch has no gradient
+                  lambda rng: (floats(rng, 3, 4, dtype=float), floats(rng, 2, 3, dtype=float))),    # torch: no gradient
     _case("scatter-number", indexing.Scatter, lambda x: x.scatter(0, _like(x, [[2, 0], [0, 1]]), 1.5),
           lambda rng: (floats(rng, 3, 4, dtype=float),)),
     _case("scatter_add", indexing.Scatter, lambda x, i, s: x.scatter_add(2, i, s),
-          lambda rng: (floats(rng, 2, 3, 4, dtype=float), _indices(rng, 4, 2, 3, 6), floats(rng, 2, 3, 6, dtype=float))),
+          lambda rng: (floats(rng, 2, 3, 4, dtype=float), _indices(rng, 4, 2, 3, 6),
+                       floats(rng, 2, 3, 6, dtype=float))),
     _case("index_add", indexing.Scatter, lambda x, i, s: x.index_add(0, i, s, alpha=2),
           lambda rng: (floats(rng, 3, 4, dtype=float), _indices(rng, 3, 5), floats(rng, 5, 4, dtype=float))),
 ]
@@ -60,11 +63,13 @@ def _like(x, positions):
 
 
 def _get(label, shape, indices, axes, layout=lambda x: x):
-    return PrimitiveCase("index_get", lambda rng: (layout(floats(rng, *shape)), indices(rng), axes), exact=True, label=label)
+    return PrimitiveCase("index_get", lambda rng: (layout(floats(rng, *shape)), indices(rng), axes), exact=True,
+                         label=label)
 
 
 def _backward(label, shape, grad_shape, indices, axes, layout=lambda x: x):
-    return PrimitiveCase("index_get_backward_input", lambda rng: (layout(integers(rng, *grad_shape)), indices(rng), axes, shape),
+    return PrimitiveCase("index_get_backward_input", lambda rng: (layout(integers(rng, *grad_shape)), indices(rng),
+                                                                  axes, shape),
                          exact=True, label=label)
 
 
@@ -73,7 +78,8 @@ def _signed(rng, size, *shape):
 
 
 def _put(label, accumulate):
-    return PrimitiveCase("index_put", lambda rng: (integers(rng, 3, 4, 5), [_signed(rng, 4, 6)], (1,), integers(rng, 6, 1), accumulate),
+    return PrimitiveCase("index_put", lambda rng: (integers(rng, 3, 4, 5), [_signed(rng, 4, 6)], (1,),
+                                                   integers(rng, 6, 1), accumulate),
                          exact=True, label=label)
 
 
@@ -92,7 +98,8 @@ PRIMITIVE_CASES = [
     _get("neighbours", (3, 4, 5), lambda rng: [_signed(rng, 4, 2, 1), _signed(rng, 5, 3)], (1, 2)),
     _get("apart", (3, 4, 5), lambda rng: [_signed(rng, 3, 2), _signed(rng, 5, 2)], (0, 2)),
     _get("none", (3, 4), lambda rng: [np.zeros(0, np.int64)], (0,)),
-    PrimitiveCase("index_get", lambda rng: (rng.integers(0, 9, (3, 4)), [_signed(rng, 4, 5)], (1,)), exact=True, label="integers"),
+    PrimitiveCase("index_get", lambda rng: (rng.integers(0, 9, (3, 4)), [_signed(rng, 4, 5)], (1,)), exact=True,
+                  label="integers"),
     _backward("repeated", (3, 4, 5), (3, 20, 5), lambda rng: [_signed(rng, 4, 20)], (1,)),
     _backward("channels-last", (3, 4, 5, 2), (3, 9, 5, 2), lambda rng: [_signed(rng, 4, 9)], (1,), channels_last),
     _backward("neighbours", (3, 4, 5), (3, 2, 7), lambda rng: [_signed(rng, 4, 2, 1), _signed(rng, 5, 7)], (1, 2)),
@@ -101,9 +108,12 @@ PRIMITIVE_CASES = [
     _put("write", False),
     _put("add", True),
     PrimitiveCase("slice_put", lambda rng: (floats(rng, 3, 4, 5), (1, (0, 4, 3)), floats(rng, 1, 5)), exact=True),
-    PrimitiveCase("gather", lambda rng: (floats(rng, 3, 4, 5), 1, _indices(rng, 4, 2, 7, 5)), exact=True, label="shorter"),
-    PrimitiveCase("gather", lambda rng: (strided(floats(rng, 3, 4)), 1, strided(_indices(rng, 4, 3, 2))), exact=True, label="strided"),
-    PrimitiveCase("gather", lambda rng: (rng.integers(0, 99, (3, 4)), 0, _indices(rng, 3, 5, 4)), exact=True, label="integers"),
+    PrimitiveCase("gather", lambda rng: (floats(rng, 3, 4, 5), 1, _indices(rng, 4, 2, 7, 5)), exact=True,
+                  label="shorter"),
+    PrimitiveCase("gather", lambda rng: (strided(floats(rng, 3, 4)), 1, strided(_indices(rng, 4, 3, 2))), exact=True,
+                  label="strided"),
+    PrimitiveCase("gather", lambda rng: (rng.integers(0, 99, (3, 4)), 0, _indices(rng, 3, 5, 4)), exact=True,
+                  label="integers"),
     _scatter("write", (3, 4, 5), (2, 3, 5), (3, 4, 5), False),
     _scatter("write-number", (3, 4), (3, 2), 2.5, False),
     _scatter("add", (3, 4, 5), (3, 9, 5), (3, 9, 6), True),

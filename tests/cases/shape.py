@@ -8,7 +8,8 @@ from tests.cases.case import OperationCase, PrimitiveCase, channels_last, floats
 
 def _method(name, operation, call, *shapes):
     """The same methods, called on our tensors and on PyTorch's."""
-    return OperationCase(name, (operation,), call, lambda rng: tuple(floats(rng, *s, dtype=float) for s in shapes), call)
+    return OperationCase(name, (operation,), call, lambda rng: tuple(floats(rng, *s, dtype=float) for s in shapes),
+                         call)
 
 
 def _joined(ours, theirs):
@@ -60,10 +61,13 @@ PRIMITIVE_CASES = [
     _one("expand", "", (3, 1, 2), (4, 3, 5, 2)),
     _one("slice_view", "", (4, 5, 6), (1, None, (1, 4, 2), (6, 6, 1))),
     _one("slice_view_backward_input", "", (2, 3), ((0, 4, 2), 1, (1, 4, 1)), (4, 5, 6)),
-    _one("slice_view_backward_input", "channels-last", (2, 3, 4, 4), ((0, 2, 1), (1, 4, 1)), (2, 5, 4, 4), layout=channels_last),
-    PrimitiveCase("concatenate", lambda rng: ([channels_last(floats(rng, 2, c, 5, 3)) for c in (3, 0, 20)], 1), exact=True,
+    _one("slice_view_backward_input", "channels-last", (2, 3, 4, 4), ((0, 2, 1), (1, 4, 1)), (2, 5, 4, 4),
+         layout=channels_last),
+    PrimitiveCase("concatenate", lambda rng: ([channels_last(floats(rng, 2, c, 5, 3)) for c in (3, 0, 20)], 1),
+                  exact=True,
                   label="channels"),
-    PrimitiveCase("concatenate", lambda rng: ([strided(floats(rng, n, 3)) for n in (2, 1)], 0), exact=True, label="rows"),
+    PrimitiveCase("concatenate", lambda rng: ([strided(floats(rng, n, 3)) for n in (2, 1)], 0), exact=True,
+                  label="rows"),
     _one("flip", "", (3, 4, 5), (0, 2), layout=strided),
     _one("reorder", "to-rows", (2, 19, 9, 8), None, layout=channels_last),
     _one("reorder", "to-channels-last", (2, 19, 9, 8), (0, 2, 3, 1)),

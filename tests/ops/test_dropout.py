@@ -62,8 +62,9 @@ def test_the_gradient_has_the_mask_of_the_forward_pass(backend):
     np.testing.assert_array_equal(x.grad.numpy(), y.detach().numpy() * 2)
 
 
-@pytest.mark.parametrize("function, shape", [(ops.dropout1d, (20, 30, 4)), (ops.dropout2d, (20, 30, 3, 2)), (ops.dropout3d, (20, 30, 2, 2, 2)),
-                                             (ops.dropout1d, (600, 4)), (ops.dropout2d, (600, 3, 2)), (ops.dropout3d, (600, 2, 2, 2))])
+@pytest.mark.parametrize("function, shape", [
+    (ops.dropout1d, (20, 30, 4)), (ops.dropout2d, (20, 30, 3, 2)), (ops.dropout3d, (20, 30, 2, 2, 2)),
+    (ops.dropout1d, (600, 4)), (ops.dropout2d, (600, 3, 2)), (ops.dropout3d, (600, 2, 2, 2))])
 def test_whole_channels_are_dropped(function, shape, backend):
     y = function(_tensor(np.ones(shape), backend), 0.25).numpy()
     channels = y.reshape(600, -1)

@@ -9,13 +9,16 @@ from numbanet.ops import indexing
 
 INDEX, MASK = np.array([[2, -1], [0, 1]]), np.array([True, False, True])
 KEYS = {
-    "integer": 1, "negative": -1, "integers": (1, -2), "slice": slice(-2, None), "slices": (slice(0, 1), slice(None, None, 2)),
-    "beyond-the-end": (slice(1, 99), slice(3, 1)), "ellipsis": (..., 1), "empty-ellipsis": (0, 1, ..., 2, 0), "none": (None, 0, ..., None),
-    "list": [1, 0, 1], "list-and-slice": (slice(1), [2, 0]), "empty-list": [], "range": (range(2),), "array": (slice(None), INDEX),
-    "integer-apart": (0, slice(None), [3, 1]), "arrays-apart": ([0, 1], slice(None), [3, 1]), "arrays-neighbours": (slice(None), INDEX, [3, 1]),
-    "none-between": ([0, 1], None, [2, 1]), "mask": (slice(None), MASK), "mask-and-array": (slice(None), MASK, [3, 0]),
-    "mask-and-integer": (1, MASK, 2), "all": (0, 1, 2, 1), "true": True, "false": False, "whole": ..., "array-last": (..., [1, 0]),
-    "mask-2d": np.array([[True, False, False], [False, True, True]]), "scalar-array": np.array(1),
+    "integer": 1, "negative": -1, "integers": (1, -2), "all": (0, 1, 2, 1), "scalar-array": np.array(1),
+    "slice": slice(-2, None), "slices": (slice(0, 1), slice(None, None, 2)),
+    "beyond-the-end": (slice(1, 99), slice(3, 1)),
+    "whole": ..., "ellipsis": (..., 1), "empty-ellipsis": (0, 1, ..., 2, 0), "none": (None, 0, ..., None),
+    "list": [1, 0, 1], "list-and-slice": (slice(1), [2, 0]), "empty-list": [], "range": (range(2),),
+    "array": (slice(None), INDEX), "array-last": (..., [1, 0]), "integer-apart": (0, slice(None), [3, 1]),
+    "arrays-apart": ([0, 1], slice(None), [3, 1]), "arrays-neighbours": (slice(None), INDEX, [3, 1]),
+    "none-between": ([0, 1], None, [2, 1]), "true": True, "false": False,
+    "mask": (slice(None), MASK), "mask-and-array": (slice(None), MASK, [3, 0]), "mask-and-integer": (1, MASK, 2),
+    "mask-2d": np.array([[True, False, False], [False, True, True]]),
 }
 
 
@@ -23,7 +26,9 @@ def _key(key, library, **options):
     """Arrays as tensors of the library."""
     if isinstance(key, tuple):
         return tuple(_key(k, library, **options) for k in key)
-    return library.tensor(key, **options) if isinstance(key, np.ndarray) else list(key) if isinstance(key, range) else key
+    if isinstance(key, np.ndarray):
+        return library.tensor(key, **options)
+    return list(key) if isinstance(key, range) else key
 
 
 @pytest.mark.parametrize("name", KEYS)
@@ -45,7 +50,8 @@ def test_setitem_and_its_gradients_agree_with_torch(name, backend, rng):
     for library, options in ((numbanet, {"device": backend}), (torch, {})):
         x, key = library.tensor(values, requires_grad=True, **options), _key(KEYS[name], library, **options)
         shape = tuple(x[key].shape)
-        new = library.tensor(np.arange(np.prod(shape, dtype=int), dtype=np.float32).reshape(shape), requires_grad=True, **options)
+        new = library.tensor(np.arange(np.prod(shape, dtype=int), dtype=np.float32).reshape(shape), requires_grad=True,
+                             **options)
         y = x.clone()
         y[key] = new
         y.backward(library.tensor(weights, **options))
@@ -127,7 +133,8 @@ def test_in_place_scatters(backend):
     index = numbanet.tensor([[1], [2]], device=backend)
     same = x.scatter_(1, index, 1.0)
     x.scatter_add_(1, index, numbanet.tensor([[2.0], [3.0]], device=backend))
-    x.index_add_(0, numbanet.tensor([0, 0], device=backend), numbanet.tensor([[1.0, 0, 0], [1.0, 0, 0]], device=backend))
+    x.index_add_(0, numbanet.tensor([0, 0], device=backend),
+                 numbanet.tensor([[1.0, 0, 0], [1.0, 0, 0]], device=backend))
     assert same is x and x.tolist() == [[2, 3, 0], [0, 0, 4]] and x._version == 3
 
 

@@ -65,7 +65,8 @@ def test_methods_agree_with_torch(name, backend, rng):
     _same(METHODS[name](numbanet.tensor(values, device=backend)), METHODS[name](torch.tensor(values)))
 
 
-@pytest.mark.parametrize("name, options", [("pixel_shuffle", (3,)), ("pixel_unshuffle", (2,)), ("channel_shuffle", (6,))])
+@pytest.mark.parametrize("name, options", [("pixel_shuffle", (3,)), ("pixel_unshuffle", (2,)),
+                                           ("channel_shuffle", (6,))])
 def test_shuffles_agree_with_torch(name, options, backend, rng):
     torch = pytest.importorskip("torch")
     values = rng.standard_normal((2, 18, 4, 6)).astype(np.float32)
@@ -78,7 +79,8 @@ def test_shuffles_agree_with_torch(name, options, backend, rng):
 def test_stacks_agree_with_torch(name, sizes, rng):
     torch = pytest.importorskip("torch")
     a, b = rng.standard_normal((2, *sizes))
-    _same(getattr(rearrange, name)([numbanet.tensor(a), numbanet.tensor(b)]), getattr(torch, name)([torch.tensor(a), torch.tensor(b)]))
+    _same(getattr(rearrange, name)([numbanet.tensor(a), numbanet.tensor(b)]),
+          getattr(torch, name)([torch.tensor(a), torch.tensor(b)]))
 
 
 @pytest.mark.parametrize("indexing", ["ij", "xy"])
@@ -96,7 +98,8 @@ def test_cat_promotes_and_leaves_out_empty_vectors(backend):
 
 def test_views_share_memory_and_version(backend):
     x = numbanet.tensor(np.arange(24.0).reshape(2, 3, 4), device=backend)
-    views = [x.view(4, 6), x.permute(2, 0, 1), x[1], x.unsqueeze(0), x.expand(5, 2, 3, 4), x.split(1)[0], x.unbind(1)[2], x.T, x[...]]
+    views = [x.view(4, 6), x.permute(2, 0, 1), x[1], x.unsqueeze(0), x.expand(5, 2, 3, 4), x.split(1)[0],
+             x.unbind(1)[2], x.T, x[...]]
     before = x._version
     x[:] = 7
     for v in views:
