@@ -181,3 +181,20 @@ def test_broadcasting_warns(backend):
     assert loss.item() == 0 + 4 + 1 + 1
     loss.backward()
     np.testing.assert_array_equal(x.grad.numpy(), [[-4], [0]])
+
+
+def test_the_number_of_threads_changes_no_bit():
+    from numbanet.backends.cpu import threads
+    rng = np.random.default_rng(6)
+    x, target = _t(rng.standard_normal((700, 100))), _labels(rng.integers(0, 100, 700))
+    other = _t(rng.random((700, 100)))
+    calls = [lambda: ops.cross_entropy(x, target), lambda: ops.mse_loss(x, other, reduction="sum"),
+             lambda: ops.binary_cross_entropy_with_logits(x, other)]
+    count, results = threads.get_num_threads(), []
+    try:
+        for n in {1, threads.maximum()}:
+            threads.set_num_threads(n)
+            results.append([call().item() for call in calls])
+    finally:
+        threads.set_num_threads(count)
+    assert results[0] == results[-1]

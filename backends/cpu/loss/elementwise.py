@@ -1,8 +1,9 @@
 """Losses between two arrays of one shape: one kernel a direction, the formula chosen chunk by chunk.
 
 x (E,) input, t (E,) target, d = x - t, p the loss's parameter, w and v weights (E,) or empty; E elements in chunks of
-CHUNK. A chunk's losses stay in the first-level cache until they are summed, in double precision; the sums of the chunks
-are added in order, so that the result does not depend on the number of threads.
+CHUNK. A chunk's losses stay in the first-level cache until they are summed; the sums of the chunks are added in order,
+in double precision, so that the result does not depend on the number of threads. Losses of d are plain loops that LLVM
+vectorises; those with logarithms are written over SIMD vectors in float32.
 """
 
 from __future__ import annotations
@@ -14,15 +15,32 @@ from numba import prange
 from numbanet.backends.contract.loss import ELEMENTWISE_LOSSES, probability_error
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.registry import implements
+from numbanet.backends.cpu.simd import (
+    L,
+    absolute,
+    exp,
+    load,
+    load_partial,
+    log,
+    log1p,
+    maximum,
+    reduce_add,
+    select,
+    sigmoid,
+    splat,
+    store_partial,
+)
 
-CHUNK = 4096
+CHUNK = 2048        # 8 KB of float32
 MSE, L1, SMOOTH_L1, HUBER, BCE, BCE_WITH_LOGITS, KL_DIV, KL_DIV_LOG = range(len(ELEMENTWISE_LOSSES))
 
 
+# --- losses of d = x - t, either dtype ------------------------------------------------------------------------------
+
 @worker
-def losses_of(x, t, v, kind, p, y):
+def difference_losses(x, t, kind, p, y):
     """y = the losses of a chunk."""
-    half, one = y.dtype.type(0.5), y.dtype.type(1)
+    half = y.dtype.type(0.5)
     if kind == MSE:
         for i in range(x.size):
             y[i] = (x[i] - t[i]) * (x[i] - t[i])
@@ -33,31 +51,16 @@ def losses_of(x, t, v, kind, p, y):
         for i in range(x.size):
             d = abs(x[i] - t[i])
             y[i] = half * d * d / p if d < p else d - half * p
-    elif kind == HUBER:
+    else:
         for i in range(x.size):
             d = abs(x[i] - t[i])
             y[i] = half * d * d if d < p else p * (d - half * p)
-    elif kind == BCE:
-        lowest = y.dtype.type(-100)
-        for i in range(x.size):
-            y[i] = -(t[i] * max(math.log(x[i]), lowest) + (one - t[i]) * max(math.log(one - x[i]), lowest))
-    elif kind == BCE_WITH_LOGITS:
-        for i in range(x.size):
-            softplus = math.log1p(math.exp(-abs(x[i]))) + (-x[i] if x[i] < 0 else 0 * one)     # log(1 + exp(-x))
-            positive = one + (v[i] - one) * t[i] if v.size else one
-            y[i] = (one - t[i]) * x[i] + positive * softplus
-    elif kind == KL_DIV:
-        for i in range(x.size):
-            y[i] = (t[i] * math.log(t[i]) if t[i] != 0 else 0 * one) - t[i] * x[i]
-    else:
-        for i in range(x.size):
-            y[i] = math.exp(t[i]) * (t[i] - x[i])
 
 
 @worker
-def derivatives_of(x, t, v, kind, p, y):
+def difference_derivatives(x, t, kind, p, y):
     """y = the derivatives of a chunk's losses with respect to x."""
-    zero, one = y.dtype.type(0), y.dtype.type(1)
+    one = y.dtype.type(1)
     if kind == MSE:
         for i in range(x.size):
             y[i] = (x[i] - t[i]) + (x[i] - t[i])
@@ -65,53 +68,107 @@ def derivatives_of(x, t, v, kind, p, y):
         for i in range(x.size):
             d = x[i] - t[i]
             y[i] = one if d > 0 else -one if d < 0 else d
-    elif kind == SMOOTH_L1 or kind == HUBER:
-        bound = one if kind == SMOOTH_L1 else p
-        scale = p if kind == SMOOTH_L1 else one
+    else:
+        bound, scale = (one, p) if kind == SMOOTH_L1 else (p, one)
         for i in range(x.size):
             d = (x[i] - t[i]) / scale
             y[i] = bound if d > bound else -bound if d < -bound else d
-    elif kind == BCE:
-        smallest = y.dtype.type(1e-12)
-        for i in range(x.size):
-            y[i] = (x[i] - t[i]) / max((one - x[i]) * x[i], smallest)
+
+
+# --- losses with logarithms, float32 --------------------------------------------------------------------------------
+
+@worker
+def positive_weights(t, v, i, count):
+    """1 + (v - 1) t: what multiplies log(1 + exp(-x)) in the binary cross-entropy."""
+    if v.size == 0:
+        return splat(1.0)
+    return (load_partial(v, i, count) - 1.0) * t + 1.0
+
+
+@worker
+def logarithm_losses(x, t, v, kind, y):
+    """y = the losses of a chunk."""
+    E = y.size
+    if kind == BCE:
+        for i in range(0, E, L):
+            count = min(L, E - i)
+            xs, ts = load_partial(x, i, count), load_partial(t, i, count)
+            one_minus = splat(1.0) - ts
+            both = ts * maximum(log(xs), -100.0) + one_minus * maximum(log(splat(1.0) - xs), -100.0)
+            store_partial(y, i, -both, count)
     elif kind == BCE_WITH_LOGITS:
-        for i in range(x.size):
-            positive = one + (v[i] - one) * t[i] if v.size else one
-            y[i] = (one - t[i]) - positive / (one + math.exp(x[i]))
+        for i in range(0, E, L):
+            count = min(L, E - i)
+            xs, ts = load_partial(x, i, count), load_partial(t, i, count)
+            softplus = log1p(exp(-absolute(xs))) + maximum(-xs, 0.0)               # log(1 + exp(-x))
+            store_partial(y, i, (splat(1.0) - ts) * xs + positive_weights(ts, v, i, count) * softplus, count)
     elif kind == KL_DIV:
-        for i in range(x.size):
-            y[i] = zero - t[i]
+        for i in range(0, E, L):
+            count = min(L, E - i)
+            ts = load_partial(t, i, count)
+            entropy = select(ts == 0.0, splat(0.0), ts * log(ts))
+            store_partial(y, i, entropy - ts * load_partial(x, i, count), count)
     else:
-        for i in range(x.size):
-            y[i] = -math.exp(t[i])
+        for i in range(0, E, L):
+            count = min(L, E - i)
+            ts = load_partial(t, i, count)
+            store_partial(y, i, exp(ts) * (ts - load_partial(x, i, count)), count)
+
+
+@worker
+def logarithm_derivatives(x, t, v, kind, y):
+    """y = the derivatives of a chunk's losses with respect to x."""
+    E = y.size
+    if kind == BCE:
+        for i in range(0, E, L):
+            count = min(L, E - i)
+            xs = load_partial(x, i, count)
+            slope = maximum((splat(1.0) - xs) * xs, 1e-12)
+            store_partial(y, i, (xs - load_partial(t, i, count)) / slope, count)
+    elif kind == BCE_WITH_LOGITS:
+        for i in range(0, E, L):
+            count = min(L, E - i)
+            xs, ts = load_partial(x, i, count), load_partial(t, i, count)
+            store_partial(y, i, (splat(1.0) - ts) - positive_weights(ts, v, i, count) * sigmoid(-xs), count)
+    elif kind == KL_DIV:
+        for i in range(0, E, L):
+            count = min(L, E - i)
+            store_partial(y, i, -load_partial(t, i, count), count)
+    else:
+        for i in range(0, E, L):
+            count = min(L, E - i)
+            store_partial(y, i, -exp(load_partial(t, i, count)), count)
 
 
 @worker
 def total_of(y):
-    """The sum of a chunk, in four interleaved parts."""
-    a, b, c, d = 0.0, 0.0, 0.0, 0.0
-    whole = y.size // 4 * 4
-    for i in range(0, whole, 4):
-        a += y[i]
-        b += y[i + 1]
-        c += y[i + 2]
-        d += y[i + 3]
-    for i in range(whole, y.size):
-        a += y[i]
-    return (a + b) + (c + d)
+    """The sum of a chunk: four vectors, then the lanes, in a fixed order."""
+    E = y.size
+    a, b, c, d = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
+    whole = E - E % (4 * L)
+    for i in range(0, whole, 4 * L):
+        a = a + load(y, i)
+        b = b + load(y, i + L)
+        c = c + load(y, i + 2 * L)
+        d = d + load(y, i + 3 * L)
+    for i in range(whole, E, L):
+        a = a + load_partial(y, i, min(L, E - i))
+    return reduce_add((a + b) + (c + d))
 
 
-@kernel("f8(const T[::1], const T[::1], const T[::1], const T[::1], i8, T, T[::1])", dtypes=("float32", "float64"),
-        parallel=True)
+@kernel("f8(const T[::1], const T[::1], const T[::1], const T[::1], i8, T, T[::1])", parallel=True)
 def elementwise_loss_forward_chunks(x, t, w, v, kind, p, losses):
     """Returns the sum; fills `losses` unless it is empty."""
-    tasks = (x.size + CHUNK - 1) // CHUNK
+    E = x.size
+    tasks = (E + CHUNK - 1) // CHUNK
     sums = np.zeros(tasks)
     for task in prange(tasks):
-        begin, end = task * CHUNK, min(x.size, (task + 1) * CHUNK)
+        begin, end = task * CHUNK, min(E, (task + 1) * CHUNK)
         y = losses[begin:end] if losses.size else np.empty_like(x[begin:end])
-        losses_of(x[begin:end], t[begin:end], v[begin:end], kind, p, y)
+        if kind < BCE:
+            difference_losses(x[begin:end], t[begin:end], kind, p, y)
+        else:
+            logarithm_losses(x[begin:end], t[begin:end], v[begin:end], kind, y)
         if w.size:
             for i in range(begin, end):
                 y[i - begin] *= w[i]
@@ -122,13 +179,17 @@ def elementwise_loss_forward_chunks(x, t, w, v, kind, p, losses):
     return total
 
 
-@kernel("void(const T[::1], const T[::1], const T[::1], const T[::1], const T[::1], i8, T, T[::1])",
-        dtypes=("float32", "float64"), parallel=True)
+@kernel("void(const T[::1], const T[::1], const T[::1], const T[::1], const T[::1], i8, T, T[::1])", parallel=True)
 def elementwise_loss_backward_chunks(g, x, t, w, v, kind, p, grad_x):
     """`g` holds one number for all elements, or one each."""
-    for task in prange((x.size + CHUNK - 1) // CHUNK):
-        begin, end = task * CHUNK, min(x.size, (task + 1) * CHUNK)
-        derivatives_of(x[begin:end], t[begin:end], v[begin:end], kind, p, grad_x[begin:end])
+    E = x.size
+    for task in prange((E + CHUNK - 1) // CHUNK):
+        begin, end = task * CHUNK, min(E, (task + 1) * CHUNK)
+        y = grad_x[begin:end]
+        if kind < BCE:
+            difference_derivatives(x[begin:end], t[begin:end], kind, p, y)
+        else:
+            logarithm_derivatives(x[begin:end], t[begin:end], v[begin:end], kind, y)
         if w.size:
             for i in range(begin, end):
                 grad_x[i] *= w[i]
@@ -138,6 +199,51 @@ def elementwise_loss_backward_chunks(g, x, t, w, v, kind, p, grad_x):
         else:
             for i in range(begin, end):
                 grad_x[i] *= g[i]
+
+
+# --- float64 --------------------------------------------------------------------------------------------------------
+
+@kernel("f8(const T[::1], const T[::1], const T[::1], const T[::1], i8, T, T[::1])", dtypes=("float64",))
+def elementwise_loss_forward_double(x, t, w, v, kind, p, losses):
+    """The same in plain loops, for float64."""
+    y = losses if losses.size else np.empty_like(x)
+    if kind < BCE:
+        difference_losses(x, t, kind, p, y)
+    total = 0.0
+    for i in range(x.size):
+        if kind == BCE:
+            y[i] = -(t[i] * np.maximum(np.log(x[i]), -100.0) + (1 - t[i]) * np.maximum(np.log(1 - x[i]), -100.0))
+        elif kind == BCE_WITH_LOGITS:
+            softplus = math.log1p(math.exp(-abs(x[i]))) + np.maximum(-x[i], 0.0)
+            y[i] = (1 - t[i]) * x[i] + (1 + (v[i] - 1) * t[i] if v.size else 1.0) * softplus
+        elif kind == KL_DIV:
+            y[i] = (t[i] * np.log(t[i]) if t[i] != 0 else 0.0) - t[i] * x[i]
+        elif kind == KL_DIV_LOG:
+            y[i] = math.exp(t[i]) * (t[i] - x[i])
+        if w.size:
+            y[i] *= w[i]
+        total += y[i]
+    return total
+
+
+@kernel("void(const T[::1], const T[::1], const T[::1], const T[::1], const T[::1], i8, T, T[::1])",
+        dtypes=("float64",))
+def elementwise_loss_backward_double(g, x, t, w, v, kind, p, grad_x):
+    """The same in plain loops, for float64."""
+    if kind < BCE:
+        difference_derivatives(x, t, kind, p, grad_x)
+    for i in range(x.size):
+        if kind == BCE:
+            grad_x[i] = (x[i] - t[i]) / np.maximum((1 - x[i]) * x[i], 1e-12)
+        elif kind == BCE_WITH_LOGITS:
+            grad_x[i] = (1 - t[i]) - (1 + (v[i] - 1) * t[i] if v.size else 1.0) / (1 + math.exp(x[i]))
+        elif kind == KL_DIV:
+            grad_x[i] = -t[i]
+        elif kind == KL_DIV_LOG:
+            grad_x[i] = -math.exp(t[i])
+        if w.size:
+            grad_x[i] *= w[i]
+        grad_x[i] *= g[i if g.size > 1 else 0]
 
 
 def _flat(array, order, shape, dtype):
@@ -153,12 +259,13 @@ def _memory_order(x):
 
 @implements
 def elementwise_loss_forward(x, target, weight, pos_weight, kind, parameter, reduction, out):
-    if kind == "bce" and x.size and not (x.min() >= 0 and x.max() <= 1) and not np.isnan(x).any():
-        raise probability_error(x.min() if x.min() < 0 else x.max())
+    if kind == "bce" and (wrong := (x < 0) | (x > 1)).any():
+        raise probability_error(x[wrong][0])
     order = _memory_order(x)
     flat = [_flat(a, order, x.shape, x.dtype) for a in (x, target, weight, pos_weight)]
     losses = np.empty(x.size if reduction == "none" else 0, x.dtype)
-    total = elementwise_loss_forward_chunks(*flat, ELEMENTWISE_LOSSES.index(kind), parameter, losses)
+    run = elementwise_loss_forward_chunks if x.dtype == np.float32 else elementwise_loss_forward_double
+    total = run(*flat, ELEMENTWISE_LOSSES.index(kind), parameter, losses)
     if reduction == "none":
         np.copyto(out.transpose(order), losses.reshape([x.shape[a] for a in order]))
     else:
@@ -176,6 +283,7 @@ def elementwise_loss_backward_input(grad_loss, x, target, weight, pos_weight, ki
     target_order = out.transpose(order)
     contiguous = target_order.flags.c_contiguous
     grad_x = target_order.reshape(-1) if contiguous else np.empty(x.size, x.dtype)
-    elementwise_loss_backward_chunks(g, *flat, ELEMENTWISE_LOSSES.index(kind), parameter, grad_x)
+    run = elementwise_loss_backward_chunks if x.dtype == np.float32 else elementwise_loss_backward_double
+    run(g, *flat, ELEMENTWISE_LOSSES.index(kind), parameter, grad_x)
     if not contiguous:
         np.copyto(target_order, grad_x.reshape(target_order.shape))
