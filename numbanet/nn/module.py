@@ -40,6 +40,9 @@ class Module(StateMixin):
 
     def _call_with_hooks(self, args: tuple, kwargs: dict):
         hooks = self._hooks
+        if not any(hooks.values()):
+            self.__dict__["_hooks"] = None          # all were removed: calls are plain again
+            return self.forward(*args, **kwargs)
         for hook, with_kwargs in list(hooks["forward_pre"].values()):
             replaced = hook(self, args, kwargs) if with_kwargs else hook(self, args)
             if replaced is not None and with_kwargs:

@@ -44,6 +44,7 @@ LAYERS = [
     ("BatchNorm1d", (4,), {"affine": False}, (3, 4, 5)),
     ("BatchNorm2d", (3,), {"momentum": None}, (4, 3, 5, 6)),
     ("BatchNorm2d", (3,), {"track_running_stats": False, "eps": 1e-3}, (4, 3, 5, 6)),
+    ("BatchNorm2d", (3,), {"bias": False}, (4, 3, 5, 6)),
     ("BatchNorm3d", (2,), {"momentum": 0.3}, (2, 2, 3, 4, 2)),
     ("InstanceNorm1d", (3,), {"affine": True}, (2, 3, 7)),
     ("InstanceNorm2d", (3,), {"track_running_stats": True}, (2, 3, 5, 4)),
