@@ -2,38 +2,112 @@
 
 import numbanet.ops.convolution as convolution
 from numbanet.geometry import conv_geometry
-from tests.cases.case import OperationCase, PrimitiveCase, channels_last, floats, integers
+from tests.cases.case import OperationCase, PrimitiveCase, channels_last, floats, integers, strided
 
 
-def _torch_conv(**options):
-    def run(*tensors):
+def _case(function, operation, name, options, x, weight, bias=0):
+    """`bias`: how many; 0 is none."""
+    def torch_twin(*tensors):
         import torch
-        return torch.nn.functional.conv2d(*tensors, **options)
-    return run
+        return getattr(torch.nn.functional, function.__name__)(*tensors, **options)
+    shapes = (x, weight, (bias,)) if bias else (x, weight)
+    return OperationCase(f"{function.__name__}-{name}", (operation,), lambda *t: function(*t, **options),
+                         lambda rng: tuple(floats(rng, *s, dtype=float) for s in shapes), torch_twin)
 
 
-def _conv(name, options, x, weight, bias=True):
-    return OperationCase(
-        f"conv2d-{name}", (convolution.Conv2d,), lambda *t: convolution.conv2d(*t, **options),
-        lambda rng: tuple(floats(rng, *s, dtype=float) for s in ((x, weight, weight[:1]) if bias else (x, weight))),
-        _torch_conv(**options))
+def _conv2d(name, options, x, weight, bias=0):
+    return _case(convolution.conv2d, convolution.Conv2d, name, options, x, weight, bias)
+
+
+def _conv1d(name, options, x, weight, bias=0):
+    return _case(convolution.conv1d, convolution.Conv2d, name, options, x, weight, bias)
+
+
+def _conv3d(name, options, x, weight, bias=0):
+    return _case(convolution.conv3d, convolution.Conv2d, name, options, x, weight, bias)
+
+
+def _transposed(name, options, x, weight, bias=0):
+    return _case(convolution.conv_transpose2d, convolution.ConvTranspose2d, name, options, x, weight, bias)
 
 
 OPERATION_CASES = [
-    _conv("plain", {}, (2, 3, 6, 5), (4, 3, 3, 2)),
-    _conv("strided-padded", {"stride": (2, 1), "padding": (1, 2)}, (2, 3, 7, 5), (2, 3, 3, 3)),
-    _conv("dilated-grouped-no-bias", {"dilation": (1, 2), "groups": 2, "padding": 1}, (1, 4, 5, 7), (6, 2, 2, 3), bias=False),
-    _conv("depthwise-same", {"groups": 3, "padding": "same"}, (1, 3, 5, 5), (3, 1, 4, 3)),
+    _conv2d("plain", {}, (2, 3, 6, 5), (4, 3, 3, 2), 4),
+    _conv2d("strided-padded", {"stride": (2, 1), "padding": (1, 2)}, (2, 3, 7, 5), (2, 3, 3, 3), 2),
+    _conv2d("dilated-grouped", {"dilation": (1, 2), "groups": 2, "padding": 1}, (1, 4, 5, 7), (6, 2, 2, 3)),
+    _conv2d("depthwise-same", {"groups": 3, "padding": "same"}, (1, 3, 5, 5), (3, 1, 4, 3)),
+    _conv2d("no-batch", {"padding": "valid"}, (3, 5, 4), (2, 3, 2, 2), 2),
+    _conv1d("strided", {"stride": 2, "padding": 1, "dilation": 2}, (2, 3, 9), (4, 3, 3), 4),
+    _conv1d("grouped-same", {"padding": "same", "groups": 2}, (2, 4, 6), (2, 2, 4)),
+    _conv3d("strided", {"stride": (2, 1, 2), "padding": (1, 0, 2), "dilation": (1, 2, 1)}, (2, 2, 5, 5, 4),
+            (3, 2, 3, 2, 2), 3),
+    _conv3d("grouped-same", {"padding": "same", "groups": 2}, (1, 4, 3, 3, 2), (2, 2, 2, 3, 2)),
+    _transposed("plain", {}, (2, 3, 4, 3), (3, 2, 3, 2), 2),
+    _transposed("strided", {"stride": (2, 3), "padding": (1, 0), "output_padding": (1, 2)}, (2, 4, 3, 3), (4, 3, 3, 2),
+                3),
+    _transposed("dilated-grouped", {"dilation": (2, 1), "groups": 2, "padding": 1}, (1, 4, 4, 4), (4, 3, 3, 3)),
+    _transposed("padded-by-a-stride", {"dilation": 3, "output_padding": 1, "padding": 2}, (1, 2, 4, 4), (2, 2, 3, 3)),
+    _case(convolution.conv_transpose1d, convolution.ConvTranspose2d, "strided",
+          {"stride": 3, "padding": 1, "output_padding": 1, "groups": 2}, (2, 4, 4), (4, 1, 3), 2),
 ]
 
+# One geometry for each path and edge of the CPU kernels; channels and filters straddle the vector width, and strips of
+# two vectors.
+GEOMETRIES = {
+    "few": (3, conv_geometry(5, 7, (9, 8), (3, 2), padding=1)),
+    "lenet-1": (2, conv_geometry(1, 6, (14, 13), (5, 5))),
+    "lenet-2": (3, conv_geometry(6, 16, (9, 9), (5, 5))),
+    "one-strip": (2, conv_geometry(18, 32, (7, 6), (3, 3), padding=1)),
+    "strip-and-lanes": (2, conv_geometry(40, 50, (7, 9), (3, 3), (1, 2), ((0, 2), (3, 1)))),
+    "three-vectors": (1, conv_geometry(17, 48, (6, 6), (2, 3), dilation=(2, 1), padding=(1, 0))),
+    "deep": (1, conv_geometry(130, 33, (5, 5), (3, 3), padding=1)),
+    "strided": (2, conv_geometry(20, 24, (11, 9), (3, 3), 2, 1)),
+    "stride-beyond-kernel": (2, conv_geometry(17, 20, (11, 10), (2, 1), (3, 2))),
+    "dilated": (2, conv_geometry(19, 16, (11, 9), (3, 3), 1, 2, (2, 3))),
+    "padded-beyond-kernel": (2, conv_geometry(20, 8, (3, 4), (2, 2), 1, 5)),
+    "pointwise": (2, conv_geometry(33, 65, (5, 7), (1, 1))),
+    "pointwise-strided-padded": (2, conv_geometry(17, 20, (5, 7), (1, 1), 2, 1)),
+    "first-layer": (1, conv_geometry(3, 20, (23, 21), (7, 7), 2, 3)),
+    "large-kernel": (1, conv_geometry(2, 9, (25, 24), (11, 11), 4, 2)),
+    "grouped": (2, conv_geometry(24, 36, (7, 6), (3, 3), (1, 2), 1, groups=2)),
+    "many-groups": (2, conv_geometry(24, 48, (5, 6), (3, 3), padding=1, groups=12)),
+    "wide-groups": (2, conv_geometry(36, 36, (5, 6), (3, 3), padding=1, groups=2)),
+    "depthwise": (2, conv_geometry(35, 35, (9, 13), (3, 3), padding=1, groups=35)),
+    "depthwise-dilated": (1, conv_geometry(17, 17, (9, 13), (5, 3), 1, (2, 4), (2, 3), groups=17)),
+    "depthwise-strided": (2, conv_geometry(35, 35, (9, 13), (5, 3), (2, 3), 2, groups=35)),
+    "depthwise-multiplier": (2, conv_geometry(5, 15, (6, 5), (3, 3), padding=1, groups=5)),
+    "one-pixel": (5, conv_geometry(20, 40, (1, 1), (1, 1))),
+    "no-images": (0, conv_geometry(4, 8, (5, 5), (3, 3))),
+}
 
-def _forward(label, batch, geometry, layout=lambda x: x):
-    def arguments(rng):
-        return (layout(integers(rng, batch, geometry.channels, *geometry.input_size)), integers(rng, *geometry.weight_shape),
-                integers(rng, geometry.filters), geometry)
-    return PrimitiveCase("conv2d_forward", arguments, exact=True, label=label)
+
+def _primitive_cases(label, batch, g, layout):
+    """Small integers, so that float32 sums are exact in whichever order: every pass must agree bit for bit."""
+    def x(rng):
+        return layout(integers(rng, batch, g.channels, *g.input_size))
+
+    def grad_y(rng):
+        return layout(integers(rng, batch, g.filters, *g.output_size))
+
+    def weight(rng):
+        return integers(rng, *g.weight_shape)
+
+    def case(primitive, arguments, suffix=""):
+        return PrimitiveCase(primitive, arguments, exact=True, label=label + suffix)
+
+    return [
+        case("conv2d_forward", lambda rng: (x(rng), weight(rng), integers(rng, g.filters), g)),
+        case("conv2d_forward", lambda rng: (x(rng), weight(rng), None, g), "-no-bias"),
+        case("conv2d_backward_input", lambda rng: (grad_y(rng), weight(rng), g)),
+        case("conv2d_backward_weight", lambda rng: (grad_y(rng), x(rng), g)),
+        case("conv2d_backward_bias", lambda rng: (grad_y(rng),)),
+    ]
 
 
 PRIMITIVE_CASES = [
-    _forward("odd", 3, conv_geometry(5, 7, (9, 8), (3, 2), padding=1), channels_last),
+    *(case for label, (batch, g) in GEOMETRIES.items() for case in _primitive_cases(label, batch, g, channels_last)),
+    *(case for label in ("few", "strip-and-lanes", "grouped", "depthwise-strided")
+      for case in _primitive_cases(label + "-row-major", *GEOMETRIES[label], lambda x: x)),
+    *(case for label in ("few", "depthwise", "strided")
+      for case in _primitive_cases(label + "-with-gaps", *GEOMETRIES[label], strided)),
 ]

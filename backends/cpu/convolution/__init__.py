@@ -1,4 +1,4 @@
-"""Convolution: the entries, which check layouts, choose and allocate. Kernels and their letters: `walk.py` and its neighbours."""
+"""Convolution: the entries, which bring arrays into layout, choose and allocate. Letters: `walk.py`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from numbanet.backends.cpu.convolution.walk import forward_walk, mirrored_walk
 from numbanet.backends.cpu.convolution.weight_gradient import conv2d_backward_weight_gather
 from numbanet.backends.cpu.convolution.weights import pack_weights, packed_size
 from numbanet.backends.cpu.layout import copy_into
+from numbanet.backends.cpu.memory import empty
 from numbanet.backends.cpu.registry import implements
 from numbanet.backends.cpu.simd import L
 
@@ -51,11 +52,11 @@ def _gather(x, weight, bias, y, walk):
     G, Kg, Cg, R, S = weight.shape
     with_bias = 1 if bias.size else 0
     steps = R * S * Cg + with_bias
-    packed = np.empty(packed_size(G, Kg, steps), F32)
+    packed = empty((packed_size(G, Kg, steps),), F32)
     pack_weights(weight, bias, packed, with_bias)
     rows = y.reshape(-1, y.shape[3])
     plan = choose.gather_plan(rows.shape[0], steps)
-    scratch = np.empty((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
+    scratch = empty((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
     conv2d_forward_gather(x, packed, rows, scratch, walk, plan.block, with_bias)
 
 
@@ -80,10 +81,11 @@ def _backward_input(grad_x, grad_y, weight, geometry):
         _gather(grad_y, mirrored, NOTHING[F32], grad_x, mirrored_walk(geometry))
     else:
         plan = choose.scatter_plan(geometry, grad_y.shape[0])
-        packed = np.empty(plan.packed, F32)
+        packed = empty(plan.packed, F32)
         pack_scattered_weights(_grouped(weight, geometry), packed, plan.chunk)
-        scratch = np.empty((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
-        conv2d_backward_input_scatter(grad_y, packed, grad_x, scratch, forward_walk(geometry), plan.chunk, plan.images, plan.block)
+        scratch = empty((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
+        conv2d_backward_input_scatter(grad_y, packed, grad_x, scratch, forward_walk(geometry), plan.chunk, plan.images,
+                                      plan.block)
 
 
 @implements
@@ -100,12 +102,13 @@ def conv2d_backward_weight(grad_y, x, geometry, out):
     if choose.is_depthwise(geometry):
         T = geometry.kernel_size[0] * geometry.kernel_size[1]
         parts = choose.row_parts(N, geometry.output_size[0])
-        sums = np.empty((parts, T, -(-geometry.channels // L) * L), F32)
+        sums = empty((parts, T, -(-geometry.channels // L) * L), F32)
         conv2d_backward_weight_depthwise(grad_y, x, out, sums, walk)
     else:
         plan = choose.weight_plan(geometry, N)
-        scratch = np.empty((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
-        conv2d_backward_weight_gather(grad_y, x, out, scratch, np.empty(plan.sums, F32), walk, plan.chunk, plan.parts, plan.block)
+        scratch = empty((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
+        conv2d_backward_weight_gather(grad_y, x, out, scratch, empty(plan.sums, F32), walk, plan.chunk, plan.parts,
+                                      plan.block)
 
 
 @implements
@@ -114,16 +117,16 @@ def conv2d_backward_bias(grad_y, out):
     if grad_y.dtype == F64:
         conv2d_backward_bias_plain(grad_y.transpose(0, 2, 3, 1), out)
     else:
-        sums = np.empty((choose.row_parts(N, OH), -(-K // L) * L), F32)
+        sums = empty((choose.row_parts(N, OH), -(-K // L) * L), F32)
         conv2d_backward_bias_vectors(_channels_last(grad_y), out, sums)
 
 
 def _channels_last(x):
-    """x (N, C, H, W) as (N, H, W, C) with neighbouring channels: a view, or a copy where its memory order is another."""
+    """x (N, C, H, W) as (N, H, W, C) with neighbouring channels: a view, or a copy where its order is another."""
     if x.strides[1] == x.itemsize or x.shape[1] == 1:
         return x.transpose(0, 2, 3, 1)
     N, C, H, W = x.shape
-    copy = np.empty((N, H, W, C), x.dtype)
+    copy = empty((N, H, W, C), x.dtype)
     copy_into(x, copy.transpose(0, 3, 1, 2))
     return copy
 
@@ -134,7 +137,7 @@ def _with_pixels(out, compute, *arguments):
     if y.flags.c_contiguous:
         compute(y, *arguments)
         return
-    y = np.empty(y.shape, y.dtype)
+    y = empty(y.shape, y.dtype)
     compute(y, *arguments)
     copy_into(y.transpose(0, 3, 1, 2), out)
 
@@ -147,7 +150,7 @@ def _grouped(weight, geometry):
 def _depthwise_weights(weight, bias):
     """weight (C, 1, R, S) and bias as (T + 1, C)."""
     C, _, R, S = weight.shape
-    packed = np.empty((R * S + 1, C), F32)
+    packed = empty((R * S + 1, C), F32)
     packed[:-1] = weight.reshape(C, R * S).T
     packed[-1] = bias if bias.size else 0
     return packed

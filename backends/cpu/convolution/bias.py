@@ -1,4 +1,4 @@
-"""Backward-bias: the sum of grad_y (N, OH, OW, K) over all pixels, vectors of filters, over `parts` fixed ranges of image rows."""
+"""Backward-bias: the sum of grad_y over all pixels, by vectors of filters. Letters: `walk.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Which algorithm a pass takes and in which blocks: pure functions of shapes, cache sizes and vector width, never of the thread count."""
+"""Which algorithm a pass takes and in which blocks.
+
+Pure functions of shapes, cache sizes and vector width, never of the thread count.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +64,7 @@ class GatherPlan(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def gather_plan(pixels: int, steps: int) -> GatherPlan:
-    """The panel takes half of the second-level cache at most, and leaves WANTED_JOBS blocks where there are pixels for them."""
+    """The panel takes half of the second-level cache at most, and leaves WANTED_JOBS blocks where pixels suffice."""
     pitch = _pitch(steps)
     fitting = cache_sizes().l2 // 2 // (pitch * FLOAT) // MR * MR
     block = max(MR, min(fitting, _up(-(-pixels // WANTED_JOBS), MR), 16 * MR))
@@ -108,7 +111,7 @@ class WeightPlan(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def weight_plan(geometry: ConvGeometry, batch: int) -> WeightPlan:
-    """Sums of a job take half of the second-level cache at most; pixels are split only as far as that leaves too few jobs."""
+    """Sums of a job take half of the second-level cache at most; pixels are split where that leaves too few jobs."""
     taps, filters, channels = _taps(geometry), geometry.filters_per_group, geometry.channels_per_group
     l2, pixels = cache_sizes().l2, batch * _outputs(geometry)
     chunk = min(channels, max(L, l2 // 2 // (taps * filters * FLOAT) // L * L))

@@ -99,10 +99,12 @@ def conv2d_backward_input_depthwise(grad_y, weight, grad_x, walk):
                     source, weights = n * y_n + oh * y_h + ow * y_w, (r * S + s) * C
                     whole = C // L * L
                     for c in range(0, whole, L):
-                        store(grad_x, target + c, fma(load(grad_y, source + c), load(weight, weights + c), load(grad_x, target + c)))
+                        total = fma(load(grad_y, source + c), load(weight, weights + c), load(grad_x, target + c))
+                        store(grad_x, target + c, total)
                     if whole < C:
                         left = C - whole
-                        total = fma(load_partial(grad_y, source + whole, left), load_partial(weight, weights + whole, left),
+                        total = fma(load_partial(grad_y, source + whole, left),
+                                    load_partial(weight, weights + whole, left),
                                     load_partial(grad_x, target + whole, left))
                         store_partial(grad_x, target + whole, total, left)
 
@@ -131,7 +133,7 @@ def _tap_sum(grad_y, g, g_step, x, source, x_step, count, lanes):
 
 @kernel("void(const T[:,:,:,:], const T[:,:,:,:], T[:,:,:,:], T[:,:,::1], const i8[::1])", parallel=True)
 def conv2d_backward_weight_depthwise(grad_y, x, grad_weight, sums, walk):
-    """grad_weight (C, 1, R, S); sums (parts, T, C rounded up to L): rows of grad_y in `parts` fixed ranges, added upwards."""
+    """grad_weight (C, 1, R, S); sums (parts, T, C rounded up to L): rows of grad_y in fixed ranges, added upwards."""
     H, W, R, S = walk[3], walk[4], walk[5], walk[6]
     stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = walk[7], walk[8], walk[9], walk[10], walk[11], walk[12]
     N, OH, OW, C = grad_y.shape

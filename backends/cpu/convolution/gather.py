@@ -2,11 +2,12 @@
 
     y[pixel, k] = sum over steps of panel[pixel, step] * packed[step, k]
 
-A thread copies the windows of a block of output pixels, edges as zeros, into a panel in its second-level cache and multiplies it with
-the packed weights on the register tile, whose sums stay in registers over all taps and channels. Copying costs one load and one store
-where the product spends K multiply-adds, and lets the one tile serve every stride, padding, dilation and group; pixels are counted
-through rows and images, so only the last block is ragged. Bias is one more step. This is the lowering of Chellapilla et al. (2006)
-done a panel at a time, as in Chetlur et al. (2014), arXiv:1410.0759. Letters: `walk.py`; packed weights: `weights.py`.
+A thread copies the windows of a block of output pixels, edges as zeros, into a panel in its second-level cache and
+multiplies it with the packed weights on the register tile, whose sums stay in registers over all taps and channels.
+Copying costs one load and one store where the product spends K multiply-adds, and lets the one tile serve every stride,
+padding, dilation and group; pixels are counted through rows and images, so only the last block is ragged. Bias is one
+more step. This is the lowering of Chellapilla et al. (2006) done a panel at a time, as in Chetlur et al. (2014),
+arXiv:1410.0759. Letters: `walk.py`; packed weights: `weights.py`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def _wide_strip(panel, base, pitch, packed, b, y, c, y_row, count, steps):
 def _wide_strip_partial(panel, base, pitch, packed, b, y, c, y_row, count, steps, lanes):
     """L + lanes filters."""
     for p in range(0, count - MR + 1, MR):
-        tile_partial(MR, 2, panel, base + p * pitch, pitch, 1, packed, b, 2 * L, y, c + p * y_row, y_row, steps, 0, lanes)
+        tile_partial(MR, 2, panel, base + p * pitch, pitch, 1, packed, b, 2 * L, y, c + p * y_row, y_row, steps, 0,
+                     lanes)
 
 
 @worker
@@ -96,6 +98,6 @@ def _gather_blocks(slot, x, packed, y, scratch, walk, block, with_bias):
 
 @kernel("void(const T[:,:,:,:], const T[::1], T[:,:], T[:,::1], const i8[::1], i8, i8)", parallel=True)
 def conv2d_forward_gather(x, packed, y, scratch, walk, block, with_bias):
-    """x (N, H, W, C), y (pixels, K), scratch (slots, floats); each slot takes an equal share of the blocks of pixels."""
+    """x (N, H, W, C), y (pixels, K), scratch (slots, floats); each slot takes an equal share of the blocks."""
     for slot in prange(scratch.shape[0]):
         _gather_blocks(np.int64(slot), x, packed, y, scratch, walk, block, with_bias)

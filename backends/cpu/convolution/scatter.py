@@ -3,9 +3,9 @@
     q[pixel, (r, s, c)] = sum over k of grad_y[pixel, k] * weight[k, c, r, s]
     grad_x[n, oh * stride + r * dilation - pad, ow * stride + s * dilation - pad, c] += q[pixel, (r, s, c)]
 
-Taps and channels together fill the vector lanes where channels alone would not, and no product with a skipped pixel is computed.
-A job owns a block of images and a block of channels, so nothing is added by two threads and the order is fixed by the shapes.
-Letters: `walk.py`.
+Taps and channels together fill the vector lanes where channels alone would not, and no product with a skipped pixel is
+computed. A job owns a block of images and a block of channels, so nothing is added by two threads and the order is
+fixed by the shapes. Letters: `walk.py`.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 from numbanet.backends.cpu.compile import kernel, worker
-from numbanet.backends.cpu.convolution.gather import MR
 from numbanet.backends.cpu.convolution.compact import compact
+from numbanet.backends.cpu.convolution.gather import MR
 from numbanet.backends.cpu.convolution.walk import clear_run, first_inside, last_inside, odd_pitch, pack_pixels
 from numbanet.backends.cpu.simd import L, load, load_partial, store, store_partial, tile
 
 
 @kernel("void(const T[:,:,:,:,:], T[:,:,::1], i8)", parallel=True)
 def pack_scattered_weights(weight, packed, chunk):
-    """packed[(g, chunk), column // 2L, k, column % 2L] with column = (r * S + s) * channels + c; weight (G, Kg, Cg, R, S)."""
+    """packed[(g, chunk), column // 2L, k, column % 2L], column = (r * S + s) * channels + c."""
     G, Kg, Cg, R, S = weight.shape
     chunks = (Cg + chunk - 1) // chunk
     for task in prange(G * chunks * Kg):
@@ -122,6 +122,6 @@ def _scatter_jobs(slot, grad_y, packed, grad_x, scratch, walk, chunk, images, bl
 
 @kernel("void(const T[:,:,:,:], const T[:,:,::1], T[:,:,:,:], T[:,::1], const i8[::1], i8, i8, i8)", parallel=True)
 def conv2d_backward_input_scatter(grad_y, packed, grad_x, scratch, walk, chunk, images, block):
-    """grad_y (N, OH, OW, K), grad_x (N, H, W, C); a job is `images` images and `chunk` channels, in blocks of pixels."""
+    """grad_y (N, OH, OW, K), grad_x (N, H, W, C); a job is `images` images and `chunk` channels, in blocks."""
     for slot in prange(scratch.shape[0]):
         _scatter_jobs(np.int64(slot), grad_y, packed, grad_x, scratch, walk, chunk, images, block)

@@ -1,8 +1,9 @@
-"""How a window walks over a feature map, as the integers that kernels take, and the panels of windows that they multiply.
+"""How a window walks over a feature map, as integers for kernels, and the panels of windows that they multiply.
 
-Letters, here and in every file of this folder: N images, C channels and K filters of which each of G groups has Cg and Kg, H x W input
-pixels, R x S taps, OH x OW output pixels; T = R * S. Feature maps are channels-last in memory, (N, H, W, C), with any stride between
-pixels. A *walk* is the array [Cg, Kg, G, H, W, R, S, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, OH, OW].
+Letters, here and in every file of this folder: N images, C channels and K filters of which each of G groups has Cg and
+Kg, H x W input pixels, R x S taps, OH x OW output pixels; T = R * S. Feature maps are channels-last in memory,
+(N, H, W, C), with any stride between pixels. A *walk* is the array [Cg, Kg, G, H, W, R, S, stride_h, stride_w,
+pad_h, pad_w, dilation_h, dilation_w, OH, OW].
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def forward_walk(geometry: ConvGeometry) -> np.ndarray:
 
 @lru_cache(maxsize=4096)
 def mirrored_walk(geometry: ConvGeometry) -> np.ndarray:
-    """The windows over grad_y whose products with the mirrored weights are grad_x: a convolution again, where the stride is 1."""
+    """The windows over grad_y whose products with the mirrored weights are grad_x, where the stride is 1."""
     before = [d * (f - 1) - pair[0] for d, f, pair in zip(geometry.dilation, geometry.kernel_size, geometry.padding)]
     return _walk(geometry.filters_per_group, geometry.channels_per_group, geometry.groups, geometry.output_size,
                  geometry.kernel_size, (1, 1), before, geometry.dilation, geometry.input_size)
@@ -128,5 +129,5 @@ def last_inside(position, dilation, taps, size):
 
 @worker
 def odd_pitch(floats):
-    """The distance of panel rows: whole cache lines, an odd number of them, so that rows fall into different cache sets."""
+    """The distance of panel rows: an odd number of cache lines, so that rows fall into different cache sets."""
     return ((floats + 15) // 16 | 1) * 16

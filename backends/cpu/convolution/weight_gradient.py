@@ -2,9 +2,10 @@
 
     grad_weight[k, (r, s, c)] = sum over pixels of grad_y[pixel, k] * panel[pixel, (r, s, c)]
 
-A job owns a block of channels with all their taps, all filters of a group, and one of `parts` ranges of pixels; its sums stay in
-scratch memory, which a second pass adds over the parts, upwards, and brings into the order of the weights. Parts and blocks follow
-from the shapes alone, so the bits do not depend on the number of threads. Panels: `walk.py`, with the letters.
+A job owns a block of channels with all their taps, all filters of a group, and one of `parts` ranges of pixels; its
+sums stay in scratch memory, which a second pass adds over the parts, upwards, and brings into the order of the weights.
+Parts and blocks follow from the shapes alone, so the bits do not depend on the number of threads. Panels: `walk.py`,
+with the letters.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 from numbanet.backends.cpu.compile import kernel, worker
-from numbanet.backends.cpu.convolution.gather import MR
 from numbanet.backends.cpu.convolution.compact import compact
+from numbanet.backends.cpu.convolution.gather import MR
 from numbanet.backends.cpu.convolution.walk import odd_pitch, pack_pixels, pack_windows
 from numbanet.backends.cpu.simd import L, load, store, tile
 
@@ -22,7 +23,8 @@ MK = min(8, MR)     # filters of a tile: divides the usual filter counts, which 
 
 @worker
 def _multiply(scratch, a, a_pitch, b, b_pitch, sums, c, c_pitch, filters, columns, count, accumulate):
-    """sums[k, column] (+)= sum over rows of a[row, k] * b[row, column]; a strip of b stays in the first-level cache over all k."""
+    """sums[k, column] (+)= sum over rows of a[row, k] * b[row, column]; a strip of b stays in the first-level cache
+    over all k."""
     compact()
     for column in range(0, columns, 2 * L):
         for k in range(0, filters, MK):

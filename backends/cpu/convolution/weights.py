@@ -2,8 +2,8 @@
 
     packed[g][strip][step][lane] = weight[g, strip * 2L + lane, c, r, s],     step = (r * S + s) * Cg + c
 
-weight (G, Kg, Cg, R, S) in any memory order. A strip holds 2L filters, the last one of a group L where that is enough; missing filters
-are zero. Where there is a bias it is one more step, which the panel's column of ones multiplies.
+weight (G, Kg, Cg, R, S) in any memory order. A strip holds 2L filters, the last one of a group L where that is enough;
+missing filters are zero. Where there is a bias it is one more step, which the panel's column of ones multiplies.
 """
 
 from __future__ import annotations
