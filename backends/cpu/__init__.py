@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib
 
 from numbanet.backends.contract import FAMILIES
-from numbanet.backends.host import HostBackend
+from numbanet.backends.cpu import threads
 from numbanet.backends.cpu.registry import implements
+from numbanet.backends.host import HostBackend
+
+threads.prepare_environment()      # before the first kernel module imports Numba
 
 
 class CPUBackend(HostBackend):

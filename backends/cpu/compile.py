@@ -16,20 +16,17 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import llvmlite
+import numba
+import numpy as np
+from numba import types
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import CPUDispatcher
 from numbanet.backends.cpu import hardware, threads
+from numbanet.backends.cpu.kernel_cache import KernelCache, cache_folder
+from numbanet.backends.cpu.linking import compiled_as
 
 from numbanet.errors import BackendError, DTypeError
-
-threads.prepare_environment()      # Numba reads its environment when it is imported
-
-import llvmlite  # noqa: E402
-import numba  # noqa: E402
-import numpy as np  # noqa: E402
-from numba import types  # noqa: E402
-from numba.core.compiler_lock import global_compiler_lock  # noqa: E402
-from numba.core.registry import CPUDispatcher  # noqa: E402
-from numbanet.backends.cpu.kernel_cache import KernelCache, cache_folder  # noqa: E402
-from numbanet.backends.cpu.linking import compiled_as  # noqa: E402
 
 logger = logging.getLogger("numbanet.compile")
 

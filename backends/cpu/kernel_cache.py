@@ -121,7 +121,7 @@ def _is_backend_module(name: str) -> bool:
         return False
     if name in sys.modules:
         return True
-    parent = importlib.util.find_spec(name.rpartition(".")[0])       # asked first: looking inside a module would import it
+    parent = importlib.util.find_spec(name.rpartition(".")[0])       # first, as looking inside a module imports it
     return parent.submodule_search_locations is not None and importlib.util.find_spec(name) is not None
 
 

@@ -132,7 +132,7 @@ def prepare_environment() -> None:
     """Set what Numba and GNU OpenMP read from the environment when they load. What the user set stays."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
-    if resolved().count > hardware.available_cores():                # more than Numba would launch by itself
+    if "numba" not in sys.modules and resolved().count > hardware.available_cores():     # more than Numba would launch
         os.environ.setdefault("NUMBA_NUM_THREADS", str(resolved().count))
 
 

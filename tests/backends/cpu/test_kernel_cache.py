@@ -7,10 +7,10 @@ import time
 
 import numpy as np
 import pytest
-
-from numbanet import backends
 from numbanet.backends.cpu import compile as compiler
 from numbanet.backends.cpu import kernel_cache
+
+from numbanet import backends
 from tests.backends.cpu import sample_kernels
 from tests.backends.cpu.test_compile import fresh
 
@@ -76,8 +76,8 @@ def test_flags_vector_width_and_versions_are_in_the_key(folder, monkeypatch):
     paths = {kernel_cache.KernelCache("k", sample_kernels.__name__, flags).path(signature)
              for flags in ((True, ("contract",)), (False, ("contract",)), (False, ("contract", "nsz")))}
     assert len(paths) == 3
-    for module, name, value in ((kernel_cache.hardware, "simd_width", lambda: 2), (kernel_cache.numba, "__version__", "9"),
-                                (kernel_cache.llvmlite, "__version__", "9")):
+    for module, name, value in ((kernel_cache.hardware, "simd_width", lambda: 2),
+                                (kernel_cache.numba, "__version__", "9"), (kernel_cache.llvmlite, "__version__", "9")):
         before = kernel_cache.environment_key.__wrapped__()
         with monkeypatch.context() as patch:
             patch.setattr(module, name, value)
@@ -95,8 +95,9 @@ def test_old_versions_of_a_kernel_are_removed(folder, monkeypatch):
 def modules(tmp_path, monkeypatch):
     """Three backend modules: `probe_user` imports `probe_used`, by name and relatively; `probe_other` stands alone."""
     monkeypatch.setattr(backends, "__path__", [*backends.__path__, str(tmp_path)])
-    sources = {"probe_used": "VALUE = 1\n", "probe_other": "VALUE = 2\n", "probe_between": "from .probe_used import VALUE\n",
-               "probe_user": "def lazily():\n    from numbanet.backends import probe_between\n    return probe_between\n"}
+    sources = {"probe_used": "VALUE = 1\n", "probe_other": "VALUE = 2\n",
+               "probe_between": "from .probe_used import VALUE\n",
+               "probe_user": "def lazily():\n    from numbanet.backends import probe_between\n"}
 
     def write(**changed):
         for name, text in changed.items():
