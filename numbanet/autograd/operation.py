@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 
+from numbanet._tensor import Storage, Tensor
 from numbanet.autograd.grad_mode import _mode
 from numbanet.errors import AutogradError, BackendError
-from numbanet._tensor import Storage, Tensor
 
 _serial = itertools.count().__next__
 

@@ -11,9 +11,9 @@ No recursion, no global list: what nobody holds is freed at once.
 
 from __future__ import annotations
 
+from numbanet._tensor import Tensor
 from numbanet.autograd.grad_mode import no_grad
 from numbanet.errors import AutogradError, ShapeError, UnsupportedOperationError
-from numbanet._tensor import Tensor
 
 
 def backward(tensors, gradients=None, retain_graph: bool = False, create_graph: bool = False, inputs=None) -> None:
@@ -46,8 +46,7 @@ def grad(outputs, inputs, grad_outputs=None, retain_graph: bool = False, create_
             raise AutogradError(f"grad: inputs[{position}] does not require a gradient; call requires_grad_() on it before use")
     found: dict = {_key(t): None for t in inputs}
     for leaf, gradient, _, backend in _sweep(outputs, _seeds(outputs, grad_outputs, create_graph), retain_graph, set(found), found):
-        previous = found[id(leaf)]
-        found[id(leaf)] = gradient if previous is None else backend.add(previous, gradient)
+        found[id(leaf)] = gradient if found[id(leaf)] is None else backend.add(found[id(leaf)], gradient)
     missing = [i for i, t in enumerate(inputs) if found[_key(t)] is None]
     if missing and not allow_unused:
         raise AutogradError(f"grad: the outputs do not depend on inputs {missing}; pass allow_unused=True to get None for them")
@@ -100,9 +99,11 @@ def _sweep(roots, seeds, retain_graph, wanted, found):
             yield t, seed, False, t.backend
     order = _reachable(pending)
     useful = None if wanted is None else _leading_to(order, wanted)
+    leaves = _Leaves(order)
     for record in order:
         gradients = pending.pop(record, None)
         if gradients is None:               # nothing reached it: its users did not depend on its outputs
+            yield from leaves.passed(record)
             continue
         _run_hooks(record, gradients)
         backend, operation = record.backend, record.operation
@@ -113,13 +114,7 @@ def _sweep(roots, seeds, retain_graph, wanted, found):
         if any(needs):
             filled = [backend.full(shape, 0.0, dtype) if g is None and dtype.kind == "f" else g
                       for g, (shape, dtype) in zip(gradients, record.outputs)]
-            if backend.is_tracing:
-                backend.enter_backward(operation)
-            with no_grad():
-                results = operation.backward(backend, *filled, needs=needs)
-            if backend.is_tracing:
-                backend.leave_backward()
-            results = results if type(results) is tuple else (results,)
+            results = _run(operation, backend, filled, needs)
             if len(results) != len(record.edges):
                 raise AutogradError(f"{record.name}: backward returned {len(results)} gradients, expected {len(record.edges)}, "
                                     "one per tensor argument")
@@ -130,9 +125,50 @@ def _sweep(roots, seeds, retain_graph, wanted, found):
                     _add_to(pending, owned, *edge, result, backend)
                 else:
                     others = (*filled, *results[:position], *results[position + 1:])
-                    yield edge, result, not any(o is not None and backend.may_share_memory(result, o) for o in others), backend
+                    leaves.add(edge, result, backend, others)
+        yield from leaves.passed(record)
         if not retain_graph:
             operation.release()
+
+
+def _run(operation, backend, gradients, needs) -> tuple:
+    """One operation's backward; a tracing backend is told which."""
+    if backend.is_tracing:
+        backend.enter_backward(operation)
+    with no_grad():
+        results = operation.backward(backend, *gradients, needs=needs)
+    if backend.is_tracing:
+        backend.leave_backward()
+    return results if type(results) is tuple else (results,)
+
+
+class _Leaves:
+    """Sums of the gradients that reach each leaf, handed out once, when the last record that reads the leaf has passed."""
+
+    def __init__(self, order):
+        self.remaining: dict[int, int] = {}
+        self.sums: dict[int, tuple] = {}        # id -> (leaf, gradient, owned, backend)
+        for record in order:
+            for edge in record.edges:
+                if edge is not None and type(edge) is not tuple:
+                    self.remaining[id(edge)] = self.remaining.get(id(edge), 0) + 1
+
+    def add(self, leaf, gradient, backend, others) -> None:
+        """`others`: the arrays that `gradient` might share its memory with."""
+        if id(leaf) not in self.sums:
+            alone = not any(o is not None and backend.may_share_memory(gradient, o) for o in others)
+            self.sums[id(leaf)] = (leaf, gradient, alone, backend)
+            return
+        _, total, alone, _ = self.sums[id(leaf)]
+        total = backend.add(total, gradient, out=total) if alone else backend.add(total, gradient)
+        self.sums[id(leaf)] = (leaf, total, True, backend)
+
+    def passed(self, record):
+        for edge in record.edges:
+            if edge is not None and type(edge) is not tuple:
+                self.remaining[id(edge)] -= 1
+                if self.remaining[id(edge)] == 0 and id(edge) in self.sums:
+                    yield self.sums.pop(id(edge))
 
 
 def _reachable(roots) -> list:
