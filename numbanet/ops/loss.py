@@ -7,6 +7,7 @@ import warnings
 from numbanet.autograd.operation import Operation
 from numbanet.errors import DTypeError, ShapeError, UsageError
 from numbanet.ops.shape import broadcast_tensors
+from numbanet.ops.softmax import log_softmax
 
 __all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "huber_loss", "kl_div",
            "l1_loss", "mse_loss",
@@ -99,7 +100,6 @@ def cross_entropy(input, target, weight=None, *, ignore_index=-100, reduction="m
 
 
 def _soft_cross_entropy(input, target, weight, reduction, label_smoothing):
-    from numbanet.ops.softmax import log_softmax
     if target.shape != input.shape:
         raise ShapeError(f"cross_entropy: a floating-point target holds probabilities and expects the shape of input "
                          f"{input.shape}, received {target.shape}; class indices are int64 (.long())")
@@ -108,10 +108,7 @@ def _soft_cross_entropy(input, target, weight, reduction, label_smoothing):
         target = target * (1 - label_smoothing) + label_smoothing / classes
     if weight is not None:
         target = target * weight.reshape(1, -1, *[1] * (input.ndim - 2))
-    losses = -(target * log_softmax(input, 1)).sum(1)
-    if reduction == "mean":
-        return losses.mean()
-    return _reduced(losses, reduction, "cross_entropy")
+    return _reduced(-(target * log_softmax(input, 1)).sum(1), reduction, "cross_entropy")
 
 
 def _reduced(losses, reduction, operation):
@@ -160,11 +157,11 @@ def l1_loss(input, target, *, reduction="mean", weight=None):
     return _weighted("l1", input, target, reduction, weight)
 
 
-def _weighted(kind, input, target, reduction, weight, parameter=0.0):
+def _weighted(kind, input, target, reduction, weight):
     """With element weights, whose sum divides the mean."""
     if weight is None or reduction != "mean":
-        return _elementwise(kind, input, target, reduction, weight, parameter=parameter)
-    return _elementwise(kind, input, target, "sum", weight, parameter=parameter) / weight.sum()
+        return _elementwise(kind, input, target, reduction, weight)
+    return _elementwise(kind, input, target, "sum", weight) / weight.sum()
 
 
 def smooth_l1_loss(input, target, *, reduction="mean", beta=1.0):
@@ -175,10 +172,10 @@ def smooth_l1_loss(input, target, *, reduction="mean", beta=1.0):
 
 
 def huber_loss(input, target, reduction="mean", delta=1.0, weight=None):
-    """delta times the smooth L1 loss with beta = delta (Huber, 1964)."""
+    """delta times the smooth L1 loss with beta = delta (Huber, 1964); the mean divides by the number of elements."""
     if delta <= 0:
         raise UsageError(f"huber_loss: delta expects a number above 0, received {delta}")
-    return _weighted("huber", input, target, reduction, weight, delta)
+    return _elementwise("huber", input, target, reduction, weight, parameter=delta)
 
 
 def binary_cross_entropy(input, target, weight=None, *, reduction="mean"):
