@@ -2,13 +2,13 @@
 
 from numbanet.ops import (  # noqa: F401
     activation,
+    conversion,
     convolution,
     diagonal,
     dropout,
-    conversion,
     elementwise,
-    functions,
     factories,
+    functions,
     indexing,
     interchange,
     linear,
@@ -18,5 +18,7 @@ from numbanet.ops import (  # noqa: F401
     pooling,
     printing,
     rearrange,
+    reduction,
     shape,
+    softmax,
 )
