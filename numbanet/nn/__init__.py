@@ -1,6 +1,6 @@
 """Layers, containers, losses and their initial values, with PyTorch's names."""
 
-from numbanet.nn import functional, init
+from numbanet.nn import functional, init, utils
 from numbanet.nn.containers import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
 from numbanet.nn.layers.activation import (
     ELU,
@@ -97,7 +97,7 @@ __all__ = [
     "NLLLoss", "PReLU", "Parameter", "ParameterDict", "ParameterList", "PixelShuffle", "PixelUnshuffle", "ReLU",
     "ReLU6", "ReflectionPad1d", "ReflectionPad2d", "ReplicationPad1d", "ReplicationPad2d", "SELU", "Sequential",
     "SiLU", "Sigmoid", "SmoothL1Loss", "Softmax", "Softmax2d", "Softplus", "Softsign", "Tanh", "Unflatten", "Upsample",
-    "UpsamplingBilinear2d", "UpsamplingNearest2d", "ZeroPad1d", "ZeroPad2d", "functional", "init",
+    "UpsamplingBilinear2d", "UpsamplingNearest2d", "ZeroPad1d", "ZeroPad2d", "functional", "init", "utils",
 ]
 
 
