@@ -21,7 +21,9 @@ from numbanet.backends.cpu.layout import copy_into
 from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.pointwise import FIRST, TASK
 from numbanet.backends.cpu.registry import implements
-from numbanet.backends.cpu.simd import L, load_partial, maximum as larger, minimum as smaller, select, store_partial
+from numbanet.backends.cpu.simd import L, load_partial, select, store_partial
+from numbanet.backends.cpu.simd import maximum as larger
+from numbanet.backends.cpu.simd import minimum as smaller
 from numbanet.backends.reference import elementwise as numpy
 
 BLOCK = 2048            # elements of a gathered operand: two of them and the output take half of an L1 cache

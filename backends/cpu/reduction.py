@@ -25,7 +25,9 @@ from numbanet.backends.cpu.broadcast import dense
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.registry import implements
-from numbanet.backends.cpu.simd import L, load_partial, maximum as larger, minimum as smaller, reduce_add, reduce_max, reduce_min, store_partial
+from numbanet.backends.cpu.simd import L, load_partial, reduce_add, reduce_max, reduce_min, store_partial
+from numbanet.backends.cpu.simd import maximum as larger
+from numbanet.backends.cpu.simd import minimum as smaller
 from numbanet.backends.reference import reduction as numpy
 
 SUM, MAX, MIN, PROD = range(4)

@@ -18,7 +18,8 @@ def _sigmoid(x):
 
 
 def _softplus(x):
-    return np.logaddexp(x, 0, dtype=x.dtype)
+    with np.errstate(invalid="ignore"):
+        return np.logaddexp(x, 0, dtype=x.dtype)
 
 
 @implements

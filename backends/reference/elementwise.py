@@ -35,6 +35,10 @@ def _unary(function, x, out):
         out[...] = function(x.astype(out.dtype, copy=False))
 
 
+def _round(function, x, out):
+    out[...] = x if x.dtype.kind in "iub" else function(x)
+
+
 def _check_divisor(operation, b, out):
     if out.dtype.kind in "iu" and not np.all(b):
         raise UsageError(f"{operation}: an integer is divided by zero; convert the dividend with .float() to get inf")
@@ -171,27 +175,27 @@ def sign(x, out):
 
 @implements
 def square(x, out):
-    np.multiply(x, x, out=out)
+    _unary(np.square, x, out)
 
 
 @implements
 def floor(x, out):
-    np.floor(x, out=out, casting="unsafe")
+    _round(np.floor, x, out)
 
 
 @implements
 def ceil(x, out):
-    np.ceil(x, out=out, casting="unsafe")
+    _round(np.ceil, x, out)
 
 
 @implements
 def round(x, out):
-    np.rint(x, out=out, casting="unsafe")
+    _round(np.rint, x, out)
 
 
 @implements
 def trunc(x, out):
-    np.trunc(x, out=out, casting="unsafe")
+    _round(np.trunc, x, out)
 
 
 @implements

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from math import pi, sqrt as _sqrt
+from math import pi
+from math import sqrt as _sqrt
 
 from numbanet.autograd.operation import Operation
 
