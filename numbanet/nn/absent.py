@@ -16,8 +16,8 @@ _REMEDIES = {
         "Bilinear",
     "fold one axis into the batch and use the two-dimensional layer":
         "ConvTranspose3d InstanceNorm3d ConstantPad3d ZeroPad3d ReflectionPad3d ReplicationPad3d CircularPad3d",
-    "use a tensor operation: clamp, where, log, abs":
-        "Threshold Softmin Softshrink Hardshrink Tanhshrink RReLU CELU GLU",
+    "use LeakyReLU or PReLU":
+        "RReLU",
     "use MaxPool2d or AvgPool2d, and ConvTranspose2d or Upsample for the way back":
         "MaxUnpool1d MaxUnpool2d MaxUnpool3d FractionalMaxPool2d FractionalMaxPool3d LPPool1d LPPool2d LPPool3d",
     "give the sizes; numbanet has no lazy layers":

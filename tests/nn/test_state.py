@@ -111,7 +111,8 @@ def test_assign_takes_the_tensors_themselves():
     assert weight.dtype == numbanet.float64 and not weight.requires_grad and net[3].weight.requires_grad
 
 
-@pytest.mark.parametrize("state, message", [([1], "expected a mapping"), ({"3.bias": "text"}, "3.bias expects a tensor")])
+@pytest.mark.parametrize("state, message", [([1], "expected a mapping"),
+                                            ({"3.bias": "text"}, "3.bias expects a tensor")])
 def test_what_is_no_state(state, message):
     with pytest.raises(CheckpointError, match=message):
         _net().load_state_dict(state)

@@ -24,7 +24,7 @@ class ReLU(_InPlace):
     """max(x, 0)."""
 
     def forward(self, x):
-        return F.relu(x, True) if self.inplace else F.relu(x)
+        return F.relu(x, self.inplace)
 
 
 class ReLU6(_InPlace):
@@ -116,6 +116,13 @@ class ELU(Module):
         return f"alpha={self.alpha}" + (", inplace=True" if self.inplace else "")
 
 
+class CELU(ELU):
+    """x where positive, else alpha (exp(x / alpha) - 1) (Barron, 2017)."""
+
+    def forward(self, x):
+        return F.celu(x, self.alpha, self.inplace)
+
+
 class GELU(Module):
     """x Phi(x), exactly or by `approximate="tanh"` (Hendrycks and Gimpel, 2016)."""
 
@@ -142,6 +149,64 @@ class Hardtanh(Module):
 
     def extra_repr(self) -> str:
         return f"min_val={self.min_val}, max_val={self.max_val}" + (", inplace=True" if self.inplace else "")
+
+
+class Threshold(Module):
+    """x where it exceeds `threshold`, else `value`."""
+
+    def __init__(self, threshold: float, value: float, inplace: bool = False):
+        super().__init__()
+        self.threshold, self.value, self.inplace = threshold, value, inplace
+
+    def forward(self, x):
+        return F.threshold(x, self.threshold, self.value, self.inplace)
+
+    def extra_repr(self) -> str:
+        return f"threshold={self.threshold}, value={self.value}" + (", inplace=True" if self.inplace else "")
+
+
+class _Shrink(Module):
+    def __init__(self, lambd: float = 0.5):
+        super().__init__()
+        self.lambd = lambd
+
+    def extra_repr(self) -> str:
+        return f"{self.lambd}"
+
+
+class Hardshrink(_Shrink):
+    """x where |x| > lambd, else 0."""
+
+    def forward(self, x):
+        return F.hardshrink(x, self.lambd)
+
+
+class Softshrink(_Shrink):
+    """x moved towards 0 by lambd, and 0 where |x| <= lambd."""
+
+    def forward(self, x):
+        return F.softshrink(x, self.lambd)
+
+
+class Tanhshrink(Module):
+    """x - tanh(x)."""
+
+    def forward(self, x):
+        return F.tanhshrink(x)
+
+
+class GLU(Module):
+    """The first half of `dim` times the sigmoid of the second (Dauphin et al., 2016)."""
+
+    def __init__(self, dim: int = -1):
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, x):
+        return F.glu(x, self.dim)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
 
 
 class Softplus(Module):
@@ -205,6 +270,13 @@ class LogSoftmax(Softmax):
 
     def forward(self, x):
         return F.log_softmax(x, self.dim)
+
+
+class Softmin(Softmax):
+    """softmax(-x) along `dim`."""
+
+    def forward(self, x):
+        return F.softmin(x, self.dim)
 
 
 class Softmax2d(Module):
