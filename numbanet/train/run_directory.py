@@ -87,6 +87,7 @@ class RunDirectory:
 
     def write_environment(self) -> None:
         from importlib.metadata import version
+
         from numbanet.backends.cpu import hardware, threads
         environment = {"numbanet": __version__, "python": platform.python_version(), "system": platform.platform(),
                        **{name: version(name) for name in ("numpy", "numba", "llvmlite")},
