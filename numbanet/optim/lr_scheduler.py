@@ -284,8 +284,8 @@ class OneCycleLR(LRScheduler):
                 group.update(base_momentum=low, max_momentum=high)
 
     def get_lr(self):
-        if self.last_epoch >= self.total_steps:
-            raise UsageError(f"OneCycleLR: step {self.last_epoch + 1} of a cycle of {self.total_steps} steps; give "
+        if self.last_epoch > self.total_steps:          # as in PyTorch, a step after the last batch is allowed
+            raise UsageError(f"OneCycleLR: step {self.last_epoch} of a cycle of {self.total_steps} steps; give "
                              "total_steps the number of all batches")
         position = sum(self.last_epoch > end for end, *_ in self._phases[:-1])
         end, rate0, rate1, momentum0, momentum1 = self._phases[position]

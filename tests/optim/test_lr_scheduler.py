@@ -152,5 +152,6 @@ def test_a_cycle_ends():
     scheduler = lr_scheduler.OneCycleLR(optimizer, 0.1, 3)
     scheduler.step()
     scheduler.step()
+    scheduler.step()
     with pytest.raises(UsageError, match="cycle of 3 steps"):
         scheduler.step()
