@@ -3,7 +3,7 @@
 import importlib
 
 FAMILIES = ("activation", "convolution", "elementwise", "image", "indexing", "linear", "loss", "normalization", "optimizer",
-            "pooling", "random", "reduction", "resize", "shape", "softmax")
+            "padding", "pooling", "random", "reduction", "resize", "shape", "softmax")
 
 for _family in FAMILIES:
     importlib.import_module(f"{__name__}.{_family}")

@@ -15,10 +15,12 @@ from numbanet.ops import (  # noqa: F401
     loss,
     normalization,
     operators,
+    padding,
     pooling,
     printing,
     rearrange,
     reduction,
+    resize,
     shape,
     softmax,
 )
