@@ -22,10 +22,10 @@ import numpy as np
 from numba import types
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import CPUDispatcher
+
 from numbanet.backends.cpu import hardware, threads
 from numbanet.backends.cpu.kernel_cache import KernelCache, cache_folder
 from numbanet.backends.cpu.linking import compiled_as
-
 from numbanet.errors import BackendError, DTypeError
 
 logger = logging.getLogger("numbanet.compile")

@@ -34,6 +34,7 @@ from numba.core.caching import _Cache
 from numba.core.compiler import CompileResult
 from numba.core.registry import cpu_target
 from numba.core.serialize import dumps
+
 from numbanet.backends.cpu import hardware
 
 logger = logging.getLogger("numbanet.compile")

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from numbanet.backends.cpu import hardware
-
 from numbanet.errors import BackendError
 
 logger = logging.getLogger("numbanet.threads")

@@ -1,9 +1,9 @@
 """The matrix product of the CPU backend: any strides, batched or not; float32 on tiles, float64 in plain loops."""
 import numpy as np
+
 from numbanet.backends.cpu import memory
 from numbanet.backends.cpu.gemm.blocking import PACKING_PAYS, PANEL, blocking
 from numbanet.backends.cpu.gemm.kernels import gemm_plain, gemm_tiled, multiply_rows, pack_panels
-
 from numbanet.errors import ShapeError
 
 __all__ = ["PANEL", "gemm", "multiply_rows"]

@@ -8,6 +8,7 @@ depend on K alone. B is read in place, or from panels that `pack_panels` made: p
 : (p + 1) * PANEL], zero behind N.
 """
 from numba import prange
+
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.gemm.blocking import PANEL, ROWS, VECTORS
 from numbanet.backends.cpu.simd import (

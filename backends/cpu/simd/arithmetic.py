@@ -3,6 +3,7 @@ import llvmlite.ir as ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
 from numbanet.backends.cpu import hardware
 from numbanet.backends.cpu.simd.types import (
     I32,

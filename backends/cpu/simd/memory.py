@@ -7,6 +7,7 @@ import llvmlite.ir as ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
 from numbanet.backends.cpu.simd.types import I32, I64, L, constant, f32xL, i32xL, llvm_type, splat_value
 
 ELEMENT_BYTES = 4

@@ -4,6 +4,7 @@ They run under `NUMBA_DISABLE_JIT=1`, where a vector is a NumPy array of L numbe
 kernel and coverage sees it. They are also the specification that the intrinsics are tested against.
 """
 import numpy as np
+
 from numbanet.backends.cpu.hardware import simd_width
 
 L = simd_width()

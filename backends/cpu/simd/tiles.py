@@ -14,6 +14,7 @@ on the tile's shape. MR and NV are literal: they size the generated code. The sc
 import llvmlite.ir as ir
 from numba import types
 from numba.extending import intrinsic
+
 from numbanet.backends.cpu.simd.arithmetic import fma_value
 from numbanet.backends.cpu.simd.memory import first_lanes, load_masked, load_value, pointer, store_masked, store_value
 from numbanet.backends.cpu.simd.types import I64, L, f32xL, llvm_type, splat_value

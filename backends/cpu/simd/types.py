@@ -9,6 +9,7 @@ import llvmlite.ir as ir
 from numba import types
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import lower_builtin, models, register_model
+
 from numbanet.backends.cpu import hardware
 
 L = hardware.simd_width()

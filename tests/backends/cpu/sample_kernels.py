@@ -1,5 +1,6 @@
 """Small kernels that the tests of the compile layer, of threads and of the SIMD vocabulary call."""
 from numba import prange
+
 from numbanet.backends.cpu.compile import kernel, worker
 
 

@@ -6,9 +6,9 @@ import sys
 
 import numpy as np
 import pytest
+
 from numbanet.backends.cpu import compile as compiler
 from numbanet.backends.cpu import threads
-
 from numbanet.errors import BackendError, DTypeError
 from tests.backends.cpu import sample_kernels
 

@@ -5,11 +5,11 @@ import sys
 
 import numpy as np
 import pytest
+
 from numbanet.backends.cpu import threads
 from numbanet.backends.cpu.compile import JIT
 from numbanet.backends.cpu.gemm import gemm
 from numbanet.backends.cpu.gemm.blocking import MAXIMUM_DEPTH, PANEL, ROWS, blocking
-
 from numbanet.errors import ShapeError
 
 SHAPES = [(1, 1, 1), (3, 17, 33), (33, 130, 3), (130, 33, 17), (14, 32, 400), (17, 130, 1), (1, 33, 130), (33, 1, 130)]

@@ -2,8 +2,8 @@
 import os
 
 import pytest
-from numbanet.backends.cpu import hardware
 
+from numbanet.backends.cpu import hardware
 from numbanet.errors import BackendError
 
 

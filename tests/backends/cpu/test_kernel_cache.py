@@ -7,10 +7,10 @@ import time
 
 import numpy as np
 import pytest
-from numbanet.backends.cpu import compile as compiler
-from numbanet.backends.cpu import kernel_cache
 
 from numbanet import backends
+from numbanet.backends.cpu import compile as compiler
+from numbanet.backends.cpu import kernel_cache
 from tests.backends.cpu import sample_kernels
 from tests.backends.cpu.test_compile import fresh
 

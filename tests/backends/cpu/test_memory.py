@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 import pytest
+
 from numbanet.backends.cpu.memory import Allocator, MemoryStatistics, empty_channels_last, size_class
 
 

@@ -5,9 +5,9 @@ import sys
 import threading
 
 import pytest
+
 from numbanet.backends.cpu import compile as compiler
 from numbanet.backends.cpu import threads
-
 from numbanet.errors import BackendError
 
 needs_jit = pytest.mark.skipif(not compiler.JIT, reason="NUMBA_DISABLE_JIT=1")
