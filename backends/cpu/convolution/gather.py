@@ -15,11 +15,11 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 from numbanet.backends.cpu.compile import kernel, worker
-from numbanet.backends.cpu.convolution.compact import compact
 from numbanet.backends.cpu.convolution.walk import odd_pitch, pack_windows
+from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.simd import L, load, store_partial, tile, tile_partial, tile_shapes
 
-MR, NV = tile_shapes()[0]
+MR = min(12, tile_shapes()[0][0])     # pixels of a tile: 13 and 14 spill a register, and are a quarter slower
 
 
 @worker
@@ -57,7 +57,7 @@ def _ragged_tile(panel, base, pitch, packed, b, b_step, scratch, corner, y, c, y
 @worker
 def multiply_panel(panel, base, pitch, corner, packed, b, y, c, y_row, count, steps, filters):
     """y[c + p * y_row + k] = panel row p times packed column k, for `count` rows and `filters` columns."""
-    compact()
+    out_of_line()
     ragged = count % MR
     for k in range(0, filters, 2 * L):
         left = filters - k
@@ -77,7 +77,7 @@ def multiply_panel(panel, base, pitch, corner, packed, b, y, c, y_row, count, st
 @worker
 def _gather_blocks(slot, x, packed, y, scratch, walk, block, with_bias):
     """The share of one slot."""
-    compact()
+    out_of_line()
     Cg, Kg, G = walk[0], walk[1], walk[2]
     slots, pixels = scratch.shape[0], y.shape[0]
     blocks = (pixels + block - 1) // block

@@ -16,6 +16,7 @@ from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.convolution.compact import compact
 from numbanet.backends.cpu.convolution.gather import MR
 from numbanet.backends.cpu.convolution.walk import clear_run, first_inside, last_inside, odd_pitch, pack_pixels
+from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.simd import L, load, load_partial, store, store_partial, tile
 
 
@@ -58,18 +59,27 @@ def _add_windows(q, base, pitch, x, walk, first, count, channel, channels):
     OH, OW = walk[13], walk[14]
     x_n, x_h, x_w = x.strides[0] // 4, x.strides[1] // 4, x.strides[2] // 4
     joined = S if dilation_w == 1 and x_w == channels else 1     # taps that are neighbours in memory are added at once
+    ow, oh, n = first % OW, first // OW % OH, first // (OW * OH)
     for p in range(count):
-        pixel = first + p
-        n, h0 = pixel // (OW * OH), pixel // OW % OH * stride_h - pad_h
-        w0 = pixel % OW * stride_w - pad_w
-        for r in range(first_inside(h0, dilation_h), last_inside(h0, dilation_h, R, H)):
-            source = base + p * pitch + r * S * channels
-            target = n * x_n + (h0 + r * dilation_h) * x_h + w0 * x_w + channel
-            s, s1 = first_inside(w0, dilation_w), last_inside(w0, dilation_w, S, W)
-            while s < s1:
-                taps = min(joined, s1 - s)
-                _add_run(q, source + s * channels, x, target + s * dilation_w * x_w, taps * channels)
-                s += taps
+        h0, w0 = oh * stride_h - pad_h, ow * stride_w - pad_w
+        s0, s1 = 0, S
+        if w0 < 0 or w0 + (S - 1) * dilation_w >= W:
+            s0, s1 = first_inside(w0, dilation_w), last_inside(w0, dilation_w, S, W)
+        for r in range(R):
+            h = h0 + r * dilation_h
+            if h >= 0 and h < H:
+                source = base + p * pitch + r * S * channels
+                target = n * x_n + h * x_h + w0 * x_w + channel
+                for s in range(s0, s1, joined):
+                    taps = min(joined, s1 - s)
+                    _add_run(q, source + s * channels, x, target + s * dilation_w * x_w, taps * channels)
+        ow += 1
+        if ow == OW:
+            ow = 0
+            oh += 1
+            if oh == OH:
+                oh = 0
+                n += 1
 
 
 @worker
@@ -89,7 +99,7 @@ def _clear_images(x, n0, n1, channel, channels):
 @worker
 def _multiply(scratch, a, a_pitch, q, q_pitch, packed, b, count, columns, filters):
     """q[p, column] = sum over k of a[p, k] * packed[column, k] for `count` rows, rounded up to whole tiles."""
-    compact()
+    out_of_line()
     for column in range(0, columns, 2 * L):
         for p in range(0, count, MR):
             tile(MR, 2, scratch, a + p * a_pitch, a_pitch, 1, packed, b + column * filters, 2 * L,
@@ -99,7 +109,7 @@ def _multiply(scratch, a, a_pitch, q, q_pitch, packed, b, count, columns, filter
 @worker
 def _scatter_jobs(slot, grad_y, packed, grad_x, scratch, walk, chunk, images, block):
     """The share of one slot."""
-    compact()
+    out_of_line()
     Cg, Kg, G, T = walk[0], walk[1], walk[2], walk[5] * walk[6]
     OH, OW = walk[13], walk[14]
     N, slots = grad_y.shape[0], scratch.shape[0]

@@ -41,14 +41,22 @@ def _walk(channels, filters, groups, *pairs) -> np.ndarray:
 
 
 @worker(inline=True)
-def copy_run(x, source, panel, target, count):
-    """Copy `count` floats; up to L - 1 zeros follow them in the panel."""
-    done = 0
-    while done + L <= count:
-        store(panel, target + done, load(x, source + done))
-        done += L
-    if done < count:
-        store(panel, target + done, load_partial(x, source + done, count - done))
+def copy_run(x, source, panel, target, count, end):
+    """Copy `count` floats; up to L - 1 others follow them in the panel, but nothing of x from offset `end` on is read."""
+    for done in range(0, count, L):
+        if source + done + L <= end:
+            store(panel, target + done, load(x, source + done))
+        else:
+            store(panel, target + done, load_partial(x, source + done, count - done))
+
+
+@worker
+def end_of(x):
+    """The offset behind the last element of x (N, H, W, C) in memory."""
+    end = 1
+    for axis in range(4):
+        end += max(0, (x.shape[axis] - 1) * (x.strides[axis] // 4))
+    return end
 
 
 @worker(inline=True)
@@ -74,25 +82,23 @@ def pack_windows(x, walk, first, count, channel, channels, panel, base, pitch):
     stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = walk[7], walk[8], walk[9], walk[10], walk[11], walk[12]
     OH, OW = walk[13], walk[14]
     x_n, x_h, x_w = x.strides[0] // 4, x.strides[1] // 4, x.strides[2] // 4
+    end = end_of(x)
     joined = S if dilation_w == 1 and x_w == channels else 1     # taps that are neighbours in memory are copied at once
+    extent_h, extent_w = (R - 1) * dilation_h, (S - 1) * dilation_w
+    runs, run, step = S // joined, joined * channels, joined * dilation_w * x_w
     ow, oh, n = first % OW, first // OW % OH, first // (OW * OH)
     for p in range(count):
         h0, w0 = oh * stride_h - pad_h, ow * stride_w - pad_w
-        target = base + p * pitch
-        for r in range(R):
-            h = h0 + r * dilation_h
-            source = n * x_n + h * x_h + w0 * x_w + channel
-            s = 0
-            while s < S:
-                w = w0 + s * dilation_w
-                if h >= 0 and h < H and w >= 0 and w < W:
-                    taps = min(joined, S - s, W - w)
-                    copy_run(x, source + s * dilation_w * x_w, panel, target, taps * channels)
-                else:
-                    taps = 1
-                    clear_run(panel, target, channels)
-                target += taps * channels
-                s += taps
+        source, target = n * x_n + h0 * x_h + w0 * x_w + channel, base + p * pitch
+        if h0 >= 0 and w0 >= 0 and h0 + extent_h < H and w0 + extent_w < W:
+            for _ in range(R):
+                for i in range(runs):
+                    copy_run(x, source + i * step, panel, target, run, end)
+                    target += run
+                source += dilation_h * x_h
+        else:
+            _pack_clipped(x, source, h0, w0, walk, joined, channels, panel, target, end)
+            target += R * S * channels
         store_partial(panel, target, splat(np.float32(1)), 1)
         ow += 1
         if ow == OW:
@@ -104,15 +110,43 @@ def pack_windows(x, walk, first, count, channel, channels, panel, base, pitch):
 
 
 @worker
+def _pack_clipped(x, source, h0, w0, walk, joined, channels, panel, target, end):
+    """One row of `pack_windows` whose window leaves x."""
+    compact()
+    H, W, R, S, dilation_h, dilation_w = walk[3], walk[4], walk[5], walk[6], walk[11], walk[12]
+    x_h, x_w = x.strides[1] // 4, x.strides[2] // 4
+    for r in range(R):
+        h = h0 + r * dilation_h
+        s = 0
+        while s < S:
+            w = w0 + s * dilation_w
+            if h >= 0 and h < H and w >= 0 and w < W:
+                taps = min(joined, S - s, W - w)
+                copy_run(x, source + r * dilation_h * x_h + s * dilation_w * x_w, panel, target, taps * channels, end)
+            else:
+                taps = 1
+                clear_run(panel, target, channels)
+            target += taps * channels
+            s += taps
+
+
+@worker
 def pack_pixels(y, first, count, channel, channels, panel, base, pitch):
     """panel[p, c] = pixel first + p of y (N, OH, OW, K), channels channel, ..., channel + channels - 1."""
     compact()
     _, OH, OW, _ = y.shape
     y_n, y_h, y_w = y.strides[0] // 4, y.strides[1] // 4, y.strides[2] // 4
+    end = end_of(y)
+    ow, oh, n = first % OW, first // OW % OH, first // (OW * OH)
     for p in range(count):
-        pixel = first + p
-        source = pixel // (OH * OW) * y_n + pixel // OW % OH * y_h + pixel % OW * y_w + channel
-        copy_run(y, source, panel, base + p * pitch, channels)
+        copy_run(y, n * y_n + oh * y_h + ow * y_w + channel, panel, base + p * pitch, channels, end)
+        ow += 1
+        if ow == OW:
+            ow = 0
+            oh += 1
+            if oh == OH:
+                oh = 0
+                n += 1
 
 
 @worker

@@ -16,6 +16,7 @@ from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.convolution.compact import compact
 from numbanet.backends.cpu.convolution.gather import MR
 from numbanet.backends.cpu.convolution.walk import odd_pitch, pack_pixels, pack_windows
+from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.simd import L, load, store, tile
 
 MK = min(8, MR)     # filters of a tile: divides the usual filter counts, which MR = 14 does not
@@ -25,7 +26,7 @@ MK = min(8, MR)     # filters of a tile: divides the usual filter counts, which 
 def _multiply(scratch, a, a_pitch, b, b_pitch, sums, c, c_pitch, filters, columns, count, accumulate):
     """sums[k, column] (+)= sum over rows of a[row, k] * b[row, column]; a strip of b stays in the first-level cache
     over all k."""
-    compact()
+    out_of_line()
     for column in range(0, columns, 2 * L):
         for k in range(0, filters, MK):
             tile(MK, 2, scratch, a + k, 1, a_pitch, scratch, b + column, b_pitch,
@@ -35,7 +36,7 @@ def _multiply(scratch, a, a_pitch, b, b_pitch, sums, c, c_pitch, filters, column
 @worker
 def _sum_jobs(slot, grad_y, x, scratch, sums, walk, chunk, parts, block):
     """The share of one slot: sums[job, k, column] over the job's pixels."""
-    compact()
+    out_of_line()
     Cg, Kg, G, T, OH, OW = walk[0], walk[1], walk[2], walk[5] * walk[6], walk[13], walk[14]
     slots, pixels = scratch.shape[0], grad_y.shape[0] * OH * OW
     chunks = (Cg + chunk - 1) // chunk
