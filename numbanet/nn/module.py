@@ -100,10 +100,13 @@ class Module(StateMixin):
     def __getattr__(self, name: str):
         # Reached only where the instance and the class have no such attribute.
         state = self.__dict__
-        for registry in ("_parameters", "_modules", "_buffers"):
-            members = state.get(registry)
-            if members is not None and name in members:
-                return members[name]
+        if "_parameters" in state:                      # absent before __init__ has run
+            if name in (parameters := state["_parameters"]):
+                return parameters[name]
+            if name in (modules := state["_modules"]):
+                return modules[name]
+            if name in (buffers := state["_buffers"]):
+                return buffers[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __delattr__(self, name: str) -> None:

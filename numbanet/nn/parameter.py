@@ -25,12 +25,10 @@ class Parameter(Tensor):
         self._set(data.array, data.backend, data.storage, requires_grad)
 
     def __deepcopy__(self, memo):
+        # As in PyTorch the copy has no gradient, unlike that of a plain tensor.
         if id(self) not in memo:
             memo[id(self)] = type(self)(Tensor._wrap(self.backend.copy(self.array), self.backend), self.requires_grad)
         return memo[id(self)]
-
-    def __reduce_ex__(self, protocol):
-        return _rebuild_parameter, (self.backend.to_numpy(self.array), self.backend.name, self.requires_grad)
 
     def __repr__(self):
         return f"Parameter containing:\n{super().__repr__()}"
@@ -50,7 +48,3 @@ class Buffer(Tensor):
         data = data if isinstance(data, Tensor) else tensor(data)
         self._set(data.array, data.backend, data.storage)
         self.persistent = persistent
-
-
-def _rebuild_parameter(values, device, requires_grad):
-    return Parameter(tensor(values, device=device), requires_grad)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from numbanet._tensor import tensor
-from numbanet.autograd.grad_mode import no_grad
 from numbanet.errors import ShapeError, UsageError
 from numbanet.nn import functional as F
 from numbanet.nn import init
@@ -74,8 +73,7 @@ class _BatchNorm(_ChannelNorm):
         if self.training and not self.track_running_stats:      # switched off after construction: the buffers stay
             mean = variance = None
         elif self.training:
-            with no_grad():
-                self.num_batches_tracked.add_(1)
+            self.num_batches_tracked.add_(1)
             if momentum is None:            # the plain average of all batches so far
                 momentum = 1.0 / self.num_batches_tracked.item()
         return F.batch_norm(x, mean, variance, self.weight, self.bias, self.training or mean is None,
