@@ -22,16 +22,17 @@ def check_in_place(name: str, x: Tensor) -> None:
     Raises
     ------
     AutogradError
-        With recording on, x is a leaf that requires a gradient, or a view of a tensor that does.
+        With recording on, x is a leaf that requires a gradient, or a view of one.
     """
     if not is_grad_enabled() or not x.requires_grad:
         return
-    if x._record is None:
-        raise AutogradError(f"{name}: a leaf that requires a gradient (shape {x.shape}) cannot be changed in place; do it under "
+    record, what = x._record, "a leaf"
+    while record is not None and record.operation.view:
+        edge, what = record.edges[0], "a view of a leaf"
+        record = edge[0] if type(edge) is tuple else None
+    if record is None:
+        raise AutogradError(f"{name}: {what} that requires a gradient (shape {x.shape}) cannot be changed in place; do it under "
                             "no_grad(), or on a clone()")
-    if x._record.operation.view:
-        raise AutogradError(f"{name}: x (shape {x.shape}) is a view of a tensor that requires a gradient ({x._record.name}), which "
-                            "would not learn of the change; use an out-of-place operation, or assign through x[...] = value")
 
 
 def adopt(x: Tensor, result: Tensor) -> Tensor:
@@ -43,6 +44,17 @@ def adopt(x: Tensor, result: Tensor) -> Tensor:
     elif x._seen == x.storage.version - 1:
         x._seen += 1
     return x
+
+
+def accept_piece(x: Tensor, piece: Tensor, place) -> None:
+    """Before x[index] = piece, `place` being x[index]: x is not stale if all that happened to it was the change of this piece.
+
+    ``x[i] += y`` is such an assignment: Python changes the view x[i] in place, and then assigns it to where it is.
+    """
+    storage = x.storage
+    if piece._seen == storage.recorded == x._seen + 1 and piece.shape == place.shape and piece.array.strides == place.strides and (
+            x.backend.may_share_memory(piece.array, place)):
+        x._seen = storage.recorded
 
 
 def apply_in_place(operation_class, x: Tensor, *arguments) -> Tensor:

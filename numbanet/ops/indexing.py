@@ -8,7 +8,7 @@ import numpy as np
 
 from numbanet import dtypes
 from numbanet._tensor import Tensor, tensor
-from numbanet.autograd.in_place import adopt, check_in_place
+from numbanet.autograd.in_place import accept_piece, adopt, check_in_place
 from numbanet.autograd.operation import Operation
 from numbanet.errors import DTypeError, IndexRangeError, ShapeError, UsageError
 from numbanet.ops.elementwise import reduce_to
@@ -238,6 +238,8 @@ def setitem(x, key, value) -> None:
             return
         key = ...
     index, axes, arrays = parse_key(x, key)
+    if isinstance(value, Tensor) and value.storage is x.storage and not arrays:
+        accept_piece(x, value, x.backend.slice_view(x.array, index))
     value = _value_for(x, value)
     adopt(x, IndexPut.apply(x, value, index, axes, *arrays) if arrays else SlicePut.apply(x, value, index))
 
