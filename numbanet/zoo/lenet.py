@@ -18,7 +18,7 @@ from numbanet.zoo.registry import register_model
 
 PAPER = "LeCun et al. 1998, Gradient-Based Learning Applied to Document Recognition"
 INPUT_SIZE = 32
-# What the paper feeds: ink 1.175, paper -0.1, which makes the mean about 0 and the variance about 1.
+# What the paper feeds, so that the mean is about 0: ink 1.175, blank paper -0.1.
 _INK, _BLANK = 1.175, -0.1
 
 # Table I: the maps of S2 that each of the 16 maps of C3 reads.
