@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,7 +50,7 @@ class ArraySpec(NamedTuple):
     order: tuple[int, ...] | None = None
 
 
-@lru_cache(maxsize=None)
+@cache
 def channels_last(rank: int) -> tuple[int, ...] | None:
     """The memory order of feature maps of this rank: batch, spatial axes, channels."""
     return (0, *range(2, rank), 1) if rank > 2 else None

@@ -63,3 +63,7 @@ class UsageError(NumbanetError, ValueError):
 
 class UnsupportedOperationError(NumbanetError, NotImplementedError):
     """Something that numbanet does not do; the message says what to use instead."""
+
+
+class TrainingError(NumbanetError, RuntimeError):
+    """Training that cannot go on: the loss is no longer a number."""

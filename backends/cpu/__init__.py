@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 
 from numbanet.backends.contract import FAMILIES
-from numbanet.backends.cpu import threads
+from numbanet.backends.cpu import memory, threads
 from numbanet.backends.cpu.registry import implements
 from numbanet.backends.host import HostBackend
 
@@ -17,6 +17,7 @@ class CPUBackend(HostBackend):
 
     name = "cpu"
     implementations = implements
+    empty = staticmethod(memory.empty)
 
 
 def create() -> CPUBackend:

@@ -7,12 +7,12 @@ import inspect
 import pkgutil
 import zlib
 
+import numbanet.backends as backends
 import numpy as np
 import pytest
-
-import numbanet.backends as backends
-import tests.cases
 from numbanet.backends import PRIMITIVES, get_backend
+
+import tests.cases
 
 CASES = [case for module in pkgutil.iter_modules(tests.cases.__path__)
          for case in getattr(importlib.import_module(f"tests.cases.{module.name}"), "PRIMITIVE_CASES", ())]

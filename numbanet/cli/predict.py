@@ -1,0 +1,64 @@
+"""numbanet predict"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+EXAMPLE = "  numbanet predict runs/lenet5-1 digit.png photos/ --top 3\n  cat digit.png | numbanet predict runs/lenet5-1 - --json"
+
+
+def configure(parser) -> None:
+    parser.add_argument("weights", help="a run folder, or a .safetensors file written by 'numbanet train'")
+    parser.add_argument("images", nargs="+", help="image files, folders of them, or - for standard input")
+    parser.add_argument("--top", type=int, default=3, help="how many classes to show (default 3)")
+    parser.add_argument("--raw", action="store_true", help="digits: use the picture as it is, without making it look as MNIST's do")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or reference")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def run(arguments) -> int:
+    from numbanet.errors import DataError, UsageError
+    if arguments.top < 1:
+        raise UsageError(f"--top: expected at least 1, received {arguments.top}")
+    classifier = _load(arguments.weights, arguments.device)
+    results, failures = [], 0
+    for name, source in _sources(arguments.images):
+        try:
+            results.append({"image": name, "predictions": classifier(source, arguments.top, arguments.raw)})
+        except DataError as error:
+            print(f"numbanet predict: {error}", file=sys.stderr)
+            failures += 1
+    if arguments.json:
+        print(json.dumps(results, indent=2))
+    else:
+        width = max((len(r["image"]) for r in results), default=0)
+        for result in results:
+            print(result["image"].ljust(width) + "  " + "   ".join(
+                f"{p['class']} {100 * p['probability']:.2f}%" for p in result["predictions"]))
+    return 1 if failures else 0
+
+
+def _load(weights: str, device: str):
+    from numbanet.train.prediction import load_classifier
+    return load_classifier(weights, device)
+
+
+def _sources(names):
+    """(name, path or file) of every picture asked for."""
+    from numbanet.data.images import IMG_EXTENSIONS
+    from numbanet.errors import DataError
+    for name in names:
+        path = Path(name)
+        if name == "-":
+            yield "-", io.BytesIO(sys.stdin.buffer.read())
+        elif path.is_dir():
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMG_EXTENSIONS and not p.name.startswith("."))
+            if not found:
+                raise DataError(f"{path}: the folder has no images ({', '.join(e[1:] for e in IMG_EXTENSIONS)})")
+            for p in found:
+                yield str(p), p
+        else:
+            yield name, path

@@ -1,0 +1,112 @@
+"""From pictures to a network's input; what it did in training is stored with the weights, so that predicting does the same."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from numbanet.data import CollatedBatch, Dataset
+from numbanet.data.transforms import BatchAffineNormalize
+from numbanet.errors import CheckpointError
+
+MNIST_SIZE = (28, 28)
+DISTORTIONS = {"degrees": 10.0, "translate": (0.08, 0.08), "scale": (0.9, 1.1), "shear": 6.0}
+KEPT_BYTES = 1 << 30        # decoded pictures kept in memory between epochs, at most
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes a network's input.
+
+    Attributes
+    ----------
+    input_size : (C, H, W) of the network
+    image_size : (H, W) that pictures are scaled to before they are padded to `input_size`
+    mean, std : per channel, of pixels between 0 and 1
+    digits : whether pictures are made to look like MNIST's first: ink white on black, centred, 20 pixels high
+    """
+
+    input_size: tuple[int, int, int]
+    image_size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    digits: bool = False
+
+    @classmethod
+    def for_data(cls, info, channels: int, image_size, digits: bool) -> Preprocessing:
+        """For a model (its :class:`~numbanet.zoo.registry.ModelInfo`) and pictures of this kind."""
+        height, width = info.input_size[1:]
+        small = image_size[0] <= height and image_size[1] <= width
+        mean, std = (values if len(values) == channels else (values[0],) * channels for values in (info.mean, info.std))
+        return cls((channels, height, width), tuple(image_size) if small and digits else (height, width), mean, std, digits)
+
+    @classmethod
+    def from_metadata(cls, values) -> Preprocessing:
+        """The inverse of :meth:`as_metadata`."""
+        try:
+            made = cls(tuple(map(int, values["input_size"])), tuple(map(int, values["image_size"])), tuple(map(float, values["mean"])),
+                       tuple(map(float, values["std"])), bool(values["digits"]))
+            if len(made.input_size) != 3 or len(made.image_size) != 2 or not len(made.mean) == len(made.std) == made.input_size[0]:
+                raise ValueError("sizes do not fit")
+            return made
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"the preprocessing stored with the weights is damaged or missing ({error}); weights written by "
+                                  "'numbanet train' have it") from error
+
+    def as_metadata(self) -> dict:
+        return asdict(self)
+
+    @property
+    def mode(self) -> str:
+        """Pillow's name for the network's channels."""
+        return "L" if self.input_size[0] == 1 else "RGB"
+
+    def pixels(self, picture, raw: bool = False) -> np.ndarray:
+        """A decoded picture (Pillow) as uint8 (H, W) or (H, W, 3) of `image_size`; `raw` leaves digits as they are."""
+        from PIL import Image
+        if self.digits and not raw:
+            from numbanet.data.transforms import normalize_digit
+            picture = Image.fromarray(normalize_digit(picture))
+        if picture.mode != self.mode:
+            picture = picture.convert(self.mode)
+        if picture.size != self.image_size[::-1]:
+            picture = picture.resize(self.image_size[::-1], Image.Resampling.BILINEAR)
+        return np.asarray(picture)
+
+    def batch_transform(self, distort: bool = False) -> BatchAffineNormalize:
+        """uint8 pictures of `image_size` to float32 input, with small random affine distortions or without."""
+        return BatchAffineNormalize(self.input_size[1:], self.mean, self.std, **(DISTORTIONS if distort else {}))
+
+
+class PictureFolder(Dataset):
+    """An image folder as batches of network input: decoded and scaled once, kept in memory up to a limit."""
+
+    def __init__(self, folder, preprocessing: Preprocessing, batch_transform: BatchAffineNormalize):
+        self.folder, self.preprocessing, self.batch_transform = folder, preprocessing, batch_transform
+        self.targets = np.asarray(folder.targets, np.int64)
+        self.samples = folder.samples
+        channels = preprocessing.input_size[0]
+        self._shape = (*preprocessing.image_size, 3) if channels == 3 else preprocessing.image_size
+        self._kept: dict[int, np.ndarray] = {}
+        self._capacity = KEPT_BYTES // int(np.prod(self._shape))
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def picture(self, index: int) -> np.ndarray:
+        """One picture as uint8 of the preprocessing's size."""
+        kept = self._kept.get(index)
+        if kept is None:
+            from numbanet.data import load_image
+            kept = self.preprocessing.pixels(load_image(self.samples[index][0], self.preprocessing.mode), raw=True)
+            if len(self._kept) < self._capacity:
+                self._kept[index] = kept
+        return kept
+
+    def __getitem__(self, index: int):
+        return self.batch_transform(self.picture(index)[None], [index])[0], int(self.targets[index])
+
+    def __getitems__(self, indices):
+        pictures = np.stack([self.picture(int(i)) for i in indices])
+        return CollatedBatch((self.batch_transform(pictures, np.asarray(indices)), self.targets[np.asarray(indices)]))
