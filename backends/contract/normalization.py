@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from numbanet.backends.contract.checks import check_float, check_shape
 from numbanet.backends.interface import Array, ArraySpec, channels_last, primitive
-
 from numbanet.errors import ShapeError
 
 

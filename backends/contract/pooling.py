@@ -7,9 +7,9 @@ floor(i * H / OH) ... ceil((i + 1) * H / OH) - 1. One output element an axis is 
 from __future__ import annotations
 
 import numpy as np
+
 from numbanet.backends.contract.checks import check_float, check_rank, check_shape
 from numbanet.backends.interface import Array, ArraySpec, channels_last, primitive
-
 from numbanet.errors import DTypeError, ShapeError
 from numbanet.geometry import PoolGeometry
 

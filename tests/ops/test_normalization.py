@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from numbanet.backends import get_backend
 
 import numbanet
+from numbanet.backends import get_backend
 from numbanet.errors import DTypeError, ShapeError, UsageError
 from numbanet.ops import normalization
 from tests.cases.case import channels_last, floats

@@ -15,6 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 from numba import prange
+
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.layout import finish_pixels, pixels
 from numbanet.backends.cpu.normalization.moments import (

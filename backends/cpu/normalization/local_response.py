@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 from numba import prange
+
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.layout import finish_pixels, pixels
 from numbanet.backends.cpu.registry import implements

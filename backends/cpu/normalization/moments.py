@@ -11,6 +11,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+
 from numbanet.backends.cpu.compile import worker
 
 LONG_ENOUGH = 512             # columns: loop overhead vanishes, and accumulators stay in the L1 cache

@@ -13,6 +13,7 @@ from math import prod
 
 import numpy as np
 from numba import prange
+
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.normalization.channels import constant_vector
 from numbanet.backends.cpu.registry import implements

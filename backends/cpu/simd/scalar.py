@@ -12,8 +12,8 @@ L = simd_width()
 
 def _at(array: np.ndarray, offset: int, step: int = 1, count: int = L) -> np.ndarray:
     """A view of `count` elements in memory, from `offset` elements after the array's first one."""
-    first = array.ctypes.data + offset * array.itemsize
-    interface = {"data": (first, False), "shape": (count,), "strides": (step * array.itemsize,),
+    first = int(array.ctypes.data + offset * array.itemsize)       # NumPy's integers, from tables, are refused here
+    interface = {"data": (first, False), "shape": (int(count),), "strides": (int(step) * array.itemsize,),
                  "typestr": array.dtype.str, "version": 3}
     return np.asarray(_Memory(interface, array))
 
