@@ -56,6 +56,7 @@ OPERATION_CASES = [
 GEOMETRIES = {
     "few": (3, conv_geometry(5, 7, (9, 8), (3, 2), padding=1)),
     "lenet-1": (2, conv_geometry(1, 6, (14, 13), (5, 5))),
+    "narrow": (3, conv_geometry(3, 10, (9, 40), (3, 4), (2, 1), ((1, 2), (2, 1)), (2, 1))),
     "lenet-2": (3, conv_geometry(6, 16, (9, 9), (5, 5))),
     "one-strip": (2, conv_geometry(18, 32, (7, 6), (3, 3), padding=1)),
     "strip-and-lanes": (2, conv_geometry(40, 50, (7, 9), (3, 3), (1, 2), ((0, 2), (3, 1)))),

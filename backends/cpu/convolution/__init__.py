@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+
 from numbanet.backends.cpu import threads
 from numbanet.backends.cpu.convolution import choose
 from numbanet.backends.cpu.convolution.bias import conv2d_backward_bias_plain, conv2d_backward_bias_vectors
+from numbanet.backends.cpu.convolution.columns import (
+    FILTERS,
+    conv2d_backward_weight_columns,
+    conv2d_forward_columns,
+)
 from numbanet.backends.cpu.convolution.depthwise import (
     conv2d_backward_input_depthwise,
     conv2d_backward_weight_depthwise,
@@ -43,6 +49,14 @@ def conv2d_forward(x, weight, bias, geometry, out):
 def _forward(y, x, weight, bias, geometry, walk):
     if choose.is_depthwise(geometry):
         conv2d_forward_depthwise(x, _depthwise_weights(weight, bias), y, walk)
+    elif choose.is_narrow(geometry):
+        rows = -(-geometry.filters // FILTERS) * FILTERS
+        packed, shifts = np.zeros((rows, weight[0].size), F32), np.zeros(rows, F32)
+        packed[:geometry.filters] = weight.reshape(geometry.filters, -1)
+        if bias.size:
+            shifts[:geometry.filters] = bias
+        scratch = empty((min(threads.get_num_threads(), x.shape[0]), choose.columns_scratch(geometry)), F32)
+        conv2d_forward_columns(x, packed, shifts, y, scratch, walk)
     else:
         _gather(x, _grouped(weight, geometry), bias, y, walk)
 
@@ -104,6 +118,12 @@ def conv2d_backward_weight(grad_y, x, geometry, out):
         parts = choose.row_parts(N, geometry.output_size[0])
         sums = empty((parts, T, -(-geometry.channels // L) * L), F32)
         conv2d_backward_weight_depthwise(grad_y, x, out, sums, walk)
+    elif choose.is_narrow(geometry):
+        parts = min(N, choose.WANTED_JOBS)
+        rows = -(-geometry.filters // FILTERS) * FILTERS
+        sums = empty((parts, rows, geometry.channels * geometry.kernel_size[0], L), F32)
+        scratch = empty((min(threads.get_num_threads(), parts), choose.columns_scratch(geometry)), F32)
+        conv2d_backward_weight_columns(grad_y, x, out, scratch, sums, walk)
     else:
         plan = choose.weight_plan(geometry, N)
         scratch = empty((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)

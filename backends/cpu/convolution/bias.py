@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numba import prange
+
 from numbanet.backends.cpu.compile import kernel
 from numbanet.backends.cpu.simd import L, load_partial, splat, store
 

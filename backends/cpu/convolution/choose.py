@@ -8,11 +8,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
+from numbanet.backends.cpu.convolution.columns import FILTERS
 from numbanet.backends.cpu.convolution.gather import MR
 from numbanet.backends.cpu.convolution.weight_gradient import MK
 from numbanet.backends.cpu.hardware import cache_sizes
 from numbanet.backends.cpu.simd import L
-
 from numbanet.geometry import ConvGeometry
 
 FLOAT = 4                   # bytes
@@ -52,6 +52,27 @@ def mirrors(geometry: ConvGeometry) -> bool:
     Otherwise scattering wins: 6 channels would leave 10 of 16 lanes empty (LeNet-5's second layer: 4 times the work).
     """
     return has_unit_stride(geometry) and geometry.channels_per_group >= L
+
+
+def is_narrow(geometry: ConvGeometry) -> bool:
+    """Few channels and few filters, windows of neighbouring columns, and planes that a quarter of a core's L2 holds.
+
+    Beyond two tiles of filters writing the results back pixel by pixel costs more than the empty lanes.
+    """
+    rows = geometry.input_size[0] + sum(geometry.padding[0])
+    columns = geometry.input_size[1] + sum(geometry.padding[1])
+    return (geometry.groups == 1 and geometry.channels <= 4 and geometry.filters <= 2 * FILTERS
+            and geometry.stride[1] == geometry.dilation[1] == 1 and geometry.kernel_size[1] <= L
+            and geometry.channels * rows * (columns + 3 * L) * FLOAT <= cache_sizes().l2 // 4)
+
+
+@lru_cache(maxsize=4096)
+def columns_scratch(geometry: ConvGeometry) -> int:
+    """Floats for each thread: the planes, and a row of grad_y or a tile of y."""
+    rows = geometry.input_size[0] + sum(geometry.padding[0])
+    columns = geometry.output_size[1] + geometry.kernel_size[1] + 3 * L
+    row = geometry.output_size[1] * (_up(geometry.filters + FILTERS, L) + 2 * L)
+    return _up(geometry.channels * rows * _up(columns, L) + max(row, FILTERS * STRIP) + STRIP, 16)
 
 
 class GatherPlan(NamedTuple):

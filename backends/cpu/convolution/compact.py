@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from numba import types
 from numba.extending import intrinsic
+
 from numbanet.backends.cpu.compile import JIT
 
 if JIT:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from numba import prange
+
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.convolution.compact import compact
 from numbanet.backends.cpu.convolution.walk import clear_run, first_inside, last_inside

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 from numba import prange
+
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.convolution.walk import odd_pitch, pack_windows
 from numbanet.backends.cpu.out_of_line import out_of_line

@@ -11,10 +11,10 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+
 from numbanet.backends.cpu.compile import worker
 from numbanet.backends.cpu.convolution.compact import compact
 from numbanet.backends.cpu.simd import L, load, load_partial, splat, store, store_partial
-
 from numbanet.geometry import ConvGeometry
 
 

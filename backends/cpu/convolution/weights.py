@@ -9,6 +9,7 @@ missing filters are zero. Where there is a bias it is one more step, which the p
 from __future__ import annotations
 
 from numba import prange
+
 from numbanet.backends.cpu.compile import kernel
 from numbanet.backends.cpu.simd import L
 
