@@ -93,6 +93,11 @@ LAYERS = [
 IDS = [f"{name}-{i}" for i, (name, *_) in enumerate(LAYERS)]
 
 
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(3)
+
+
 def _close(received, expected):
     np.testing.assert_allclose(np.asarray(received.detach().numpy()), expected.detach().numpy(), rtol=2e-5, atol=2e-5)
 
