@@ -24,6 +24,10 @@ from numbanet.backends.cpu.convolution.plain import (
     conv2d_forward_plain,
 )
 from numbanet.backends.cpu.convolution.scatter import conv2d_backward_input_scatter, pack_scattered_weights
+from numbanet.backends.cpu.convolution.small_groups import (
+    conv2d_backward_weight_small_groups,
+    conv2d_forward_small_groups,
+)
 from numbanet.backends.cpu.convolution.walk import forward_walk, mirrored_walk
 from numbanet.backends.cpu.convolution.weight_gradient import conv2d_backward_weight_gather
 from numbanet.backends.cpu.convolution.weights import pack_weights, packed_size
@@ -49,6 +53,8 @@ def conv2d_forward(x, weight, bias, geometry, out):
 def _forward(y, x, weight, bias, geometry, walk):
     if choose.is_depthwise(geometry):
         conv2d_forward_depthwise(x, _depthwise_weights(weight, bias), y, walk)
+    elif choose.has_small_groups(geometry):
+        conv2d_forward_small_groups(x, _small_group_weights(_grouped(weight, geometry), bias), y, walk, 1)
     elif choose.is_narrow(geometry):
         rows = -(-geometry.filters // FILTERS) * FILTERS
         packed, shifts = np.zeros((rows, weight[0].size), F32), np.zeros(rows, F32)
@@ -90,9 +96,11 @@ def _backward_input(grad_x, grad_y, weight, geometry):
         else:
             weight = _depthwise_weights(weight, NOTHING[F32])
             conv2d_backward_input_depthwise(grad_y, weight, grad_x, forward_walk(geometry))
+    elif choose.has_small_groups(geometry) and geometry.stride[0] == geometry.stride[1]:
+        weight = _small_group_weights(_mirrored(weight, geometry), NOTHING[F32])
+        conv2d_forward_small_groups(grad_y, weight, grad_x, mirrored_walk(geometry), geometry.stride[0])
     elif choose.mirrors(geometry):
-        mirrored = _grouped(weight, geometry)[:, :, :, ::-1, ::-1].transpose(0, 2, 1, 3, 4)
-        _gather(grad_y, mirrored, NOTHING[F32], grad_x, mirrored_walk(geometry))
+        _gather(grad_y, _mirrored(weight, geometry), NOTHING[F32], grad_x, mirrored_walk(geometry))
     else:
         plan = choose.scatter_plan(geometry, grad_y.shape[0])
         packed = empty(plan.packed, F32)
@@ -118,6 +126,10 @@ def conv2d_backward_weight(grad_y, x, geometry, out):
         parts = choose.row_parts(N, geometry.output_size[0])
         sums = empty((parts, T, -(-geometry.channels // L) * L), F32)
         conv2d_backward_weight_depthwise(grad_y, x, out, sums, walk)
+    elif choose.has_small_groups(geometry):
+        rows = geometry.kernel_size[0] * geometry.kernel_size[1] * geometry.channels_per_group
+        sums = empty((choose.row_parts(N, geometry.output_size[0]), rows, -(-geometry.filters // L) * L), F32)
+        conv2d_backward_weight_small_groups(grad_y, x, out, sums, walk)
     elif choose.is_narrow(geometry):
         parts = min(N, choose.WANTED_JOBS)
         rows = -(-geometry.filters // FILTERS) * FILTERS
@@ -165,6 +177,21 @@ def _with_pixels(out, compute, *arguments):
 def _grouped(weight, geometry):
     """weight (K, Cg, R, S) as (G, Kg, Cg, R, S)."""
     return weight.reshape(geometry.groups, geometry.filters_per_group, *weight.shape[1:])
+
+
+def _mirrored(weight, geometry):
+    """weight (K, Cg, R, S) as (G, Cg, Kg, R, S), taps in reverse: that of the convolution which is backward-input."""
+    return _grouped(weight, geometry)[:, :, :, ::-1, ::-1].transpose(0, 2, 1, 3, 4)
+
+
+def _small_group_weights(weight, bias):
+    """weight (G, width, width, R, S) and bias as (T * width + 1, G * width, rounded up to L)."""
+    G, width, _, R, S = weight.shape
+    packed = np.zeros((R * S * width + 1, -(-G * width // L) * L), F32)
+    packed[:-1, :G * width] = weight.transpose(3, 4, 2, 0, 1).reshape(R * S * width, G * width)
+    if bias.size:
+        packed[-1, :G * width] = bias
+    return packed
 
 
 def _depthwise_weights(weight, bias):

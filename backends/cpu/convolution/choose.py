@@ -42,6 +42,12 @@ def is_depthwise(geometry: ConvGeometry) -> bool:
     return geometry.is_depthwise and geometry.filters == geometry.channels
 
 
+def has_small_groups(geometry: ConvGeometry) -> bool:
+    """Groups whose channels and filters are equally many and share a vector with other groups'."""
+    width = geometry.channels_per_group
+    return geometry.groups > 1 and width == geometry.filters_per_group and width in (2, 4, 8) and width <= L
+
+
 def has_unit_stride(geometry: ConvGeometry) -> bool:
     return geometry.stride == (1, 1)
 
