@@ -16,6 +16,7 @@ from numbanet.backends.cpu.compile import worker
 from numbanet.backends.cpu.out_of_line import out_of_line
 
 FLAT = -1                                               # step_r of an operand that lies as the output does
+ALL = 1 << 40                                           # R where nothing has to be told apart: one run
 A_STEPS, B_STEPS = np.int64(2), np.int64(5)              # where they stand in a plan; typed, as literals compile `gather` twice
 AS_OUTPUT, SAME = (0, 0, FLAT), (0, 0, 0)               # SAME: one element meets all
 
@@ -50,13 +51,13 @@ def operands(a, b, out: np.ndarray):
     a, a_steps = _operand(a, out)
     b, b_steps = _operand(b, out)
     if type(a_steps) is type(b_steps) is tuple:
-        return a, b, _plan(1, 1, a_steps, b_steps)
+        return a, b, _plan(1, ALL, a_steps, b_steps)
     plan = _merged(out.shape, out.strides, out.itemsize, a_steps if type(a_steps) is tuple else a_steps.strides,
                    b_steps if type(b_steps) is tuple else b_steps.strides, type(a_steps) is tuple, type(b_steps) is tuple)
     if plan is None:                                    # more than three axes are left
         a, b = [x if type(steps) is tuple else flat_like(np.broadcast_to(steps, out.shape), out)
                 for x, steps in ((a, a_steps), (b, b_steps))]
-        return a, b, _plan(1, 1, *[s if type(s) is tuple else AS_OUTPUT for s in (a_steps, b_steps)])
+        return a, b, _plan(1, ALL, *[s if type(s) is tuple else AS_OUTPUT for s in (a_steps, b_steps)])
     return a, b, plan
 
 

@@ -33,7 +33,8 @@ def _prod_with_zeros(rng):
 OPERATION_CASES = [
     _case("sum", reduction.Sum), _case("sum", reduction.Sum, (0, -1), label="dims"),
     _case("sum", reduction.Sum, 1, True, label="keepdim"),
-    _case("sum", reduction.Sum, label="scalar", shape=()), _case("mean", reduction.Mean), _case("mean", reduction.Mean, (1, 2), label="dims"),
+    _case("sum", reduction.Sum, label="scalar", shape=()), _case("mean", reduction.Mean),
+    _case("mean", reduction.Mean, (1, 2), label="dims"),
     _case("prod", reduction.Prod, 1, shape=(2, 3, 2)),
     OperationCase("prod-zeros", (reduction.Prod,), lambda x: x.prod(1), _prod_with_zeros, lambda x: x.prod(1)),
     _case("amax", reduction.ExtremumOver, (0, 2)), _case("amin", reduction.ExtremumOver, 1, True),

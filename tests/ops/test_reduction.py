@@ -21,7 +21,8 @@ def _same(received, expected):
 
 
 @pytest.mark.parametrize("keepdim", [False, True])
-@pytest.mark.parametrize("name", ["sum", "mean", "amax", "amin", "prod", "any", "all", "argmax", "argmin", "logsumexp", "var", "std", "norm"])
+@pytest.mark.parametrize("name", ["sum", "mean", "amax", "amin", "prod", "any", "all", "argmax", "argmin", "logsumexp", "var", "std",
+                                  "norm"])
 def test_dims_are_those_of_torch(name, keepdim, backend):
     x, tx = numbanet.tensor(VALUES, device=backend), torch.tensor(VALUES)
     single = name in ("prod", "argmax", "argmin")
