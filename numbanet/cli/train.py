@@ -38,15 +38,17 @@ def run(arguments) -> int:
         os.environ["NUMBANET_NUM_THREADS"] = str(arguments.threads)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("numbanet.compile").setLevel(logging.INFO)        # says why the first step takes a while
-    settings, folder = _settings(arguments)
+    settings, resumed = _settings(arguments)
     from numbanet.backends import get_backend
     from numbanet.random import seed_everything
     from numbanet.train.classifier import ClassifierTraining
     from numbanet.train.classifier_data import open_classifier_data
+    from numbanet.train.run_directory import RunDirectory
     from numbanet.zoo import create_model, model_info
     get_backend(settings.device)                                        # a missing device is told before any work
     info = model_info(settings.model)
     data = open_classifier_data(settings.data, info, settings.val_fraction, settings.seed, settings.distort)
+    folder = resumed or RunDirectory.create(settings.model, arguments.out)      # nothing is written before all else is known to work
     seed_everything(settings.seed)
     model = create_model(settings.model, num_classes=len(data.classes), in_chans=data.preprocessing.input_size[0]).to(settings.device)
     print(f"{settings.model}: {sum(p.numel() for p in model.parameters()):,} parameters, on {settings.device}")
@@ -80,7 +82,7 @@ def run(arguments) -> int:
 
 
 def _settings(arguments):
-    """What is asked for, and the folder to write to."""
+    """What is asked for, and the run to go on with, if any."""
     from numbanet.errors import UsageError
     from numbanet.train.classifier import Settings
     from numbanet.train.run_directory import RunDirectory
@@ -101,8 +103,8 @@ def _settings(arguments):
         raise UsageError("expected a model, such as: numbanet train lenet5")
     from numbanet.zoo import model_info
     model_info(arguments.model)
-    settings = Settings(arguments.model, **given)
-    return settings, RunDirectory.create(arguments.model, arguments.out)
+    RunDirectory.check_free(arguments.out)
+    return Settings(arguments.model, **given), None
 
 
 class Reporter:

@@ -38,16 +38,21 @@ class RunDirectory:
     def create(cls, model: str, out=None) -> RunDirectory:
         """`out`, which must not hold anything yet, or the next free runs/<model>-<n>."""
         if out is not None:
-            path = Path(out)
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
-                raise UsageError(f"--out: {path} exists; choose another folder, or go on with it: --resume {path}")
-            return cls._make(path)
+            cls.check_free(out)
+            return cls._make(Path(out))
         number = 1
         while True:
             path = Path("runs") / f"{model}-{number}"
             if not path.exists():
                 return cls._make(path)
             number += 1
+
+    @staticmethod
+    def check_free(out) -> None:
+        """Raise where `out` (None is free) already holds something."""
+        path = None if out is None else Path(out)
+        if path is not None and path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UsageError(f"--out: {path} exists; choose another folder, or go on with it: --resume {path}")
 
     @classmethod
     def _make(cls, path: Path) -> RunDirectory:
