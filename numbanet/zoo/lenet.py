@@ -166,6 +166,10 @@ class LeNet5Of1998(nn.Module):
 
     num_classes = 10
 
+    def loss_function(self, logits, target):
+        """The paper's criterion, which `numbanet train` uses."""
+        return map_criterion(logits, target)
+
     def __init__(self, in_chans: int = 1):
         super().__init__()
         self.in_chans, self.num_features = in_chans, 84
