@@ -73,6 +73,18 @@ def test_far_outside_is_black(rng):
         np.testing.assert_array_equal(out, -2.0)
 
 
+def test_sampling_runs_on_the_reference_where_that_is_the_default(rng, monkeypatch):
+    from numbanet.backends import get_backend
+
+    images, matrices = rng.integers(0, 256, (2, 4, 5, 3), np.uint8), np.stack([IDENTITY + 0.3, IDENTITY - 0.2])
+    monkeypatch.setenv("NUMBANET_DEVICE", "reference")
+    received = images_affine_normalize(images, matrices, (5, 4), 0.5, 0.25)
+    expected = get_backend("reference").images_affine_normalize(images, matrices, (5, 4), (0.5,) * 3, (0.25,) * 3)
+    np.testing.assert_array_equal(received, expected)
+    monkeypatch.delenv("NUMBANET_DEVICE")
+    np.testing.assert_allclose(images_affine_normalize(images, matrices, (5, 4), 0.5, 0.25), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_empty_batch_and_strided_images(rng):
     nothing = images_affine_normalize(np.zeros((0, 4, 4), np.uint8), np.zeros((0, 2, 3)), (3, 3), 0, 1)
     assert nothing.shape == (0, 1, 3, 3)

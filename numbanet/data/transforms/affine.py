@@ -1,12 +1,4 @@
-"""Affine maps of images, and the sampling of uint8 images through them.
-
-    y[n, c, i, j] = (bilinear(image[n], x, y)[c] / 255 - mean[c]) / std[c]      (x, y) = matrices[n] @ (j, i, 1)
-
-N images, C channels, (H, W) and (OH, OW) sizes before and after; i, j count output rows and columns, x and y input
-columns and rows, with pixel centres at whole numbers. What lies outside of an image is 0 before normalisation, and so
-is each of the four neighbours that lies outside: the border fades over one pixel, as in
-``grid_sample(padding_mode="zeros")``.
-"""
+"""Affine maps of images, at random within ranges, and the sampling of uint8 batches through them."""
 
 from __future__ import annotations
 
@@ -15,7 +7,7 @@ from numbers import Real
 
 import numpy as np
 
-from numbanet.errors import DTypeError, ShapeError, UsageError
+from numbanet.errors import UsageError
 
 DRAWS = 6       # uniform numbers that a random affine map takes
 
@@ -98,11 +90,14 @@ def images_affine_normalize(images: np.ndarray, matrices: np.ndarray, output_siz
                             out: np.ndarray | None = None) -> np.ndarray:
     """Sample uint8 images through affine maps, bilinearly, and normalise them.
 
+    Runs on the CPU, whatever the default device, since this is where batches are made; on `reference` where that is the
+    default.
+
     Parameters
     ----------
     images : uint8 array (N, H, W) or (N, H, W, C)
     matrices : array (N, 2, 3)
-        From output pixels (column, row, 1) to input pixels (column, row).
+        From output pixels (column, row, 1) to input pixels (column, row), pixel centres at whole numbers.
     output_size : (OH, OW)
     mean, std : float or C floats
         Of values between 0 and 1.
@@ -111,82 +106,26 @@ def images_affine_normalize(images: np.ndarray, matrices: np.ndarray, output_siz
     Returns
     -------
     numpy.ndarray
-        float32 (N, C, OH, OW), which is `out` if given.
+        float32 (N, C, OH, OW), which is `out` if given. What lies outside of an image is 0 before normalisation.
 
     Raises
     ------
-    ShapeError, DTypeError
+    ShapeError, DTypeError, UsageError
         Operands that do not fit.
     """
-    images, matrices = _check(images, matrices, out, output_size)
-    mean, std = (_per_channel(name, value, images.shape[3]) for name, value in (("mean", mean), ("std", std)))
-    if not std.all():
-        raise UsageError(f"images_affine_normalize: expected a std other than 0, received {std.tolist()}")
-    if out is None:
-        out = np.empty((len(images), images.shape[3], *output_size), np.float32)
-    sampled = sample_bilinear(images, matrices, output_size)        # (N, OH, OW, C)
-    out[...] = ((sampled / 255 - mean) / std).transpose(0, 3, 1, 2)
-    return out
+    from numbanet import get_default_device
+    from numbanet.backends import get_backend
+
+    images = np.asarray(images)
+    channels = images.shape[3] if images.ndim == 4 else 1
+    backend = get_backend("reference" if get_default_device() == "reference" else "cpu")
+    return backend.images_affine_normalize(images, np.asarray(matrices, np.float64), tuple(output_size),
+                                           _per_channel(mean, channels), _per_channel(std, channels), out=out)
 
 
-def sample_bilinear(images: np.ndarray, matrices: np.ndarray, output_size: tuple[int, int]) -> np.ndarray:
-    """Weighted sum of the four neighbours of each mapped pixel: (N, H, W, C) to float64 (N, OH, OW, C)."""
-    x, y = mapped_pixels(matrices, output_size)                     # (N, OH, OW)
-    height, width = images.shape[1:3]
-    # One pixel outside all four neighbours count as 0, as they do further out, where whole numbers would overflow.
-    x, y = np.clip(x, -1, width), np.clip(y, -1, height)
-    left, top = np.floor(x), np.floor(y)
-    result = 0.0
-    for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        weight = np.abs(1 - dy - (y - top)) * np.abs(1 - dx - (x - left))
-        result = result + weight[..., None] * _pixels(images, left + dx, top + dy)
-    return result
-
-
-def sample_nearest(images: np.ndarray, matrices: np.ndarray, output_size: tuple[int, int]) -> np.ndarray:
-    """The nearest pixel of each mapped one, 0 outside: (N, H, W, C) to (N, OH, OW, C) of the same dtype."""
-    x, y = mapped_pixels(matrices, output_size)
-    height, width = images.shape[1:3]
-    return _pixels(images, np.floor(np.clip(x, -1, width) + 0.5), np.floor(np.clip(y, -1, height) + 0.5))
-
-
-def mapped_pixels(matrices: np.ndarray, output_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Input columns and rows of all output pixels, each (N, OH, OW)."""
-    i, j = np.mgrid[:output_size[0], :output_size[1]]
-    rows = np.stack([j, i, np.ones_like(i)]).reshape(3, -1)
-    x, y = (np.asarray(matrices, np.float64) @ rows).reshape(len(matrices), 2, *output_size).transpose(1, 0, 2, 3)
-    return x, y
-
-
-def _pixels(images: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    height, width = images.shape[1:3]
-    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    n = np.arange(len(images))[:, None, None]
-    found = images[n, np.where(inside, y, 0).astype(np.int64), np.where(inside, x, 0).astype(np.int64)] \
-        if height and width else np.zeros((*x.shape, images.shape[3]), images.dtype)
-    return np.where(inside[..., None], found, images.dtype.type(0))
-
-
-def _check(images, matrices, out, output_size) -> tuple[np.ndarray, np.ndarray]:
-    images, matrices = np.asarray(images), np.asarray(matrices)
-    if images.dtype != np.uint8:
-        raise DTypeError(f"images_affine_normalize: expected uint8 images, received {images.dtype}")
-    if images.ndim not in (3, 4):
-        raise ShapeError(f"images_affine_normalize: expected images (N, H, W) or (N, H, W, C), received {images.shape}")
-    images = images[..., None] if images.ndim == 3 else images
-    if matrices.shape != (len(images), 2, 3):
-        raise ShapeError(f"images_affine_normalize: expected matrices {(len(images), 2, 3)}, received {matrices.shape}")
-    shape = (len(images), images.shape[3], *output_size)
-    if out is not None and (out.shape != shape or out.dtype != np.float32):
-        raise ShapeError(f"images_affine_normalize: expected out as float32 {shape}, received {out.dtype} {out.shape}")
-    return images, matrices
-
-
-def _per_channel(name: str, values: Sequence[float] | float, channels: int) -> np.ndarray:
-    values = np.asarray(values, np.float64)
-    if values.shape not in ((), (1,), (channels,)):
-        raise ShapeError(f"{name}: expected 1 or {channels} numbers, one a channel, received {values.shape}")
-    return np.broadcast_to(values, (channels,))
+def _per_channel(values: Sequence[float] | float, channels: int) -> tuple[float, ...]:
+    values = tuple(np.asarray(values, np.float64).reshape(-1).tolist())
+    return values * channels if len(values) == 1 else values
 
 
 def _interval(name: str, value: float | Sequence[float]) -> tuple[float, float]:

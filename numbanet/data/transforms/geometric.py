@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from numbanet.backends.reference.image import sample_bilinear, sample_nearest
 from numbanet.data.randomness import sample_generator
-from numbanet.data.transforms.affine import DRAWS, AffineRanges, sample_bilinear, sample_nearest
+from numbanet.data.transforms.affine import DRAWS, AffineRanges
 from numbanet.data.transforms.image import as_channels_last
 from numbanet.errors import ShapeError, UsageError
 
