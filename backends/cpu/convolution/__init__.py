@@ -71,13 +71,12 @@ def _gather(x, weight, bias, y, walk):
     """y (N, OH, OW, K) = the windows of x times weight (G, Kg, Cg, R, S)."""
     G, Kg, Cg, R, S = weight.shape
     with_bias = 1 if bias.size else 0
-    steps = R * S * Cg + with_bias
-    packed = empty((packed_size(G, Kg, steps),), F32)
-    pack_weights(weight, bias, packed, with_bias)
     rows = y.reshape(-1, y.shape[3])
-    plan = choose.gather_plan(rows.shape[0], steps)
+    plan = choose.gather_plan(rows.shape[0], Cg, Kg, R * S)
+    packed = empty((packed_size(G, Kg, R * S * Cg + with_bias),), F32)
+    pack_weights(weight, bias, packed, plan.chunk, with_bias)
     scratch = empty((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
-    conv2d_forward_gather(x, packed, rows, scratch, walk, plan.block, with_bias)
+    conv2d_forward_gather(x, packed, rows, scratch, walk, plan.block, plan.chunk, plan.parts, with_bias)
 
 
 @implements

@@ -17,6 +17,7 @@ from numbanet.geometry import ConvGeometry
 
 FLOAT = 4                   # bytes
 STRIP = 2 * L
+PANEL_TILES = 8
 WANTED_JOBS = 16            # enough for the threads of a usual machine to be equally busy
 
 
@@ -85,17 +86,28 @@ class GatherPlan(NamedTuple):
     """Blocks of `conv2d_forward_gather`."""
 
     block: int              # output pixels of a panel
+    chunk: int              # channels of a panel
+    parts: int              # ranges of filters
     jobs: int
     scratch: int            # floats for each thread
 
 
 @lru_cache(maxsize=4096)
-def gather_plan(pixels: int, steps: int) -> GatherPlan:
-    """The panel takes half of the second-level cache at most, and leaves WANTED_JOBS blocks where pixels suffice."""
-    pitch = _pitch(steps)
-    fitting = cache_sizes().l2 // 2 // (pitch * FLOAT) // MR * MR
-    block = max(MR, min(fitting, _up(-(-pixels // WANTED_JOBS), MR), 16 * MR))
-    return GatherPlan(block, -(-pixels // block), _up(block * pitch + MR * STRIP + 2 * L, 16))
+def gather_plan(pixels: int, channels: int, filters: int, taps: int) -> GatherPlan:
+    """Panels of PANEL_TILES tiles, which read each packed weight so often that it may come from the third-level cache.
+
+    Channels are split so that a panel takes half of the second-level cache at most; filters, then pixels, so that there
+    are WANTED_JOBS jobs. For 512 channels at 7x7 that is 1.4 times as fast as panels of two tiles and all channels.
+    """
+    blocks = -(-pixels // (PANEL_TILES * MR))
+    strips = -(-filters // STRIP)
+    parts = min(strips, -(-WANTED_JOBS // blocks))
+    blocks = max(blocks, min(-(-WANTED_JOBS // parts), -(-pixels // MR)))
+    block = _up(-(-pixels // blocks), MR)
+    chunks = -(-_pitch(taps * channels + 1) * block * FLOAT // (cache_sizes().l2 // 2))
+    chunk = min(channels, _up(-(-channels // chunks), 16))
+    return GatherPlan(block, chunk, parts, -(-pixels // block) * parts,
+                      _up(block * _pitch(taps * chunk + 1) + MR * STRIP + 2 * L, 16))
 
 
 class ScatterPlan(NamedTuple):
@@ -141,7 +153,8 @@ def weight_plan(geometry: ConvGeometry, batch: int) -> WeightPlan:
     """Sums of a job take half of the second-level cache at most; pixels are split where that leaves too few jobs."""
     taps, filters, channels = _taps(geometry), geometry.filters_per_group, geometry.channels_per_group
     l2, pixels = cache_sizes().l2, batch * _outputs(geometry)
-    chunk = min(channels, max(L, l2 // 2 // (taps * filters * FLOAT) // L * L))
+    chunk = min(channels, max(STRIP, l2 // 2 // (taps * filters * FLOAT) // STRIP * STRIP))
+    chunk = min(chunk, _up(-(-channels // -(-channels // chunk)), STRIP))
     chunks = geometry.groups * -(-channels // chunk)
     parts = max(1, min(-(-WANTED_JOBS // chunks), pixels // 128))
     columns = _up(taps * chunk, STRIP)
