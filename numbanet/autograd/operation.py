@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 
-from numbanet._tensor import Storage, Tensor
+from numbanet._tensor import Tensor
 from numbanet.autograd.grad_mode import _mode
+from numbanet.dtypes import is_floating_point
+from numbanet.dtypes import is_floating_point
 from numbanet.errors import AutogradError, BackendError
 
 _serial = itertools.count().__next__
@@ -51,10 +53,10 @@ class Operation:
         if self._released:
             raise AutogradError(f"{self.name}: a second backward pass through it, but its saved arrays were freed by the first; "
                                 "pass retain_graph=True to the first")
-        for storage, version, role in self._versions:
+        for storage, version, role, position, shape in self._versions:
             if storage.version != version:
                 raise AutogradError(
-                    f"{self.name}: {role} was changed in place after the forward pass (version {storage.version}, expected "
+                    f"{self.name}: {role} {position} (shape {shape}) was changed in place after the forward pass (version {storage.version}, expected "
                     f"{version}), but its backward pass needs the old values; use an out-of-place operation or clone() it before")
         return self._saved
 
@@ -120,26 +122,26 @@ def record(operation: Operation, arguments: tuple):
     tensors = [a for a in arguments if isinstance(a, Tensor)]
     if not tensors:
         raise AutogradError(f"{operation.name}: expected at least one tensor, received {[type(a).__name__ for a in arguments]}")
-    backend = tensors[0].backend
-    if any(t.backend is not backend for t in tensors):
-        backend = common_backend(operation, tensors)
-        arguments = tuple(backend.lift(a) if isinstance(a, Tensor) and a.backend is not backend else a for a in arguments)
-        tensors = [a for a in arguments if isinstance(a, Tensor)]
+    backend, recording, wanted = tensors[0].backend, _mode.enabled, False
+    for t in tensors:
+        if t.backend is not backend:
+            return _record_lifted(operation, arguments, tensors)
+        if recording:
+            wanted = wanted or t.requires_grad
+            if t._seen < t.storage.recorded:
+                raise AutogradError(f"{operation.name}: a tensor of shape {t.shape} shares memory with one that was changed in place, "
+                                    "so its gradient would be wrong; take views after the change, or change a clone()")
     if backend.is_tracing:
         backend.label(operation)
-    for t in tensors:
-        if t._seen < t.storage.recorded and _mode.enabled:
-            raise AutogradError(f"{operation.name}: a tensor of shape {t.shape} shares memory with one that was changed in place, so "
-                                "its gradient would be wrong; take views after the change, or change a clone()")
     results = operation.forward(backend, *[a.array if isinstance(a, Tensor) else a for a in arguments])
     single = type(results) is not tuple
-    outputs = [Tensor._wrap(r, backend, tensors[0].storage if operation.view else Storage())
+    outputs = [Tensor._wrap(r, backend, tensors[0].storage if operation.view else None)
                for r in ((results,) if single else results)]
-    if _mode.enabled and operation.differentiable and any([t.requires_grad for t in tensors]):
+    if wanted and operation.differentiable:
         edges = tuple([None if not t.requires_grad else t if t._record is None else (t._record, t._index) for t in tensors])
         made = Record(operation, backend, edges, [(o.array.shape, o.array.dtype) for o in outputs])
         for index, o in enumerate(outputs):
-            if o.array.dtype.kind == "f":
+            if is_floating_point(o.array.dtype):
                 o.requires_grad, o._record, o._index = True, made, index
         _remember_versions(operation, tensors, outputs)
     else:
@@ -147,13 +149,19 @@ def record(operation: Operation, arguments: tuple):
     return outputs[0] if single else tuple(outputs)
 
 
+def _record_lifted(operation, arguments, tensors):
+    """As :func:`record`, for tensors of several backends, one of which may take in the others' arrays."""
+    backend = common_backend(operation, tensors)
+    return record(operation, tuple(backend.lift(a) if isinstance(a, Tensor) and a.backend is not backend else a for a in arguments))
+
+
 def _remember_versions(operation, tensors, outputs) -> None:
+    """Note the versions of the saved arrays that are inputs or outputs, to notice in-place changes."""
     versions = []
-    for value in operation._saved:
-        if not hasattr(value, "shape"):
-            continue
-        for role, group in (("input", tensors), ("output", outputs)):
-            for position, t in enumerate(group):
-                if t.array is value:
-                    versions.append((t.storage, t.storage.version, f"{role} {position} (shape {t.shape})"))
-    operation._versions = tuple(versions)
+    for role, group in (("input", tensors), ("output", outputs)):
+        for position, t in enumerate(group):
+            array = t.array
+            for value in operation._saved:
+                if value is array:
+                    versions.append((t.storage, t.storage.version, role, position, array.shape))
+    operation._versions = versions

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from numbanet._tensor import Tensor
 from numbanet.autograd.grad_mode import no_grad
+from numbanet.dtypes import is_floating_point
+from numbanet.dtypes import is_floating_point
 from numbanet.errors import AutogradError, ShapeError, UnsupportedOperationError
 
 
@@ -27,8 +29,9 @@ def backward(tensors, gradients=None, retain_graph: bool = False, create_graph: 
     tensors = _as_list(tensors)
     inner = {} if inputs is None else {_key(t): None for t in _as_list(inputs)}
     wanted = None if inputs is None else set(inner)
-    for leaf, gradient, owned, backend in _sweep(tensors, _seeds(tensors, gradients, create_graph), retain_graph, wanted, inner):
-        _accumulate(leaf, gradient, owned, backend)
+    with no_grad():
+        for leaf, gradient, owned, backend in _sweep(tensors, _seeds(tensors, gradients, create_graph), retain_graph, wanted, inner):
+            _accumulate(leaf, gradient, owned, backend)
     for t in () if inputs is None else _as_list(inputs):
         if t._record is not None and inner[_key(t)] is not None:
             _accumulate_into(t, inner[_key(t)], False, t.backend)
@@ -45,8 +48,9 @@ def grad(outputs, inputs, grad_outputs=None, retain_graph: bool = False, create_
         if not t.requires_grad:
             raise AutogradError(f"grad: inputs[{position}] does not require a gradient; call requires_grad_() on it before use")
     found: dict = {_key(t): None for t in inputs}
-    for leaf, gradient, _, backend in _sweep(outputs, _seeds(outputs, grad_outputs, create_graph), retain_graph, set(found), found):
-        found[id(leaf)] = gradient if found[id(leaf)] is None else backend.add(found[id(leaf)], gradient)
+    with no_grad():
+        for leaf, gradient, _, backend in _sweep(outputs, _seeds(outputs, grad_outputs, create_graph), retain_graph, set(found), found):
+            found[id(leaf)] = gradient if found[id(leaf)] is None else backend.add(found[id(leaf)], gradient)
     missing = [i for i, t in enumerate(inputs) if found[_key(t)] is None]
     if missing and not allow_unused:
         raise AutogradError(f"grad: the outputs do not depend on inputs {missing}; pass allow_unused=True to get None for them")
@@ -112,7 +116,7 @@ def _sweep(roots, seeds, retain_graph, wanted, found):
                 found[record, index] = gradient
         needs = [e is not None and (useful is None or _is_useful(e, wanted, useful)) for e in record.edges]
         if any(needs):
-            filled = [backend.full(shape, 0.0, dtype) if g is None and dtype.kind == "f" else g
+            filled = [backend.full(shape, 0.0, dtype) if g is None and is_floating_point(dtype) else g
                       for g, (shape, dtype) in zip(gradients, record.outputs)]
             results = _run(operation, backend, filled, needs)
             if len(results) != len(record.edges):
@@ -135,8 +139,7 @@ def _run(operation, backend, gradients, needs) -> tuple:
     """One operation's backward; a tracing backend is told which."""
     if backend.is_tracing:
         backend.enter_backward(operation)
-    with no_grad():
-        results = operation.backward(backend, *gradients, needs=needs)
+    results = operation.backward(backend, *gradients, needs=needs)
     if backend.is_tracing:
         backend.leave_backward()
     return results if type(results) is tuple else (results,)
@@ -156,7 +159,7 @@ class _Leaves:
     def add(self, leaf, gradient, backend, others) -> None:
         """`others`: the arrays that `gradient` might share its memory with."""
         if id(leaf) not in self.sums:
-            alone = not any(o is not None and backend.may_share_memory(gradient, o) for o in others)
+            alone = not _is_expanded(gradient) and not any(o is not None and backend.may_share_memory(gradient, o) for o in others)
             self.sums[id(leaf)] = (leaf, gradient, alone, backend)
             return
         _, total, alone, _ = self.sums[id(leaf)]
@@ -169,6 +172,11 @@ class _Leaves:
                 self.remaining[id(edge)] -= 1
                 if self.remaining[id(edge)] == 0 and id(edge) in self.sums:
                     yield self.sums.pop(id(edge))
+
+
+def _is_expanded(array) -> bool:
+    """Whether several elements lie at one address, so that the array cannot be added to in place."""
+    return any(stride == 0 and n > 1 for stride, n in zip(array.strides, array.shape))
 
 
 def _reachable(roots) -> list:

@@ -267,7 +267,8 @@ def prelu(x, weight):
     ShapeError
         `weight` has another number of elements.
     """
-    return PReLU.apply(x, weight)
+    weight = weight.reshape(-1) if weight.ndim == 0 else weight
+    return PReLU.apply(x, weight) if x.ndim else PReLU.apply(x.reshape(1), weight).reshape(())
 
 
 def elu(x, alpha=1.0, inplace=False):

@@ -127,42 +127,42 @@ def type(x, dtype=None):
     return f"numbanet.{x.dtype}" if dtype is None else to(x, dtypes.as_dtype(dtype))
 
 
-def float(x):
+def float(x, memory_format=None):
     """x as float32."""
     return to(x, dtypes.float32)
 
 
-def double(x):
+def double(x, memory_format=None):
     """x as float64."""
     return to(x, dtypes.float64)
 
 
-def half(x):
+def half(x, memory_format=None):
     """x as float16."""
     return to(x, dtypes.float16)
 
 
-def bfloat16(x):
+def bfloat16(x, memory_format=None):
     """x as bfloat16."""
     return to(x, "bfloat16")
 
 
-def long(x):
+def long(x, memory_format=None):
     """x as int64."""
     return to(x, dtypes.int64)
 
 
-def int(x):
+def int(x, memory_format=None):
     """x as int32."""
     return to(x, dtypes.int32)
 
 
-def bool(x):
+def bool(x, memory_format=None):
     """x as booleans: whether it is not 0."""
     return to(x, dtypes.bool)
 
 
-def byte(x):
+def byte(x, memory_format=None):
     """x as uint8."""
     return to(x, dtypes.uint8)
 

@@ -151,13 +151,21 @@ class Remainder(Operation):
 
 
 class FloorDivide(Operation):
-    """floor(a / b)."""
+    """floor(a / b); the gradients are 0."""
 
     operation_name = "floor_divide"
-    differentiable = False
+
+    @classmethod
+    def keeps_input(cls, b):
+        return False
 
     def forward(self, backend, a, b):
+        self.save(_origins(a, b))
         return backend.floor_divide(a, b, out=self.out)
+
+    def backward(self, backend, grad_y, needs):
+        origins, = self.saved
+        return tuple([None if origin is None else backend.full(origin[0], 0.0, origin[1]) for origin in origins])
 
 
 class Power(Operation):
@@ -328,7 +336,7 @@ def div(a, b, *, rounding_mode=None):
 
 
 def floor_divide(a, b):
-    """floor(a / b); without a gradient.
+    """floor(a / b); the gradient is 0.
 
     Raises
     ------

@@ -268,6 +268,11 @@ def nonzero(x, as_tuple=False):
 argwhere = nonzero
 
 
+def _vector(x):
+    """x; a tensor without dimensions as a vector of one element, as which the functions below take it."""
+    return reshape(x, 1) if x.ndim == 0 else x
+
+
 def masked_select(x, mask):
     """The elements of x where `mask` is true, as a vector; both broadcast."""
     if mask.dtype != dtypes.bool:
@@ -280,6 +285,8 @@ def index_select(x, dim, index):
     """Slices of x along `dim` at the positions of the vector `index`."""
     if index.ndim > 1:
         raise ShapeError(f"index_select: index expects a vector, received shape {index.shape}")
+    if x.ndim == 0:
+        return reshape(index_select(_vector(x), dim, index), ())
     return Index.apply(x, (wrap_dim("index_select", dim, x.ndim),), as_index(reshape(index, -1), x))
 
 
@@ -296,12 +303,21 @@ def gather(x, dim, index):
     IndexRangeError
         An index is negative or too large.
     """
-    return Gather.apply(x, wrap_dim("gather", dim, x.ndim), as_index(index, x))
+    y = Gather.apply(_vector(x), wrap_dim("gather", dim, x.ndim), as_index(_vector(index), x))
+    return y if index.ndim else reshape(y, ())
 
 
-def take_along_dim(x, indices, dim):
-    """As :func:`gather`, with broadcasting along the other dimensions."""
+def take_along_dim(x, indices, dim=None):
+    """As :func:`gather`, with broadcasting along the other dimensions; None takes from the flattened x.
+
+    Indices may be negative: they count from the end.
+    """
+    if dim is None:
+        x, indices, dim = reshape(x, -1), reshape(indices, -1), 0
     dim = wrap_dim("take_along_dim", dim, x.ndim)
+    if indices.ndim != x.ndim:
+        raise ShapeError(f"take_along_dim: indices expects {x.ndim} dimensions like x, received shape {indices.shape}")
+    indices = as_index(indices, x).remainder(x.shape[dim]) if x.shape[dim] else indices
     sizes = tuple(n if m == 1 else m for n, m in zip(x.shape, indices.shape))
 
     def widened(t):
@@ -322,7 +338,9 @@ def scatter(x, dim, index, src=None, *, value=None, reduce=None):
         raise UsageError("scatter: expected src or value")
     if isinstance(src, Tensor) and src.ndim == 0 and index.ndim > 0:
         src = src.item()
-    return Scatter.apply(x, wrap_dim("scatter", dim, x.ndim), as_index(index, x), src, reduce == "add")
+    src = _vector(src) if isinstance(src, Tensor) else src
+    y = Scatter.apply(_vector(x), wrap_dim("scatter", dim, x.ndim), as_index(_vector(index), x), src, reduce == "add")
+    return y if x.ndim else reshape(y, ())
 
 
 def scatter_add(x, dim, index, src):
@@ -333,6 +351,9 @@ def scatter_add(x, dim, index, src):
 def index_add(x, dim, index, source, *, alpha=1):
     """x with the slices of alpha * `source` added at the positions of the vector `index` along `dim`."""
     dim = wrap_dim("index_add", dim, x.ndim)
+    if x.ndim == 0:
+        return reshape(index_add(_vector(x), dim, _vector(index), _vector(source), alpha=alpha), ())
+    index, source = _vector(index), _vector(source)
     if source.ndim != x.ndim or index.shape != (source.shape[dim],):
         raise ShapeError(f"index_add: index expects shape ({source.shape[dim] if source.ndim > dim else '?'},), one "
                          "for each slice of "

@@ -6,8 +6,9 @@ Two-dimensional pooling is the primitive. One dimension is a map of height 1; th
 from __future__ import annotations
 
 from numbanet.autograd.operation import Operation
-from numbanet.errors import ShapeError, UnsupportedOperationError
+from numbanet.errors import ShapeError
 from numbanet.geometry import pool_geometry
+from numbanet.ops.indexing import gather
 from numbanet.ops.shape import permute, reshape
 
 __all__ = ["adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d",
@@ -246,28 +247,48 @@ def _three(operation: str, value):
     return values
 
 
+def _planes(x):
+    """(N, C, D, H, W) as N * D maps (N * D, C, H, W)."""
+    N, C, D, H, W = x.shape
+    return reshape(permute(x, 0, 2, 1, 3, 4), N * D, C, H, W)
+
+
+def _depth(y, D):
+    """Results of the planes, (N * D, C, OH, OW), as maps whose rows are the depth, (N, C, D, OH * OW)."""
+    ND, C, OH, OW = y.shape
+    return reshape(permute(reshape(y, ND // D, D, C, OH, OW), 0, 2, 1, 3, 4), ND // D, C, D, OH * OW)
+
+
 def _separably(operation: str, x, planes, depth):
     """`depth` of a map whose rows are the depth, after `planes` of every plane."""
     batched = _batched(operation, x, 3)
-    N, C, D = batched.shape[:3]
-    y = planes(reshape(permute(batched, 0, 2, 1, 3, 4), N * D, C, *batched.shape[3:]))           # (N * D, C, OH, OW)
+    y = planes(_planes(batched))                            # (N * D, C, OH, OW)
     OH, OW = y.shape[2:]
-    y = depth(reshape(permute(reshape(y, N, D, C, OH, OW), 0, 2, 1, 3, 4), N, C, D, OH * OW))    # (N, C, OD, OH * OW)
-    return _unbatched(reshape(y, N, C, y.shape[2], OH, OW), x)
+    y = depth(_depth(y, batched.shape[2]))                  # (N, C, OD, OH * OW)
+    return _unbatched(reshape(y, *y.shape[:3], OH, OW), x)
 
 
-def _no_indices(operation: str, return_indices: bool) -> None:
-    if return_indices:
-        raise UnsupportedOperationError(f"{operation}: return_indices=True is supported in one and two dimensions only")
+def _separable_maximum(operation: str, x, planes, depth, return_indices: bool):
+    """:func:`_separably`, on request with positions d * H * W + h * W + w; the functions take (map, return_indices)."""
+    if not return_indices:
+        return _separably(operation, x, lambda t: planes(t, False), lambda t: depth(t, False))
+    batched = _batched(operation, x, 3)
+    D, H, W = batched.shape[2:]
+    y, position = planes(_planes(batched), True)            # h * W + w, (N * D, C, OH, OW)
+    OH, OW = y.shape[2:]
+    y, row = depth(_depth(y, D), True)                      # d * (OH * OW) + its column, (N, C, OD, OH * OW)
+    d = row // (OH * OW)
+    indices = d * (H * W) + gather(_depth(position, D), 2, d)
+    return tuple([_unbatched(reshape(t, *y.shape[:3], OH, OW), x) for t in (y, indices)])
 
 
 def max_pool3d(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):
     """Maximum over windows of (N, C, D, H, W) or (C, D, H, W); see :func:`max_pool2d`."""
-    _no_indices("max_pool3d", return_indices)
     k, p, d = (_three("max_pool3d", v) for v in (kernel_size, padding, dilation))
     s = k if stride is None else _three("max_pool3d", stride)
-    return _separably("max_pool3d", x, lambda t: max_pool2d(t, k[1:], s[1:], p[1:], d[1:], ceil_mode),
-                      lambda t: max_pool2d(t, (k[0], 1), (s[0], 1), (p[0], 0), (d[0], 1), ceil_mode))
+    return _separable_maximum("max_pool3d", x, lambda t, positions: max_pool2d(t, k[1:], s[1:], p[1:], d[1:], ceil_mode, positions),
+                              lambda t, positions: max_pool2d(t, (k[0], 1), (s[0], 1), (p[0], 0), (d[0], 1), ceil_mode, positions),
+                              return_indices)
 
 
 def avg_pool3d(x, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None):
@@ -283,10 +304,9 @@ def avg_pool3d(x, kernel_size, stride=None, padding=0, ceil_mode=False, count_in
 
 def adaptive_max_pool3d(x, output_size, return_indices=False):
     """Maximum over windows that cover (N, C, D, H, W) or (C, D, H, W); see :func:`adaptive_max_pool2d`."""
-    _no_indices("adaptive_max_pool3d", return_indices)
     size = _adaptive_size("adaptive_max_pool3d", output_size, x.shape[-3:])
-    return _separably("adaptive_max_pool3d", x, lambda t: adaptive_max_pool2d(t, size[1:]),
-                      lambda t: adaptive_max_pool2d(t, (size[0], t.shape[3])))
+    return _separable_maximum("adaptive_max_pool3d", x, lambda t, positions: adaptive_max_pool2d(t, size[1:], positions),
+                              lambda t, positions: adaptive_max_pool2d(t, (size[0], t.shape[3]), positions), return_indices)
 
 
 def adaptive_avg_pool3d(x, output_size):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from math import prod
 
-from numbanet._tensor import Tensor
+import numpy as np
+
+from numbanet._tensor import Tensor, tensor
 from numbanet.autograd.operation import Operation
 from numbanet.backends.interface import channels_last as channels_last_order
 from numbanet.backends.interface import order_of
@@ -162,9 +164,10 @@ def unbind(x, dim=0):
     return tuple(squeeze(part, dim) for part in Split.apply(x, dim, (1,) * x.shape[dim])) if x.shape[dim] else ()
 
 
-def flip(x, *dims):
-    """The elements in reverse order along `dims`."""
-    return Flip.apply(x, wrap_dims("flip", sizes_of(dims), x.ndim))
+def flip(x, *axes, dims=None):
+    """The elements in reverse order along `dims`: ``flip(x, 0, 1)``, ``flip(x, (0, 1))`` or ``flip(x, dims=(0, 1))``."""
+    dims = wrap_dims("flip", sizes_of(axes if dims is None else (dims,)), x.ndim)
+    return Flip.apply(x, dims if x.ndim else ())
 
 
 def roll(x, shifts, dims=None):
@@ -200,16 +203,32 @@ def tile(x, *dims):
     return repeat(x, (1,) * (x.ndim - len(dims)) + dims)
 
 
-def repeat_interleave(x, repeats, dim=None):
-    """Each element `repeats` times in a row along `dim` (None: of the flat elements)."""
-    if not isinstance(repeats, int):
-        raise UsageError("repeat_interleave: repeats expects an int; use index_select for different numbers")
-    if dim is None:
+def repeat_interleave(x, repeats, dim=None, *, output_size=None):
+    """Each element `repeats` times in a row along `dim` (None: of the flat elements).
+
+    `repeats` is an int, or a vector of one number for each element, which is read on the host and makes `output_size` (PyTorch's hint
+    of the result's length) needless.
+    """
+    if dim is None or x.ndim == 0:
         x, dim = reshape(x, -1), 0
     dim = wrap_dim("repeat_interleave", dim, x.ndim)
+    if isinstance(repeats, Tensor) and repeats.numel() == 1:
+        repeats = int(repeats.item())
+    if isinstance(repeats, Tensor):
+        return _repeat_each(x, repeats, dim)
+    if not isinstance(repeats, int) or repeats < 0:
+        raise UsageError(f"repeat_interleave: repeats expects an int of at least 0 or a tensor of them, received {repeats!r}")
     spread = expand(unsqueeze(x, dim + 1), *x.shape[:dim + 1], repeats, *x.shape[dim + 1:])
     copied = clone(spread, memory_format=contiguous_format)
     return reshape(copied, *x.shape[:dim], x.shape[dim] * repeats, *x.shape[dim + 1:])
+
+
+def _repeat_each(x, repeats, dim):
+    counts = repeats.detach().numpy()
+    if counts.shape != (x.shape[dim],) or counts.dtype.kind not in "iu" or counts.min(initial=0) < 0:
+        raise ShapeError(f"repeat_interleave: repeats expects {x.shape[dim]} integers of at least 0, one for each element of dimension "
+                         f"{dim}, received shape {counts.shape} of {counts.dtype}")
+    return x.index_select(dim, tensor(np.repeat(np.arange(len(counts)), counts), device=x.device))
 
 
 def clone(x, *, memory_format=preserve_format):
@@ -250,7 +269,7 @@ def pixel_shuffle(x, upscale_factor):
     r, (*lead, C, H, W) = upscale_factor, _planes("pixel_shuffle", x)
     if r < 1 or C % (r * r):
         raise ShapeError(f"pixel_shuffle: expected channels divisible by {r} * {r}, received {C}")
-    x = reshape(x, -1, C // (r * r), r, r, H, W).permute(0, 1, 4, 2, 5, 3)
+    x = reshape(x, prod(lead), C // (r * r), r, r, H, W).permute(0, 1, 4, 2, 5, 3)
     return reshape(x, *lead, C // (r * r), H * r, W * r)
 
 
@@ -259,7 +278,7 @@ def pixel_unshuffle(x, downscale_factor):
     r, (*lead, C, H, W) = downscale_factor, _planes("pixel_unshuffle", x)
     if r < 1 or H % r or W % r:
         raise ShapeError(f"pixel_unshuffle: expected height and width divisible by {r}, received {H} and {W}")
-    x = reshape(x, -1, C, H // r, r, W // r, r).permute(0, 1, 3, 5, 2, 4)
+    x = reshape(x, prod(lead), C, H // r, r, W // r, r).permute(0, 1, 3, 5, 2, 4)
     return reshape(x, *lead, C * r * r, H // r, W // r)
 
 
@@ -272,8 +291,8 @@ def channel_shuffle(x, groups):
 
 
 def _planes(operation, x):
-    if x.ndim < 3 or prod(x.shape[-3:]) == 0:
-        raise ShapeError(f"{operation}: x expects (..., C, H, W), none of them 0, received shape {x.shape}")
+    if x.ndim < 3:
+        raise ShapeError(f"{operation}: x expects (..., C, H, W), received shape {x.shape}")
     return x.shape
 
 

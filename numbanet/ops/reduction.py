@@ -375,16 +375,23 @@ def cumsum(x, dim, *, dtype=None):
     return CumulativeSum.apply(x, _axis("cumsum", x, dim)) if x.ndim else x.clone()
 
 
+def _ordered(operation: str, x, dim, *attributes):
+    """The primitive `operation` (attributes: for topk the count, then the direction) along a dimension; without dimensions x is a vector of one element."""
+    if x.ndim == 0:
+        return ValuesAndIndices(*[t.reshape(()) for t in _ordered(operation, x.reshape(1), dim, *attributes)])
+    axis = _axis(operation, x, dim)
+    *counts, direction = attributes
+    return ValuesAndIndices(*Select.apply(x, operation, axis, *counts, axis, direction))
+
+
 def topk(x, k, dim=-1, largest=True, sorted=True):
     """The k largest (or smallest) elements along `dim`, in order: the named tuple (values, indices)."""
-    axis = _axis("topk", x, dim)
-    return ValuesAndIndices(*Select.apply(x, "topk", axis, k, axis, largest))
+    return _ordered("topk", x, dim, k, largest)
 
 
 def sort(x, dim=-1, descending=False, stable=True):
     """The elements in order along `dim`, equal ones as before: the named tuple (values, indices)."""
-    axis = _axis("sort", x, dim)
-    return ValuesAndIndices(*Select.apply(x, "sort", axis, axis, descending))
+    return _ordered("sort", x, dim, descending)
 
 
 def argsort(x, dim=-1, descending=False, stable=True):
@@ -396,6 +403,8 @@ def median(x, dim=None, keepdim=False):
     """The lower median of all elements; with `dim`, the named tuple (values, indices)."""
     if dim is None:
         return median(x.reshape(-1), 0).values
+    if x.ndim == 0:
+        return sort(x, dim)
     axis = _axis("median", x, dim)
     middle = (x.shape[axis] - 1) // 2
     values, indices = (t.narrow(axis, middle, 1) for t in sort(x, axis))

@@ -45,6 +45,8 @@ OPERATION_CASES = [
     _pair("mul", elementwise.Multiply, lambda a, b: 3 * a * b),
     _pair("div", elementwise.Divide, lambda a, b: 2 / a + a / b / 4),
     _pair("remainder", elementwise.Remainder, lambda a, b: a % b),
+    _pair("floor_divide", elementwise.FloorDivide, lambda a, b: (5 * a) // b * b,
+          torch=lambda a, b: (5 * a).div(b, rounding_mode="floor") * b),
     _pair("pow", elementwise.Power, lambda a, b: a ** b, make=_positive),
     _pair("pow-scalars", elementwise.Power, lambda a, b: a ** 3 + 2.5 ** b + a ** 0, make=_positive),
     _pair("maximum", elementwise.Extremum, elementwise.maximum, _torch("maximum")),

@@ -5,7 +5,7 @@ import pytest
 
 import numbanet
 from numbanet.backends import get_backend
-from numbanet.errors import DTypeError, ShapeError, UnsupportedOperationError
+from numbanet.errors import DTypeError, ShapeError
 from numbanet.geometry import pool_geometry
 from numbanet.ops import pooling
 from tests.cases.case import channels_last, floats, integers, strided
@@ -38,11 +38,6 @@ def test_integers_are_refused(backend):
         pooling.max_pool2d(_tensor(np.zeros((1, 1, 2, 2), np.int64), backend), 2)
 
 
-def test_indices_in_three_dimensions_are_refused(backend):
-    with pytest.raises(UnsupportedOperationError, match="max_pool3d: return_indices"):
-        pooling.max_pool3d(_tensor(np.zeros((1, 1, 2, 2, 2), np.float32), backend), 2, return_indices=True)
-
-
 @pytest.mark.parametrize("arguments", [(2,), (3, 2, 1), ((3, 2), (2, 1), 1, (2, 3), True)])
 def test_indices_are_those_of_torch(backend, rng, arguments):
     torch = pytest.importorskip("torch")
@@ -54,7 +49,16 @@ def test_indices_are_those_of_torch(backend, rng, arguments):
     assert indices.dtype == np.int64
 
 
-@pytest.mark.parametrize("axes, shape, size", [(1, (3, 9), 4), (2, (2, 3, 7, 5), (3, 2))])
+@pytest.mark.parametrize("arguments", [(2,), ((3, 2, 2), (2, 1, 2), 1, (1, 2, 1), True)])
+def test_indices_in_three_dimensions_are_those_of_torch(backend, rng, arguments):
+    torch = pytest.importorskip("torch")
+    x = integers(rng, 2, 3, 5, 6, 4)
+    received = pooling.max_pool3d(_tensor(x, backend), *arguments, return_indices=True)
+    for r, e in zip(received, torch.nn.functional.max_pool3d(torch.tensor(x), *arguments, return_indices=True), strict=True):
+        np.testing.assert_array_equal(r.numpy(), e.numpy())
+
+
+@pytest.mark.parametrize("axes, shape, size", [(1, (3, 9), 4), (2, (2, 3, 7, 5), (3, 2)), (3, (3, 4, 7, 5), (3, 1, 2))])
 def test_adaptive_indices_are_those_of_torch(backend, rng, axes, shape, size):
     torch = pytest.importorskip("torch")
     x = integers(rng, *shape)
