@@ -59,13 +59,12 @@ def _create(name: str) -> Backend:
         base = name.partition(":")[0]
         if base in _PLANNED:
             raise BackendError(f"device {name!r}: {_PLANNED[base]}")
-        factory = _find_factory(name)
-        if factory is None:
+        if name not in _names():
             raise BackendError(f"device {name!r}: no such backend; available are {', '.join(sorted(_names()))}")
         try:
-            instance = factory()
-        except ImportError as error:
-            raise BackendError(f"device {name!r}: the backend cannot be loaded ({error})") from error
+            instance = _find_factory(name)()
+        except Exception as error:          # whatever a foreign package, or an import that lacks a library, does
+            raise BackendError(f"device {name!r}: the backend cannot be loaded ({type(error).__name__}: {error})") from error
         for primitive_name, function in _attached.get(name, {}).items():
             instance.implementations(function, primitive_name)
         _instances[name] = instance
@@ -77,8 +76,7 @@ def _find_factory(name: str):
         return _factories[name]
     if name in _OWN:
         return importlib.import_module(_OWN[name]).create
-    points = [p for p in _entry_points() if p.name == name]
-    return points[0].load() if points else None
+    return next(p for p in _entry_points() if p.name == name).load()
 
 
 def _entry_points():
