@@ -51,7 +51,8 @@ def as_dtype(value) -> np.dtype:
 
 def is_floating_point(dtype: np.dtype) -> np.bool_:
     """True for float16, bfloat16, float32, float64."""
-    return dtype.kind == "f" or dtype.name == "bfloat16"
+    kind = dtype.kind
+    return kind == "f" or (kind == "V" and dtype.name == "bfloat16")
 
 
 def get_default_dtype() -> np.dtype:

@@ -12,21 +12,21 @@ from numbanet.backends.reference import activation as numpy
 
 
 def _forward(function, in_numpy, x, parameters, out):
-    if x.dtype.name == "float32":
+    if x.dtype.char == "f":
         pointwise.run_forward(function, x, out, *parameters)
     else:
         in_numpy(x, *parameters, out)
 
 
 def _backward(function, in_numpy, grad_y, saved, parameters, out):
-    if saved.dtype.name == "float32":
+    if saved.dtype.char == "f":
         pointwise.run_backward(function, grad_y, saved, out, *parameters)
     else:
         in_numpy(grad_y, saved, *parameters, out)
 
 
 def _binary(function, in_numpy, a, b, out):
-    if a.dtype.name == "float32":
+    if a.dtype.char == "f":
         run_binary(function, a, b, out)
     else:
         in_numpy(a, b, out)
@@ -34,7 +34,7 @@ def _binary(function, in_numpy, a, b, out):
 
 @implements
 def relu_forward(x, out):
-    if x.dtype.name == "float32":
+    if x.dtype.char == "f":
         run_binary(MAXIMUM, x, 0.0, out)
     else:
         numpy.relu_forward(x, out)
@@ -107,7 +107,7 @@ def silu_backward_input(grad_y, x, out):
 
 @implements
 def gelu_forward(x, approximate, out):
-    if x.dtype.name == "float32":
+    if x.dtype.char == "f":
         pointwise.run_forward(pointwise.GELU if approximate == "none" else pointwise.GELU_TANH, x, out)
     else:
         numpy.gelu_forward(x, approximate, out)
@@ -115,7 +115,7 @@ def gelu_forward(x, approximate, out):
 
 @implements
 def gelu_backward_input(grad_y, x, approximate, out):
-    if x.dtype.name == "float32":
+    if x.dtype.char == "f":
         pointwise.run_backward(pointwise.GELU if approximate == "none" else pointwise.GELU_TANH, grad_y, x, out)
     else:
         numpy.gelu_backward_input(grad_y, x, approximate, out)

@@ -115,7 +115,7 @@ def run_binary(function: int, a, b, out: np.ndarray) -> None:
 
 
 def _arithmetic(function: int, in_numpy, a, b, out) -> None:
-    if out.dtype.name == "float32":
+    if out.dtype.char == "f":
         run_binary(function, a, b, out)
     else:
         in_numpy(a, b, out)
@@ -163,7 +163,7 @@ def negative(x, out):
 
 @implements
 def clamp(x, minimum, maximum, out):
-    if out.dtype.name != "float32":
+    if out.dtype.char != "f":
         return numpy.clamp(x, minimum, maximum, out)
     if minimum is not None:
         run_binary(MAXIMUM, x, minimum, out)
@@ -172,7 +172,7 @@ def clamp(x, minimum, maximum, out):
 
 
 def _unary(function: int, in_numpy, x, out) -> None:
-    if x.dtype.name == "float32":
+    if x.dtype.char == "f":
         pointwise.run_forward(function, x, out)
     else:
         in_numpy(x, out)

@@ -54,6 +54,12 @@ class _Lease(np.ndarray):
             block.pool.append(block)
 
 
+def are_apart(first: np.ndarray, second: np.ndarray) -> bool:
+    """True where two arrays certainly lie in different blocks of the allocator (a fast test; False says nothing)."""
+    one, other = first.base, second.base
+    return one is not other and type(one) is _Lease and type(other) is _Lease
+
+
 class Allocator:
     """Pools of blocks by size class.
 

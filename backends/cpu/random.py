@@ -87,7 +87,7 @@ def _fill(out, is_normal, a, b, top, key) -> None:
 
 
 def _has_kernel(dtype) -> bool:
-    return dtype.name in ("float32", "float64")         # others are for storage and go through NumPy
+    return dtype.char in "fd"         # others are for storage and go through NumPy
 
 
 @implements

@@ -203,7 +203,7 @@ _MERGE = {SUM: np.add.reduce, MAX: np.maximum.reduce, MIN: np.minimum.reduce, PR
 
 
 def _reduce(function: int, in_numpy, x, axes, keepdims, out) -> None:
-    if x.dtype.name == "float32" and x.size:
+    if x.dtype.char == "f" and x.size:
         reduce_float32(function, x, axes, out)
     else:
         in_numpy(x, axes, keepdims, out)
@@ -216,7 +216,7 @@ def sum(x, axes, keepdims, out):
 
 @implements
 def mean(x, axes, keepdims, out):
-    if x.dtype.name == "float32" and x.size:
+    if x.dtype.char == "f" and x.size:
         reduce_float32(SUM, x, axes, out, 1 / product([x.shape[a] for a in axes]))
     else:
         numpy.mean(x, axes, keepdims, out)

@@ -20,7 +20,7 @@ def transpose(x, axes):
 
 @implements
 def reshape(x, shape):
-    if x.ndim > 2 and x.dtype.name == "float32" and not x.flags.c_contiguous and _flattens_channels_last(x, shape):
+    if x.ndim > 2 and x.dtype.char == "f" and not x.flags.c_contiguous and _flattens_channels_last(x, shape):
         rows = np.empty(x.shape, x.dtype)
         copy_into(x, rows)
         return rows.reshape(shape)

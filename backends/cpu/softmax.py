@@ -119,7 +119,7 @@ def _run(launch, logarithm: bool, axis: int, out: np.ndarray, *arrays: np.ndarra
 
 @implements
 def softmax_forward(x, axis, out):
-    if x.dtype.name == "float32":
+    if x.dtype.char == "f":
         _run(forward, False, axis, out, x)
     else:
         numpy.softmax_forward(x, axis, out)
@@ -127,7 +127,7 @@ def softmax_forward(x, axis, out):
 
 @implements
 def softmax_backward_input(grad_y, y, axis, out):
-    if y.dtype.name == "float32":
+    if y.dtype.char == "f":
         _run(backward, False, axis, out, grad_y, y)
     else:
         numpy.softmax_backward_input(grad_y, y, axis, out)
@@ -135,7 +135,7 @@ def softmax_backward_input(grad_y, y, axis, out):
 
 @implements
 def log_softmax_forward(x, axis, out):
-    if x.dtype.name == "float32":
+    if x.dtype.char == "f":
         _run(forward, True, axis, out, x)
     else:
         numpy.log_softmax_forward(x, axis, out)
@@ -143,7 +143,7 @@ def log_softmax_forward(x, axis, out):
 
 @implements
 def log_softmax_backward_input(grad_y, y, axis, out):
-    if y.dtype.name == "float32":
+    if y.dtype.char == "f":
         _run(backward, True, axis, out, grad_y, y)
     else:
         numpy.log_softmax_backward_input(grad_y, y, axis, out)

@@ -50,7 +50,7 @@ class _PerThread(threading.local):
 
 _local = _PerThread()
 _generation = object()       # replaced whenever all threads must look again
-_count: int | None = None    # what set_num_threads asked for
+_count: int | None = None    # in force; None before the first question
 _forked = False              # this process is a child that must not enter a parallel region
 _start_lock = threading.Lock()
 _launch_lock = threading.Lock()
@@ -99,7 +99,10 @@ def _quota(folder: Path) -> float | None:
 
 def get_num_threads() -> int:
     """Number of threads that a parallel kernel uses, in every Python thread."""
-    return _count if _count is not None else min(resolved().count, maximum())
+    global _count
+    if _count is None:
+        _count = min(resolved().count, maximum())
+    return _count
 
 
 def set_num_threads(count: int) -> None:

@@ -83,8 +83,8 @@ def apply_in_place(operation_class, x: Tensor, *arguments) -> Tensor:
         backend.copy(result.array, out=x.array)
     adopt(x, result)
     if recording:                               # where the output is saved, it is saved in x's storage, at its new version
-        operation._versions = tuple((x.storage, x.storage.version, role) if storage is result.storage else (storage, version, role)
-                                    for storage, version, role in operation._versions if storage is not x.storage)
+        operation._versions = [(x.storage, x.storage.version, *rest) if storage is result.storage else (storage, version, *rest)
+                               for storage, version, *rest in operation._versions if storage is not x.storage]
     return x
 
 
