@@ -19,10 +19,10 @@ def save_weights(path, state: dict, metadata: dict | None = None) -> None:
 
     `metadata` is any JSON-able dict: model, class names, preprocessing.
     """
-    from safetensors.numpy import save_file
-    arrays = {name: np.ascontiguousarray(_host(value)) for name, value in state.items()}
+    from safetensors.numpy import save
+    arrays = {name: np.asarray(_host(value), order="C") for name, value in state.items()}
     with atomic_file(path) as temporary:
-        save_file(arrays, temporary, {"format": "numbanet", "version": FORMAT, "numbanet": json.dumps(metadata or {})})
+        temporary.write_bytes(save(arrays, {"format": "numbanet", "version": FORMAT, "numbanet": json.dumps(metadata or {})}))
 
 
 def load_weights(path) -> tuple[dict[str, np.ndarray], dict]:
@@ -31,7 +31,7 @@ def load_weights(path) -> tuple[dict[str, np.ndarray], dict]:
     Raises
     ------
     CheckpointError
-        The file is missing, truncated or not safetensors.
+        The file is missing, truncated, not safetensors, or of a newer format.
     """
     from safetensors import SafetensorError, safe_open
     path = Path(path)
@@ -43,12 +43,14 @@ def load_weights(path) -> tuple[dict[str, np.ndarray], dict]:
             arrays = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"load_weights: {path} is not a whole safetensors file ({error})") from error
+    if metadata.get("format") != "numbanet":
+        return arrays, {}
     try:
-        own = json.loads(metadata.get("numbanet", "{}"))
-    except json.JSONDecodeError as error:
+        own, version = json.loads(metadata["numbanet"]), int(metadata["version"])
+    except (KeyError, ValueError) as error:
         raise CheckpointError(f"load_weights: {path} has damaged metadata ({error})") from error
-    if int(metadata.get("version", "0") or 0) > int(FORMAT) and metadata.get("format") == "numbanet":
-        raise CheckpointError(f"load_weights: {path} was written by a newer numbanet (format {metadata['version']}, "
+    if version > int(FORMAT):
+        raise CheckpointError(f"load_weights: {path} was written by a newer numbanet (format {version}, "
                               f"this one reads {FORMAT}); update numbanet")
     return arrays, own if isinstance(own, dict) else {}
 

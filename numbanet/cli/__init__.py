@@ -49,30 +49,34 @@ def main(argv: list[str] | None = None) -> int:
         hint = f"; did you mean '{close[0]}'?" if close else ""
         print(f"numbanet: unknown verb '{verb}'{hint}\nVerbs: {', '.join(VERBS)}", file=sys.stderr)
         return 2
+    try:
+        return _run(verb, argv[1:])
+    except KeyboardInterrupt:
+        print(f"\nnumbanet {verb}: interrupted", file=sys.stderr)
+        return 1
+
+
+def _run(verb: str, argv: list[str]) -> int:
+    """Run a verb; errors that are the user's to mend become one line on stderr."""
     module = importlib.import_module(f"numbanet.cli.{verb}")
     parser = Parser(prog=f"numbanet {verb}", description=f"{VERBS[verb][0].upper()}{VERBS[verb][1:]}.",
                     epilog=f"example:\n{module.EXAMPLE}", formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     module.configure(parser)
     try:
-        arguments = parser.parse_args(argv[1:])
+        arguments = parser.parse_args(argv)
     except SystemExit as stop:
         return int(stop.code or 0)
-    return _guarded(verb, module.run, arguments)
-
-
-def _guarded(verb: str, run, arguments) -> int:
-    """Run a verb; errors that are the user's to mend become one line on stderr."""
     from numbanet.errors import NumbanetError, UsageError
     try:
-        return run(arguments) or 0
+        return module.run(arguments) or 0
     except NumbanetError as error:
         print(f"numbanet {verb}: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
-    except KeyboardInterrupt:
-        print(f"\nnumbanet {verb}: interrupted", file=sys.stderr)
-        return 1
     except BrokenPipeError:                     # the reader (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(f"numbanet {verb}: {error}", file=sys.stderr)
         return 1
     except MemoryError as error:
         print(f"numbanet {verb}: out of memory ({error}); a smaller --batch-size needs less", file=sys.stderr)

@@ -44,8 +44,9 @@ def examine() -> dict[str, str]:
 
 def run(arguments) -> int:
     from numbanet.backends import get_backend
+    from numbanet.dtypes import float32
     backend = get_backend("cpu")
-    backend.relu_forward(backend.full((4,), -1.0, _float32()))         # one kernel, so that cache and compiler are seen at work
+    backend.relu_forward(backend.full((4,), -1.0, float32))         # one kernel, so that cache and compiler are seen at work
     found = examine()
     if arguments.json:
         print(json.dumps(found, indent=2))
@@ -54,8 +55,3 @@ def run(arguments) -> int:
     for name, text in found.items():
         print(f"{name.ljust(width)}  {text}")
     return 0
-
-
-def _float32():
-    from numbanet.dtypes import float32
-    return float32

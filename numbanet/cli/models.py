@@ -20,8 +20,8 @@ def run(arguments) -> int:
         raise UsageError(f"no model matches {arguments.pattern!r}; known are {', '.join(list_models())}")
     infos = {name: model_info(name) for name in names}
     if arguments.json:
-        print(json.dumps({name: vars(info) if hasattr(info, "__dict__") else info._asdict() for name, info in infos.items()}, indent=2,
-                         default=str))
+        print(json.dumps({name: {k: v for k, v in vars(info).items() if k not in ("name", "create")} for name, info in infos.items()},
+                         indent=2))
         return 0
     width = max(map(len, names))
     for name, info in infos.items():

@@ -21,12 +21,15 @@ def configure(parser) -> None:
 
 def run(arguments) -> int:
     from numbanet.errors import DataError, UsageError
+    from numbanet.train.prediction import load_classifier
     if arguments.top < 1:
         raise UsageError(f"--top: expected at least 1, received {arguments.top}")
-    classifier = _load(arguments.weights, arguments.device)
+    classifier = load_classifier(arguments.weights, arguments.device)
     results, failures = [], 0
     for name, source in _sources(arguments.images):
         try:
+            if source is None:
+                raise DataError(f"{name}: the folder has no images")
             results.append({"image": name, "predictions": classifier(source, arguments.top, arguments.raw)})
         except DataError as error:
             print(f"numbanet predict: {error}", file=sys.stderr)
@@ -41,24 +44,19 @@ def run(arguments) -> int:
     return 1 if failures else 0
 
 
-def _load(weights: str, device: str):
-    from numbanet.train.prediction import load_classifier
-    return load_classifier(weights, device)
-
-
 def _sources(names):
-    """(name, path or file) of every picture asked for."""
-    from numbanet.data.images import IMG_EXTENSIONS
-    from numbanet.errors import DataError
+    """(name, path or file) of every picture asked for; None for a folder without any."""
+    from numbanet.data.images import is_image_file
     for name in names:
         path = Path(name)
         if name == "-":
-            yield "-", io.BytesIO(sys.stdin.buffer.read())
+            picture = io.BytesIO(sys.stdin.buffer.read())
+            picture.name = "standard input"
+            yield "-", picture
         elif path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMG_EXTENSIONS and not p.name.startswith("."))
+            found = sorted(p for p in path.rglob("*") if is_image_file(p))
+            yield from ((str(p), p) for p in found)
             if not found:
-                raise DataError(f"{path}: the folder has no images ({', '.join(e[1:] for e in IMG_EXTENSIONS)})")
-            for p in found:
-                yield str(p), p
+                yield name, None
         else:
             yield name, path

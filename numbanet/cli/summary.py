@@ -17,8 +17,12 @@ def configure(parser) -> None:
 
 def run(arguments) -> int:
     import numbanet
+    from numbanet.errors import UsageError
     from numbanet.graph import summarize
     from numbanet.zoo import create_model, model_info
+    for name, value in (("num-classes", arguments.num_classes), ("in-chans", arguments.in_chans)):
+        if value is not None and value < 1:
+            raise UsageError(f"--{name}: expected at least 1, received {value}")
     options = {k: v for k, v in (("num_classes", arguments.num_classes), ("in_chans", arguments.in_chans)) if v is not None}
     model = create_model(arguments.model, **options)
     info = model_info(arguments.model)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import shlex
 import sys
 import time
 from dataclasses import asdict
@@ -32,7 +34,6 @@ def configure(parser) -> None:
 def run(arguments) -> int:
     from numbanet.errors import UsageError
     if arguments.threads is not None:
-        import os
         if arguments.threads < 1:
             raise UsageError(f"--threads: expected at least 1, received {arguments.threads}")
         os.environ["NUMBANET_NUM_THREADS"] = str(arguments.threads)
@@ -47,10 +48,10 @@ def run(arguments) -> int:
     from numbanet.zoo import create_model, model_info
     get_backend(settings.device)                                        # a missing device is told before any work
     info = model_info(settings.model)
-    data = open_classifier_data(settings.data, info, settings.val_fraction, settings.seed, settings.distort)
-    folder = resumed or RunDirectory.create(settings.model, arguments.out)      # nothing is written before all else is known to work
+    data = open_classifier_data(settings.data, info, settings.val_fraction, settings.seed, settings.distort, _watch)
     seed_everything(settings.seed)
     model = create_model(settings.model, num_classes=len(data.classes), in_chans=data.preprocessing.input_size[0]).to(settings.device)
+    folder = resumed or RunDirectory.create(settings.model, arguments.out)      # nothing is written before all else is known to work
     print(f"{settings.model}: {sum(p.numel() for p in model.parameters()):,} parameters, on {settings.device}")
     print(f"data: {data.description}")
     metadata = {"model": settings.model, "num_classes": len(data.classes), "in_chans": data.preprocessing.input_size[0],
@@ -71,14 +72,21 @@ def run(arguments) -> int:
         reporter.close()
     if confusion is None:
         print(f"stopped at epoch {training.progress.epoch + 1}, step {training.progress.step}; a checkpoint was written. Go on with:\n"
-              f"  numbanet train --resume {folder.path}")
+              f"  numbanet train --resume {shlex.quote(str(folder.path))}")
         return 1
     print(f"\ntest accuracy {100 * confusion.accuracy:.2f}% (best {100 * training.progress.best:.2f}%), "
           f"{time.perf_counter() - started:.1f} s of training")
     print("confusion matrix, a row for each true class:")
     print(confusion.table(data.classes))
-    print(f"run: {folder.path} (weights/, curves.png, metrics.csv)\ntry it:\n  numbanet predict {folder.path} {folder.samples}")
+    print(f"run: {folder.path} (weights/, curves.png, metrics.csv)\ntry it:\n"
+          f"  numbanet predict {shlex.quote(str(folder.path))} {shlex.quote(str(folder.samples))}")
     return 0
+
+
+def _watch(iterator, total: int):
+    """Show how many pictures were read."""
+    from tqdm import tqdm
+    return tqdm(iterator, "reading images", total, leave=False, disable=None, dynamic_ncols=True)
 
 
 def _settings(arguments):
@@ -87,8 +95,8 @@ def _settings(arguments):
     from numbanet.train.classifier import Settings
     from numbanet.train.run_directory import RunDirectory
     given = {name: value for name, value in (
-        ("data", arguments.data and str(Path(arguments.data).absolute())), ("epochs", arguments.epochs), ("batch_size", arguments.batch_size),
-        ("lr", arguments.lr), ("optimizer", arguments.optimizer), ("device", arguments.device), ("seed", arguments.seed),
+        ("data", arguments.data and str(Path(arguments.data).absolute())), ("epochs", arguments.epochs),
+        ("batch_size", arguments.batch_size), ("lr", arguments.lr), ("optimizer", arguments.optimizer), ("device", arguments.device), ("seed", arguments.seed),
         ("val_fraction", arguments.val_fraction), ("distort", None if arguments.no_distort is None else False)) if value is not None}
     if arguments.resume:
         folder = RunDirectory.open(arguments.resume)
@@ -98,7 +106,7 @@ def _settings(arguments):
         try:
             return Settings(**{**folder.read_config(), **given}), folder
         except TypeError as error:
-            raise UsageError(f"--resume: {folder.path / 'config.yaml'} has unknown entries ({error})") from error
+            raise UsageError(f"--resume: {folder.path / 'config.yaml'} has entries that cannot be used ({error})") from error
     if arguments.model is None:
         raise UsageError("expected a model, such as: numbanet train lenet5")
     from numbanet.zoo import model_info

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -49,25 +50,31 @@ def load_checkpoint(folder, model, optimizer, scheduler) -> dict:
     failures = []
     for candidate in reversed(candidates):
         try:
-            arrays, _ = load_weights(candidate / "tensors.safetensors")
-            state = json.loads((candidate / "state.json").read_text(encoding="utf-8"))
-        except (CheckpointError, OSError, ValueError) as error:
-            failures.append(str(error))
+            model_state, optimizer_state, scheduler_state, numbers = _read(candidate)
+        except (CheckpointError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            failures.append(f"{candidate.name} ({type(error).__name__}: {error})")
             continue
-        model.load_state_dict({k[6:]: v for k, v in arrays.items() if k.startswith("model.")})
-        optimizer.load_state_dict(_with_tensors(state["optimizer"], arrays))
-        if scheduler is not None and state["scheduler"] is not None:
-            scheduler.load_state_dict(state["scheduler"])
-        return state["numbers"]
-    raise CheckpointError(f"resume: no checkpoint of {folder} can be read: {'; '.join(failures)}")
+        if failures:
+            logging.getLogger(__name__).warning("resume: damaged: %s; going on from %s", ", ".join(failures), candidate.name)
+        model.load_state_dict(model_state)
+        optimizer.load_state_dict(optimizer_state)
+        if scheduler is not None and scheduler_state is not None:
+            scheduler.load_state_dict(scheduler_state)
+        return numbers
+    raise CheckpointError(f"resume: no checkpoint of {folder} can be read: {', '.join(failures)}")
+
+
+def _read(folder: Path) -> tuple:
+    """The states of model, optimiser and scheduler, and the numbers."""
+    arrays, _ = load_weights(folder / "tensors.safetensors")
+    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    model_state = {k.removeprefix("model."): v for k, v in arrays.items() if k.startswith("model.")}
+    return model_state, _with_tensors(state["optimizer"], arrays), state["scheduler"], state["numbers"]
 
 
 def _without_tensors(value, path: str, arrays: dict):
     """`value` for JSON, its tensors moved to `arrays` and replaced by their names."""
-    if isinstance(value, Tensor):
-        arrays[path] = value
-        return {"__tensor__": path}
-    if isinstance(value, np.ndarray):
+    if isinstance(value, (Tensor, np.ndarray)):
         arrays[path] = value
         return {"__tensor__": path}
     if isinstance(value, dict):

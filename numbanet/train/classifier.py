@@ -10,13 +10,15 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
+
 import numbanet
 from numbanet import optim
 from numbanet.data import DataLoader
-from numbanet.errors import TrainingError, UsageError
+from numbanet.errors import CheckpointError, TrainingError, UsageError
 from numbanet.nn import functional as F
 from numbanet.random import get_rng_state, set_rng_state
-from numbanet.train.checkpoint import load_checkpoint, save_checkpoint
+from numbanet.train.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from numbanet.train.metrics import ConfusionMatrix
 from numbanet.train.run_directory import RunDirectory
 from numbanet.vision.draw import draw_curves
@@ -81,7 +83,7 @@ class ClassifierTraining:
     settings : Settings
     run : RunDirectory
     metadata : dict stored in the weights: model name, classes, preprocessing
-    reporter : object with `epoch_started(number, batches)`, `batch_done(progress)`, `epoch_ended(row)`
+    reporter : object with `epoch_started(progress, batches)`, `batch_done(progress)`, `epoch_ended(row)`
     """
 
     def __init__(self, model, train, test, settings: Settings, run: RunDirectory, metadata: dict, reporter):
@@ -101,25 +103,31 @@ class ClassifierTraining:
     def resume(self) -> None:
         """Go on from the newest checkpoint of the run."""
         numbers = load_checkpoint(self.run.checkpoints, self.model, self.optimizer, self.scheduler)
-        self.progress = Progress(**numbers["progress"])
-        set_rng_state(tuple(numbers["random"]))
+        try:
+            self.progress = Progress(**numbers["progress"])
+            set_rng_state(tuple(numbers["random"]))
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"resume: the checkpoint is of another version of numbanet ({error})") from error
 
     def fit(self) -> ConfusionMatrix | None:
         """Train to the last epoch; None if Ctrl-C ended it first. Either way a checkpoint was written."""
+        confusion = None
         with self._interruptible():
             while self.progress.epoch < self.settings.epochs:
                 if not self._epoch():
                     self.checkpoint()
                     return None
                 confusion = self._finish_epoch()
-        return confusion if self.progress.history and "confusion" in locals() else self.evaluate()[1]
+                if self.interrupted and self.progress.epoch < self.settings.epochs:
+                    return None
+        return self.evaluate()[1] if confusion is None else confusion       # a finished run has nothing left to train
 
     def _epoch(self) -> bool:
-        """The rest of the running epoch; False if it was interrupted."""
-        p = self.progress
+        """The rest of the running epoch; False if it was interrupted before its last batch."""
+        p, batches = self.progress, len(self.train_loader)
         self.model.train()
         self.train_loader.set_epoch(p.epoch)
-        self.reporter.epoch_started(p, len(self.train_loader))
+        self.reporter.epoch_started(p, batches)
         started, before = time.perf_counter(), p.seconds
         for images, labels in itertools.islice(self.train_loader, p.batch, None):
             loss, correct = self.train_step(images, labels)
@@ -127,7 +135,7 @@ class ClassifierTraining:
             p.loss_sum, p.correct, p.seen = p.loss_sum + loss * len(images), p.correct + correct, p.seen + len(images)
             p.seconds = before + time.perf_counter() - started
             self.reporter.batch_done(p)
-            if self.interrupted:
+            if self.interrupted and p.batch < batches:
                 return False
         return True
 
@@ -145,8 +153,7 @@ class ClassifierTraining:
         loss = self.loss_function(logits, labels)
         value = loss.item()
         if not math.isfinite(value):
-            raise TrainingError(f"the loss became {value} at step {self.progress.step + 1} (epoch {self.progress.epoch + 1}); the last good "
-                                f"checkpoint is kept in {self.run.checkpoints}. A smaller --lr usually helps")
+            raise self._diverged("the loss", value, self.progress.step + 1)
         loss.backward()
         self.optimizer.step()
         self.scheduler.step()
@@ -165,9 +172,17 @@ class ClassifierTraining:
                 confusion.update(logits.numpy().argmax(1), labels.numpy())
         return total / max(count, 1), confusion
 
+    def _diverged(self, what: str, value: float, step: int) -> TrainingError:
+        kept = list_checkpoints(self.run.checkpoints)
+        good = f"the last good checkpoint is kept: {kept[-1]}" if kept else "there was no checkpoint yet"
+        return TrainingError(f"{what} became {value} at step {step} (epoch {self.progress.epoch + 1}); {good}. "
+                             "A smaller --lr usually helps")
+
     def _finish_epoch(self) -> ConfusionMatrix:
         p = self.progress
         test_loss, confusion = self.evaluate()
+        if not math.isfinite(test_loss):
+            raise self._diverged("the test loss", test_loss, p.step)
         row = {"epoch": p.epoch + 1, "step": p.step, "train_loss": p.loss_sum / p.seen, "train_accuracy": p.correct / p.seen,
                "test_loss": test_loss, "test_accuracy": confusion.accuracy, "learning_rate": self.optimizer.param_groups[0]["lr"],
                "seconds": round(p.seconds, 3), "images_per_second": round(p.seen / max(p.seconds, 1e-9), 1)}
@@ -184,7 +199,16 @@ class ClassifierTraining:
         return confusion
 
     def checkpoint(self) -> None:
-        """Write everything that going on needs."""
+        """Write everything that going on needs.
+
+        Raises
+        ------
+        TrainingError
+            A parameter is not finite: the last step made it so, and earlier checkpoints are worth more.
+        """
+        for name, parameter in self.model.named_parameters():
+            if not np.isfinite(parameter.detach().numpy()).all():
+                raise self._diverged(name, math.nan, self.progress.step)
         save_checkpoint(self.run.checkpoints, self.progress.step, self.model, self.optimizer, self.scheduler,
                         {"progress": vars(self.progress), "random": list(get_rng_state())})
 

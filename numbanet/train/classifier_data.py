@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from numbanet.data import ArrayDataset
-from numbanet.data.datasets import MNISTSample, open_image_data
+from numbanet.data.datasets import ImageFolder, MNISTSample, open_image_data
+from numbanet.errors import DataError
 from numbanet.train.preprocessing import MNIST_SIZE, PictureFolder, Preprocessing
 from numbanet.vision.draw import save_image
+
+NAMED_AT_MOST = 5       # broken images that an error names
 
 
 @dataclass
@@ -37,23 +42,36 @@ class ClassifierData:
             save_image(folder / f"{name}-{index}.png", pixels)
 
 
-def open_classifier_data(directory, info, val_fraction: float, seed: int, distort: bool) -> ClassifierData:
-    """The data of `directory` (None: the digits that the package ships), for the model of `info`."""
+def open_classifier_data(directory, info, val_fraction: float, seed: int, distort: bool, watch=None) -> ClassifierData:
+    """The data of `directory` (None: the digits that the package ships), for the model of `info`.
+
+    Pictures of class folders are decoded here, so that training does not meet a broken one; `watch(iterator, total=...)` passes on
+    what it is given and may show progress.
+
+    Raises
+    ------
+    DataError
+        Nothing that can be trained on, or files that are broken.
+    """
     if directory is None:
         train, test, classes, size, channels = MNISTSample(True), MNISTSample(False), MNISTSample.classes, MNIST_SIZE, 1
         description = "the MNIST sample of the package"
     else:
         found = open_image_data(directory, val_fraction, seed)
-        train, test, classes, size, channels = found.train, found.test, tuple(found.classes), found.image_size, found.channels
+        train, test, classes, size, channels = found.train, found.test, tuple(found.classes), tuple(found.image_size), found.channels
         description = f"{directory} ({found.layout})"
-    arrays = isinstance(train, ArrayDataset)
-    digits = channels == 1 and tuple(classes) == MNISTSample.classes
-    preprocessing = Preprocessing.for_data(info, channels, size, digits or (arrays and tuple(size) == MNIST_SIZE))
-    if not digits:
-        preprocessing = Preprocessing(preprocessing.input_size, preprocessing.image_size, preprocessing.mean, preprocessing.std, False)
+    if len(classes) < 2:
+        raise DataError(f"{directory}: expected two classes or more, received only {', '.join(classes)}; a classifier of one has nothing "
+                        "to tell apart")
+    pad = isinstance(train, ArrayDataset) and size == MNIST_SIZE
+    # Pictures in folders are made to look like MNIST's; arrays must do so already.
+    digits = channels == 1 and classes == MNISTSample.classes and (pad or isinstance(train, ImageFolder))
+    preprocessing = Preprocessing.for_data(info, channels, MNIST_SIZE if digits else size, pad or digits, digits)
     made = [_prepared(part, preprocessing, distort and part is train) for part in (train, test)]
+    _check([part for part in made if isinstance(part, PictureFolder)], watch)
+    kind = "grey" if channels == 1 else "colour"
     description += (f": {len(made[0]):,} training and {len(made[1]):,} test images, {len(classes)} classes, "
-                    f"{' x '.join(map(str, size))} {'grey' if channels == 1 else 'colour'} -> {' x '.join(map(str, preprocessing.input_size))}")
+                    f"{' x '.join(map(str, size))} {kind} -> {' x '.join(map(str, preprocessing.input_size))}")
     return ClassifierData(*made, classes, preprocessing, description)
 
 
@@ -63,6 +81,18 @@ def _prepared(data, preprocessing: Preprocessing, distort: bool):
         return PictureFolder(data, preprocessing, transform)
     images = data.data
     if images.shape[1:3] != preprocessing.image_size:
-        from PIL import Image
         images = np.stack([preprocessing.pixels(Image.fromarray(i), raw=True) for i in images])
     return ArrayDataset(images, data.targets, batch_transform=transform)
+
+
+def _check(folders: list[PictureFolder], watch) -> None:
+    """Raise where pictures cannot be used, naming the first few."""
+    total = sum(map(len, folders))
+    if not total:
+        return
+    problems = itertools.chain.from_iterable(f.problems() for f in folders)
+    broken = [p for p in (problems if watch is None else watch(problems, total=total)) if p is not None]
+    if broken:
+        more = f"\n  and {len(broken) - NAMED_AT_MOST} more" if len(broken) > NAMED_AT_MOST else ""
+        raise DataError(f"{len(broken)} of {total} images cannot be used; replace or remove them:"
+                        + "".join(f"\n  {p}" for p in broken[:NAMED_AT_MOST]) + more)

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 import numbanet
-from numbanet.data import load_image
 from numbanet.errors import CheckpointError
 from numbanet.train.preprocessing import Preprocessing
 from numbanet.weights import load_weights
@@ -29,8 +28,7 @@ class Classifier:
         DataError
             Not an image, broken, too large, or no ink on a picture of a digit.
         """
-        picture = load_image(source, "RGB" if self.preprocessing.digits else self.preprocessing.mode)
-        pixels = self.preprocessing.pixels(picture, raw)
+        pixels = self.preprocessing.read(source, raw)
         with numbanet.no_grad():
             logits = self.model(numbanet.tensor(self._transform(pixels[None]), device=self.device))
             probabilities = numbanet.softmax(logits, 1).numpy()[0]
@@ -50,6 +48,10 @@ def load_classifier(path, device: str = "cpu") -> Classifier:
     if missing:
         raise CheckpointError(f"{file}: the weights do not say their {', '.join(missing)}; expected a file written by 'numbanet train'")
     preprocessing = Preprocessing.from_metadata(metadata["preprocessing"])
-    model = create_model(metadata["model"], num_classes=int(metadata["num_classes"]), in_chans=int(metadata["in_chans"]))
+    classes, num_classes, in_chans = metadata["classes"], metadata["num_classes"], metadata["in_chans"]
+    if not isinstance(classes, list) or len(classes) != num_classes or in_chans != preprocessing.input_size[0]:
+        raise CheckpointError(f"{file}: the weights contradict themselves: {num_classes} classes, named {classes}, {in_chans} channels, "
+                              f"input {preprocessing.input_size}; expected a file written by 'numbanet train'")
+    model = create_model(metadata["model"], num_classes=num_classes, in_chans=in_chans)
     model.load_state_dict(arrays)
-    return Classifier(model, list(metadata["classes"]), preprocessing, device)
+    return Classifier(model, classes, preprocessing, device)

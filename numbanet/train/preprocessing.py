@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from numbanet.data import CollatedBatch, Dataset
+from numbanet.data import CollatedBatch, Dataset, load_image
+from numbanet.data.images import image_header
 from numbanet.data.transforms import BatchAffineNormalize
-from numbanet.errors import CheckpointError
+from numbanet.errors import CheckpointError, DataError
 
 MNIST_SIZE = (28, 28)
 DISTORTIONS = {"degrees": 10.0, "translate": (0.08, 0.08), "scale": (0.9, 1.1), "shear": 6.0}
@@ -34,12 +39,13 @@ class Preprocessing:
     digits: bool = False
 
     @classmethod
-    def for_data(cls, info, channels: int, image_size, digits: bool) -> Preprocessing:
-        """For a model (its :class:`~numbanet.zoo.registry.ModelInfo`) and pictures of this kind."""
+    def for_data(cls, info, channels: int, image_size, pad: bool, digits: bool) -> Preprocessing:
+        """For a model (its :class:`~numbanet.zoo.registry.ModelInfo`) and pictures of this kind; with `pad`, small ones are padded to
+        the model's size instead of scaled."""
         height, width = info.input_size[1:]
         small = image_size[0] <= height and image_size[1] <= width
         mean, std = (values if len(values) == channels else (values[0],) * channels for values in (info.mean, info.std))
-        return cls((channels, height, width), tuple(image_size) if small and digits else (height, width), mean, std, digits)
+        return cls((channels, height, width), tuple(image_size) if small and pad else (height, width), mean, std, digits)
 
     @classmethod
     def from_metadata(cls, values) -> Preprocessing:
@@ -62,6 +68,20 @@ class Preprocessing:
         """Pillow's name for the network's channels."""
         return "L" if self.input_size[0] == 1 else "RGB"
 
+    def read(self, source, raw: bool = False) -> np.ndarray:
+        """Decode an image (path or open binary file) into :meth:`pixels`.
+
+        Raises
+        ------
+        DataError
+            Not an image, broken, too large, or no ink on a picture of a digit; the message begins with the image's name.
+        """
+        picture = load_image(source, self.mode)
+        try:
+            return self.pixels(picture, raw)
+        except DataError as error:
+            raise DataError(f"{source if isinstance(source, (str, os.PathLike)) else source.name}: {error}") from error
+
     def pixels(self, picture, raw: bool = False) -> np.ndarray:
         """A decoded picture (Pillow) as uint8 (H, W) or (H, W, 3) of `image_size`; `raw` leaves digits as they are."""
         from PIL import Image
@@ -83,24 +103,40 @@ class PictureFolder(Dataset):
     """An image folder as batches of network input: decoded and scaled once, kept in memory up to a limit."""
 
     def __init__(self, folder, preprocessing: Preprocessing, batch_transform: BatchAffineNormalize):
-        self.folder, self.preprocessing, self.batch_transform = folder, preprocessing, batch_transform
+        self.preprocessing, self.batch_transform = preprocessing, batch_transform
         self.targets = np.asarray(folder.targets, np.int64)
         self.samples = folder.samples
         channels = preprocessing.input_size[0]
-        self._shape = (*preprocessing.image_size, 3) if channels == 3 else preprocessing.image_size
+        shape = (*preprocessing.image_size, 3) if channels == 3 else preprocessing.image_size
+        self._capacity = KEPT_BYTES // math.prod(shape)
         self._kept: dict[int, np.ndarray] = {}
-        self._capacity = KEPT_BYTES // int(np.prod(self._shape))
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def sample_path(self, index: int) -> str:
+        return self.samples[index][0]
+
+    def problems(self) -> Iterator[DataError | None]:
+        """What is wrong with each picture, in order: those that can be kept are decoded, of the others the headers are read."""
+        def problem(index: int) -> DataError | None:
+            try:
+                if index < self._capacity:
+                    self.picture(index)
+                else:
+                    image_header(self.sample_path(index))
+            except DataError as error:
+                return error
+
+        with ThreadPoolExecutor(os.cpu_count()) as workers:
+            yield from workers.map(problem, range(len(self)))
 
     def picture(self, index: int) -> np.ndarray:
         """One picture as uint8 of the preprocessing's size."""
         kept = self._kept.get(index)
         if kept is None:
-            from numbanet.data import load_image
-            kept = self.preprocessing.pixels(load_image(self.samples[index][0], self.preprocessing.mode), raw=True)
-            if len(self._kept) < self._capacity:
+            kept = self.preprocessing.read(self.sample_path(index))
+            if index < self._capacity:
                 self._kept[index] = kept
         return kept
 
@@ -108,5 +144,6 @@ class PictureFolder(Dataset):
         return self.batch_transform(self.picture(index)[None], [index])[0], int(self.targets[index])
 
     def __getitems__(self, indices):
+        indices = np.asarray(indices)
         pictures = np.stack([self.picture(int(i)) for i in indices])
-        return CollatedBatch((self.batch_transform(pictures, np.asarray(indices)), self.targets[np.asarray(indices)]))
+        return CollatedBatch((self.batch_transform(pictures, indices), self.targets[indices]))

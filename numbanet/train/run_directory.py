@@ -62,7 +62,8 @@ class RunDirectory:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise CheckpointError(f"{path}: the run cannot be written there ({error.strerror}); choose another folder with --out") from error
+            raise CheckpointError(f"{path}: the run cannot be written there ({error.strerror}); "
+                                  "choose another folder with --out") from error
         return cls(path)
 
     @classmethod

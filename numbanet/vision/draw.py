@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -17,10 +17,10 @@ def draw_curves(path, history: Sequence[dict]) -> None:
     """`curves.png`: loss and error of each epoch in `history`, training and test, side by side."""
     image = Image.new("RGB", (2 * WIDTH, HEIGHT), "white")
     epochs = [row["epoch"] for row in history]
-    panels = (("cross-entropy", "train_loss", "test_loss", 1.0, "{:.3g}"), ("error, %", "train_accuracy", "test_accuracy", None, "{:.3g}"))
-    for position, (title, train, test, scale, label) in enumerate(panels):
-        series = [[row[key] if scale else 100 * (1 - row[key]) for row in history] for key in (train, test)]
-        _panel(image, position * WIDTH, title, epochs, series, ("training", "test"), label)
+    losses = [[row[key] for row in history] for key in ("train_loss", "test_loss")]
+    errors = [[100 * (1 - row[key]) for row in history] for key in ("train_accuracy", "test_accuracy")]
+    for left, title, series in ((0, "cross-entropy", losses), (WIDTH, "error, %", errors)):
+        _panel(image, left, title, epochs, series, ("training", "test"))
     with atomic_file(path) as temporary:
         image.save(temporary, "PNG")
 
@@ -29,9 +29,8 @@ def _font(size: int):
     return ImageFont.load_default(size)
 
 
-def _panel(image, left, title, xs, series, names, label) -> None:
-    """One logarithmic plot of several series."""
-    import math
+def _panel(image, left, title, xs, series, names) -> None:
+    """One logarithmic plot of several series; values of 0 lie on the lower edge."""
     draw = ImageDraw.Draw(image)
     values = [v for s in series for v in s if v > 0 and math.isfinite(v)]
     low, high = (min(values), max(values)) if values else (0.1, 1.0)
@@ -47,7 +46,7 @@ def _panel(image, left, title, xs, series, names, label) -> None:
     for tick in _ticks(10**low, 10**high):
         y = at(xs[0], tick)[1]
         draw.line((x0, y, x1, y), GRID)
-        draw.text((x0 - 8, y), label.format(tick), INK, _font(13), anchor="rm")
+        draw.text((x0 - 8, y), f"{tick:.3g}", INK, _font(13), anchor="rm")
     step = max(1, math.ceil(len(xs) / 10))
     for x in xs[::step]:
         draw.text((at(x, 10**low)[0], y0 + 8), str(x), INK, _font(13), anchor="ma")
@@ -65,7 +64,6 @@ def _panel(image, left, title, xs, series, names, label) -> None:
 
 def _ticks(low: float, high: float) -> list[float]:
     """1, 2, 5 times powers of ten between two values."""
-    import math
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks = [m * 10.0**p for p in powers for m in (1, 2, 5) if low <= m * 10.0**p <= high]
     return ticks if len(ticks) > 1 else [low, high]
@@ -73,5 +71,5 @@ def _ticks(low: float, high: float) -> list[float]:
 
 def save_image(path, pixels) -> None:
     """Write a uint8 (H, W) or (H, W, C) NumPy array as PNG."""
-    with atomic_file(Path(path)) as temporary:
+    with atomic_file(path) as temporary:
         Image.fromarray(pixels).save(temporary, "PNG")
