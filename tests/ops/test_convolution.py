@@ -2,14 +2,23 @@
 
 import numpy as np
 import pytest
-from numbanet.backends import get_backend
 
 import numbanet
 import numbanet.functional as F
 from numbanet.autograd.grad_mode import no_grad
-from numbanet.errors import DTypeError, ShapeError
+from numbanet.backends import get_backend
+from numbanet.backends.precision import get_float32_precision, set_float32_precision
+from numbanet.errors import DTypeError, ShapeError, UsageError
 from numbanet.geometry import conv_geometry
 from tests.cases.case import channels_last, floats, integers, strided
+
+
+@pytest.fixture
+def strict():
+    before = get_float32_precision()
+    set_float32_precision("strict")
+    yield
+    set_float32_precision(before)
 
 
 def _zeros(*shape, dtype=np.float32, device="cpu"):
@@ -130,8 +139,9 @@ def test_inputs_of_any_memory_order_give_the_same_bits(rng):
 
 @pytest.mark.parametrize("geometry", [
     conv_geometry(1, 6, (16, 16), (5, 5)), conv_geometry(32, 40, (14, 14), (3, 3), 1, 1),
-    conv_geometry(40, 24, (15, 14), (3, 3), 2, 1), conv_geometry(32, 32, (14, 14), (3, 3), 1, 1, groups=32)],
-    ids=["first-layer", "mirrored", "strided", "depthwise"])
+    conv_geometry(40, 24, (15, 14), (3, 3), 2, 1), conv_geometry(32, 32, (14, 14), (3, 3), 1, 1, groups=32),
+    conv_geometry(32, 32, (14, 14), (3, 3), 1, 1, groups=8), conv_geometry(32, 40, (20, 20), (3, 3), 1, 1)],
+    ids=["first-layer", "mirrored", "strided", "depthwise", "small-groups", "winograd"])
 def test_same_bits_at_every_thread_count(geometry, rng):
     from numbanet.backends.cpu import threads
     cpu = get_backend("cpu")
@@ -148,15 +158,13 @@ def test_same_bits_at_every_thread_count(geometry, rng):
             results.append(passes())
     finally:
         threads.set_num_threads(before)
-    with threads.serial_region():
-        results.append(passes())
     for other in results[1:]:
         for first, second in zip(results[0], other):
             np.testing.assert_array_equal(first, second)
 
 
-def test_torch_at_the_size_of_real_layers(rng):
-    """Several panels, jobs and parts of every kernel, against float32 rounding."""
+def test_torch_at_the_size_of_real_layers(rng, strict):
+    """Several panels, jobs and parts of every kernel; small integers, so bit for bit."""
     torch = pytest.importorskip("torch")
     for g in (conv_geometry(64, 96, (28, 28), (3, 3), 1, 1), conv_geometry(96, 64, (28, 28), (3, 3), 2, 1),
               conv_geometry(3, 32, (64, 64), (7, 7), 2, 3), conv_geometry(64, 64, (20, 20), (3, 3), 1, 1, groups=8)):
@@ -171,3 +179,29 @@ def test_torch_at_the_size_of_real_layers(rng):
         np.testing.assert_array_equal(y.detach().numpy(), expected.detach().numpy())
         for a, b in zip(mine, theirs):
             np.testing.assert_array_equal(a.grad.numpy(), b.grad.numpy())
+
+
+@pytest.mark.parametrize("batch, geometry", [
+    (6, conv_geometry(33, 45, (17, 22), (3, 3), 1, 1)), (7, conv_geometry(64, 32, (15, 17), (3, 3), 1, ((0, 2), (2, 0)))),
+    (6, conv_geometry(32, 65, (20, 18), (3, 3)))])
+def test_winograd_agrees_with_the_direct_product(batch, geometry, rng, strict):
+    """Ragged tiles, lanes and strips, padding on any side; in both passes that have the algorithm."""
+    cpu = get_backend("cpu")
+    x, weight = channels_last(floats(rng, batch, geometry.channels, *geometry.input_size)), floats(rng, *geometry.weight_shape)
+    bias, grad_y = floats(rng, geometry.filters), channels_last(floats(rng, batch, geometry.filters, *geometry.output_size))
+
+    def passes():
+        outs = (np.full((batch, geometry.filters, *geometry.output_size), np.nan, np.float32),
+                np.full(x.shape, np.nan, np.float32))
+        return (cpu.conv2d_forward(x, weight, bias, geometry, out=outs[0]),
+                cpu.conv2d_backward_input(grad_y, weight, geometry, out=outs[1]))
+    direct = passes()
+    set_float32_precision("fast")
+    for fast, exact in zip(passes(), direct):
+        assert (fast != exact).any(), "the algorithm was not used"
+        assert np.linalg.norm(fast - exact) <= 4e-6 * np.linalg.norm(exact)
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(UsageError, match="expected 'strict' or 'fast', received 'double'"):
+        set_float32_precision("double")

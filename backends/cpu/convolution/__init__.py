@@ -31,6 +31,7 @@ from numbanet.backends.cpu.convolution.small_groups import (
 from numbanet.backends.cpu.convolution.walk import forward_walk, mirrored_walk
 from numbanet.backends.cpu.convolution.weight_gradient import conv2d_backward_weight_gather
 from numbanet.backends.cpu.convolution.weights import pack_weights, packed_size
+from numbanet.backends.cpu.convolution.winograd import conv2d_forward_winograd, transform_weights
 from numbanet.backends.cpu.layout import copy_into
 from numbanet.backends.cpu.memory import empty
 from numbanet.backends.cpu.registry import implements
@@ -64,11 +65,22 @@ def _forward(y, x, weight, bias, geometry, walk):
         scratch = empty((min(threads.get_num_threads(), x.shape[0]), choose.columns_scratch(geometry)), F32)
         conv2d_forward_columns(x, packed, shifts, y, scratch, walk)
     else:
-        _gather(x, _grouped(weight, geometry), bias, y, walk)
+        _product(x, _grouped(weight, geometry), bias, y, walk, geometry)
+
+
+def _product(x, weight, bias, y, walk, geometry):
+    """y (N, OH, OW, K) = the windows of x times weight (G, Kg, Cg, R, S)."""
+    plan = choose.winograd_plan(len(x), x.shape[3], y.shape[3], y.shape[1:3]) if choose.may_use_winograd(geometry) else None
+    if plan is None:
+        _gather(x, weight, bias, y, walk)
+        return
+    transformed = empty((plan.weights,), F32)
+    transform_weights(weight, transformed)
+    scratch = empty((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
+    conv2d_forward_winograd(x, transformed, np.ascontiguousarray(bias), y, scratch, walk, plan.block)
 
 
 def _gather(x, weight, bias, y, walk):
-    """y (N, OH, OW, K) = the windows of x times weight (G, Kg, Cg, R, S)."""
     G, Kg, Cg, R, S = weight.shape
     with_bias = 1 if bias.size else 0
     rows = y.reshape(-1, y.shape[3])
@@ -99,7 +111,7 @@ def _backward_input(grad_x, grad_y, weight, geometry):
         weight = _small_group_weights(_mirrored(weight, geometry), NOTHING[F32])
         conv2d_forward_small_groups(grad_y, weight, grad_x, mirrored_walk(geometry), geometry.stride[0])
     elif choose.mirrors(geometry):
-        _gather(grad_y, _mirrored(weight, geometry), NOTHING[F32], grad_x, mirrored_walk(geometry))
+        _product(grad_y, _mirrored(weight, geometry), NOTHING[F32], grad_x, mirrored_walk(geometry), geometry)
     else:
         plan = choose.scatter_plan(geometry, grad_y.shape[0])
         packed = empty(plan.packed, F32)

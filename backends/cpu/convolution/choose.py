@@ -11,8 +11,10 @@ from typing import NamedTuple
 from numbanet.backends.cpu.convolution.columns import FILTERS
 from numbanet.backends.cpu.convolution.gather import MR
 from numbanet.backends.cpu.convolution.weight_gradient import MK
+from numbanet.backends.cpu.convolution.winograd import FILTERS as WINOGRAD_FILTERS
 from numbanet.backends.cpu.hardware import cache_sizes
 from numbanet.backends.cpu.simd import L
+from numbanet.backends.precision import get_float32_precision
 from numbanet.geometry import ConvGeometry
 
 FLOAT = 4                   # bytes
@@ -80,6 +82,38 @@ def columns_scratch(geometry: ConvGeometry) -> int:
     columns = geometry.output_size[1] + geometry.kernel_size[1] + 3 * L
     row = geometry.output_size[1] * (_up(geometry.filters + FILTERS, L) + 2 * L)
     return _up(geometry.channels * rows * _up(columns, L) + max(row, FILTERS * STRIP) + STRIP, 16)
+
+
+class WinogradPlan(NamedTuple):
+    """Blocks of `conv2d_forward_winograd`."""
+
+    block: int              # tiles of 4 x 4 output pixels
+    jobs: int
+    weights: int            # floats of the transformed weights
+    scratch: int            # floats for each thread
+
+
+@lru_cache(maxsize=4096)
+def winograd_plan(batch: int, channels: int, filters: int, output_size: tuple[int, int]) -> WinogradPlan | None:
+    """None where the direct product is faster: few channels, few tiles, or more weights than the caches stream.
+
+    Transforms cost as much as 32 multiply-adds an element; transformed weights are 4 times as large as plain ones, so
+    that late layers (512 channels at 7x7: 38 MB) would wait for memory.
+    """
+    down, across = (-(-n // 4) for n in output_size)
+    tiles, weights = batch * down * across, 36 * channels * _up(filters, STRIP)
+    used = output_size[0] * output_size[1] / (16 * down * across)
+    if min(channels, filters) < 32 or tiles < 8 * MR or used < 0.6 or weights * FLOAT > cache_sizes().l3 // 2:
+        return None
+    fitting = cache_sizes().l2 * 3 // 4 // (36 * FLOAT * (_pitch(channels) + WINOGRAD_FILTERS)) // MR * MR
+    block = max(MR, min(fitting, _up(-(-tiles // WANTED_JOBS), MR)))
+    scratch = 36 * (L + block * (_pitch(channels) + WINOGRAD_FILTERS) + 2 * L)
+    return WinogradPlan(block, -(-tiles // block), weights, _up(scratch, 16))
+
+
+def may_use_winograd(geometry: ConvGeometry) -> bool:
+    return (geometry.kernel_size == (3, 3) and geometry.stride == geometry.dilation == (1, 1) and geometry.groups == 1
+            and get_float32_precision() == "fast")
 
 
 class GatherPlan(NamedTuple):

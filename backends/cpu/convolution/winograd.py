@@ -1,0 +1,239 @@
+"""Winograd's convolution F(4 x 4, 3 x 3): forward, and backward-input at stride 1, with a quarter of the multiplications.
+
+    y tile = A^T [ sum over c of (G weight[k, c] G^T) * (B^T x[c] tile B) ] A
+
+A tile is 4 x 4 output pixels, whose windows cover 6 x 6 input pixels. For each of the 36 positions of a transformed
+tile the sum over channels is a matrix product of tiles by filters, done on the register tile. A job takes a block of
+tiles through all of it, so that transformed inputs and products stay in its second-level cache. Zeros outside of x
+enter at the transform. Lavin and Gray (2016), arXiv:1509.09308, with the points 0, 1, -1, 2, -2. Letters: `walk.py`;
+tiles: TH x TW an image.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from numbanet.backends.cpu.compile import kernel, worker
+from numbanet.backends.cpu.convolution.compact import compact
+from numbanet.backends.cpu.convolution.gather import MR
+from numbanet.backends.cpu.convolution.walk import odd_pitch
+from numbanet.backends.cpu.out_of_line import out_of_line
+from numbanet.backends.cpu.simd import L, fma, load, load_partial, load_strided, splat, store, store_partial, tile
+
+FILTERS = 4 * L         # of a block whose products are transformed back together
+
+
+@worker(inline=True)
+def _weight_transform(g0, g1, g2):
+    """G times a column."""
+    half = (g0 + g2) * np.float32(-1 / 6)
+    third = fma(g2, splat(np.float32(1 / 6)), g0 * np.float32(1 / 24))
+    return (g0 * np.float32(0.25), fma(g1, splat(np.float32(-1 / 6)), half), fma(g1, splat(np.float32(1 / 6)), half),
+            fma(g1, splat(np.float32(1 / 12)), third), fma(g1, splat(np.float32(-1 / 12)), third), g2)
+
+
+@worker(inline=True)
+def _input_transform(d0, d1, d2, d3, d4, d5):
+    """B^T times a column."""
+    four, minus_four, minus_five = splat(np.float32(4)), splat(np.float32(-4)), splat(np.float32(-5))
+    even, odd = fma(d2, minus_four, d4), fma(d1, minus_four, d3)
+    wide, double = d4 - d2, (d3 - d1) * np.float32(2)
+    return (fma(d0, four, fma(d2, minus_five, d4)), even + odd, even - odd, wide + double, wide - double,
+            fma(d1, four, fma(d3, minus_five, d5)))
+
+
+@worker(inline=True)
+def _output_transform(m0, m1, m2, m3, m4, m5):
+    """A^T times a column."""
+    two, four, eight = splat(np.float32(2)), splat(np.float32(4)), splat(np.float32(8))
+    s1, d1, s2, d2 = m1 + m2, m1 - m2, m3 + m4, m3 - m4
+    return m0 + s1 + s2, fma(two, d2, d1), fma(four, s2, s1), fma(eight, d2, d1) + m5
+
+
+@worker
+def _transform_filters(weight, U, scratch, strip, c):
+    """U[position, strip, c, :2L] of 2L filters; scratch (36 * L floats)."""
+    compact()
+    _, K, C, _, _ = weight.shape
+    k_step, c_step, r_step, s_step = (weight.strides[1] // 4, weight.strides[2] // 4, weight.strides[3] // 4,
+                                      weight.strides[4] // 4)
+    strips = (K + 2 * L - 1) // (2 * L)
+    for half in range(2):
+        k = strip * 2 * L + half * L
+        for s in range(3):
+            at = k * k_step + c * c_step + s * s_step
+            if k + L <= K:
+                g0 = load_strided(weight, at, k_step)
+                g1 = load_strided(weight, at + r_step, k_step)
+                g2 = load_strided(weight, at + 2 * r_step, k_step)
+            else:
+                g0, g1, g2 = splat(np.float32(0)), splat(np.float32(0)), splat(np.float32(0))
+                for r in range(3):
+                    store(scratch, r * L, g0)
+                    for lane in range(K - k):
+                        scratch[r * L + lane] = weight[0, k + lane, c, r, s]
+                g0, g1, g2 = load(scratch, 0), load(scratch, L), load(scratch, 2 * L)
+            u0, u1, u2, u3, u4, u5 = _weight_transform(g0, g1, g2)
+            at = (3 + s * 6) * L
+            store(scratch, at, u0)
+            store(scratch, at + L, u1)
+            store(scratch, at + 2 * L, u2)
+            store(scratch, at + 3 * L, u3)
+            store(scratch, at + 4 * L, u4)
+            store(scratch, at + 5 * L, u5)
+        plane = strips * C * 2 * L
+        for i in range(6):
+            at = (3 + i) * L
+            u0, u1, u2, u3, u4, u5 = _weight_transform(load(scratch, at), load(scratch, at + 6 * L),
+                                                       load(scratch, at + 12 * L))
+            at = i * 6 * plane + (strip * C + c) * 2 * L + half * L
+            store(U, at, u0)
+            store(U, at + plane, u1)
+            store(U, at + 2 * plane, u2)
+            store(U, at + 3 * plane, u3)
+            store(U, at + 4 * plane, u4)
+            store(U, at + 5 * plane, u5)
+
+
+@worker
+def _transform_strip(weight, U, task):
+    C = weight.shape[2]
+    blocks = (C + 15) // 16
+    scratch = np.empty(24 * L, np.float32)
+    for c in range(task % blocks * 16, min(C, task % blocks * 16 + 16)):
+        _transform_filters(weight, U, scratch, task // blocks, c)
+
+
+@kernel("void(const T[:,:,:,:,:], T[::1])", parallel=True)
+def transform_weights(weight, U):
+    """U (36, strips of 2L filters, C, 2L) = G weight G^T; weight (1, K, C, 3, 3)."""
+    _, K, C, _, _ = weight.shape
+    for task in prange((K + 2 * L - 1) // (2 * L) * ((C + 15) // 16)):
+        _transform_strip(weight, U, np.int64(task))
+
+
+@worker(inline=True)
+def _pixel(x, line, h, w, x_w, H, W, lanes):
+    """A vector of channels of a pixel, zeros outside of x."""
+    if h < 0 or h >= H or w < 0 or w >= W:
+        return splat(np.float32(0))
+    return load_partial(x, line + w * x_w, lanes)
+
+
+@worker
+def _transform_input_tile(x, n, h0, w0, H, W, C, scratch, v, v_plane, t):
+    """V[position, c] of one tile; t is room for 36 vectors."""
+    compact()
+    x_n, x_h, x_w = x.strides[0] // 4, x.strides[1] // 4, x.strides[2] // 4
+    for c in range(0, C, L):
+        lanes = min(L, C - c)
+        for i in range(6):
+            h = h0 + i
+            line = n * x_n + h * x_h + c
+            v0, v1, v2, v3, v4, v5 = _input_transform(
+                _pixel(x, line, h, w0, x_w, H, W, lanes), _pixel(x, line, h, w0 + 1, x_w, H, W, lanes),
+                _pixel(x, line, h, w0 + 2, x_w, H, W, lanes), _pixel(x, line, h, w0 + 3, x_w, H, W, lanes),
+                _pixel(x, line, h, w0 + 4, x_w, H, W, lanes), _pixel(x, line, h, w0 + 5, x_w, H, W, lanes))
+            at = t + i * 6 * L
+            store(scratch, at, v0)
+            store(scratch, at + L, v1)
+            store(scratch, at + 2 * L, v2)
+            store(scratch, at + 3 * L, v3)
+            store(scratch, at + 4 * L, v4)
+            store(scratch, at + 5 * L, v5)
+        for j in range(6):
+            at = t + j * L
+            v0, v1, v2, v3, v4, v5 = _input_transform(
+                load(scratch, at), load(scratch, at + 6 * L), load(scratch, at + 12 * L), load(scratch, at + 18 * L),
+                load(scratch, at + 24 * L), load(scratch, at + 30 * L))
+            at, step = v + j * v_plane + c, 6 * v_plane
+            store(scratch, at, v0)
+            store(scratch, at + step, v1)
+            store(scratch, at + 2 * step, v2)
+            store(scratch, at + 3 * step, v3)
+            store(scratch, at + 4 * step, v4)
+            store(scratch, at + 5 * step, v5)
+
+
+@worker
+def _transform_output_tile(scratch, m, m_plane, t, bias, k0, k1, y, n, oh, ow):
+    """Filters k0, ..., k1 - 1 of one tile of y from their 36 products; t is room for 24 vectors."""
+    compact()
+    _, OH, OW, _ = y.shape
+    y_n, y_h, y_w = y.strides[0] // 4, y.strides[1] // 4, y.strides[2] // 4
+    for k in range(k0, k1, L):
+        lanes = min(L, k1 - k)
+        for i in range(6):
+            at = m + i * 6 * m_plane + k - k0
+            y0, y1, y2, y3 = _output_transform(
+                load(scratch, at), load(scratch, at + m_plane), load(scratch, at + 2 * m_plane),
+                load(scratch, at + 3 * m_plane), load(scratch, at + 4 * m_plane), load(scratch, at + 5 * m_plane))
+            at = t + i * 4 * L
+            store(scratch, at, y0)
+            store(scratch, at + L, y1)
+            store(scratch, at + 2 * L, y2)
+            store(scratch, at + 3 * L, y3)
+        shift = load_partial(bias, k, lanes) if bias.size else splat(np.float32(0))
+        for j in range(min(4, OW - ow)):
+            at = t + j * L
+            y0, y1, y2, y3 = _output_transform(
+                load(scratch, at), load(scratch, at + 4 * L), load(scratch, at + 8 * L), load(scratch, at + 12 * L),
+                load(scratch, at + 16 * L), load(scratch, at + 20 * L))
+            at = n * y_n + oh * y_h + (ow + j) * y_w + k
+            store_partial(y, at, y0 + shift, lanes)
+            if oh + 1 < OH:
+                store_partial(y, at + y_h, y1 + shift, lanes)
+            if oh + 2 < OH:
+                store_partial(y, at + 2 * y_h, y2 + shift, lanes)
+            if oh + 3 < OH:
+                store_partial(y, at + 3 * y_h, y3 + shift, lanes)
+
+
+@worker
+def _multiply_block(scratch, v, v_pitch, v_plane, U, strip0, strip1, strips, C, m, m_plane, count):
+    """M[position, tile, k] = V[position, tile] times the strips strip0, ..., strip1 - 1 of U[position]."""
+    out_of_line()
+    for position in range(36):
+        for strip in range(strip0, strip1):
+            b = (position * strips + strip) * C * 2 * L
+            for p in range(0, count, MR):
+                tile(MR, 2, scratch, v + position * v_plane + p * v_pitch, v_pitch, 1, U, b, 2 * L,
+                     scratch, m + position * m_plane + p * FILTERS + (strip - strip0) * 2 * L, FILTERS, C, 0)
+
+
+@worker
+def _winograd_jobs(slot, x, U, bias, y, scratch, walk, block):
+    """The share of one slot; a job is `block` tiles, a multiple of MR."""
+    out_of_line()
+    H, W, pad_h, pad_w = walk[3], walk[4], walk[9], walk[10]
+    C, (N, OH, OW, K) = x.shape[3], y.shape
+    TH, TW, strips = (OH + 3) // 4, (OW + 3) // 4, (K + 2 * L - 1) // (2 * L)
+    slots, tiles = scratch.shape[0], N * TH * TW
+    jobs = (tiles + block - 1) // block
+    v_pitch = odd_pitch(C)
+    v_plane, m_plane = block * v_pitch + L, block * FILTERS + L
+    t = slot * scratch.shape[1]
+    v = t + 36 * L
+    m = v + 36 * v_plane
+    for job in range(slot * jobs // slots, (slot + 1) * jobs // slots):
+        first = job * block
+        count = min(block, tiles - first)
+        for i in range(count):
+            n, th, tw = (first + i) // (TH * TW), (first + i) // TW % TH, (first + i) % TW
+            _transform_input_tile(x, n, th * 4 - pad_h, tw * 4 - pad_w, H, W, C, scratch, v + i * v_pitch, v_plane, t)
+        for k0 in range(0, K, FILTERS):
+            k1 = min(K, k0 + FILTERS)
+            strip0 = k0 // (2 * L)
+            _multiply_block(scratch, v, v_pitch, v_plane, U, strip0, min(strips, strip0 + FILTERS // (2 * L)), strips,
+                            C, m, m_plane, count)
+            for i in range(count):
+                n, th, tw = (first + i) // (TH * TW), (first + i) // TW % TH, (first + i) % TW
+                _transform_output_tile(scratch, m + i * FILTERS, m_plane, t, bias, k0, k1, y, n, th * 4, tw * 4)
+
+
+@kernel("void(const T[:,:,:,:], const T[::1], const T[::1], T[:,:,:,:], T[:,::1], const i8[::1], i8)", parallel=True)
+def conv2d_forward_winograd(x, U, bias, y, scratch, walk, block):
+    """x (N, H, W, C), y (N, OH, OW, K), scratch (slots, floats); an empty bias adds nothing."""
+    for slot in prange(scratch.shape[0]):
+        _winograd_jobs(np.int64(slot), x, U, bias, y, scratch, walk, block)
