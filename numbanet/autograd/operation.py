@@ -7,7 +7,6 @@ import itertools
 from numbanet._tensor import Tensor
 from numbanet.autograd.grad_mode import _mode
 from numbanet.dtypes import is_floating_point
-from numbanet.dtypes import is_floating_point
 from numbanet.errors import AutogradError, BackendError
 
 _serial = itertools.count().__next__
@@ -56,8 +55,8 @@ class Operation:
         for storage, version, role, position, shape in self._versions:
             if storage.version != version:
                 raise AutogradError(
-                    f"{self.name}: {role} {position} (shape {shape}) was changed in place after the forward pass (version {storage.version}, expected "
-                    f"{version}), but its backward pass needs the old values; use an out-of-place operation or clone() it before")
+                    f"{self.name}: {role} {position} (shape {shape}) was changed in place after the forward pass (version "
+                    f"{storage.version}, expected {version}), but its backward pass needs the old values; use an out-of-place operation or clone() it before")
         return self._saved
 
     @property

@@ -14,7 +14,6 @@ from __future__ import annotations
 from numbanet._tensor import Tensor
 from numbanet.autograd.grad_mode import no_grad
 from numbanet.dtypes import is_floating_point
-from numbanet.dtypes import is_floating_point
 from numbanet.errors import AutogradError, ShapeError, UnsupportedOperationError
 
 

@@ -6,6 +6,7 @@ from numbanet._tensor import Tensor
 from numbanet.autograd.in_place import apply_in_place
 from numbanet.autograd.operation import Operation
 from numbanet.backends.contract.activation import SELU_ALPHA, SELU_SCALE
+from numbanet.errors import UsageError
 from numbanet.ops.reduction import norm
 
 __all__ = ["celu", "elu", "elu_", "gelu", "glu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "hardtanh_", "leaky_relu",
@@ -359,6 +360,8 @@ def _masked(x, mask, value, inplace):
 
 def softshrink(x, lambd=0.5):
     """x moved towards 0 by lambd, and 0 where |x| <= lambd."""
+    if lambd < 0:
+        raise UsageError(f"softshrink: lambd expects a number of at least 0, received {lambd}")
     return x - x.clamp(-lambd, lambd)
 
 

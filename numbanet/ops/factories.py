@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, isfinite
 
 import numpy as np
 
@@ -89,6 +89,8 @@ def empty_like(x, *, dtype=None, device=None, requires_grad=False) -> Tensor:
 
 def eye(n, m=None, *, dtype=None, device=None, requires_grad=False) -> Tensor:
     """The identity matrix, or its first `m` columns."""
+    if n < 0 or m is not None and m < 0:
+        raise ShapeError(f"eye: n and m expect sizes of at least 0, received {n} and {m}")
     return tensor(np.eye(n, m), dtype=_floating(dtype), device=device, requires_grad=requires_grad)
 
 
@@ -98,6 +100,8 @@ def arange(start, end=None, step=1, *, dtype=None, device=None, requires_grad=Fa
     """start, start + step, ... below `end` (above it for a negative step); int64 where all three are integers."""
     start, end = (0, start) if end is None else (start, end)
     start, end, step = (v.item() if hasattr(v, "item") else v for v in (start, end, step))
+    if not (isfinite(start) and isfinite(end) and isfinite(step)):
+        raise UsageError(f"arange: start, end and step expect finite numbers, received {start}, {end} and {step}")
     if step == 0 or (end - start) * step < 0:
         raise UsageError(f"arange: step expects a number that leads from {start} to {end}, received {step}")
     if dtype is None:
@@ -107,8 +111,18 @@ def arange(start, end=None, step=1, *, dtype=None, device=None, requires_grad=Fa
     return _wrap(made, backend, requires_grad)
 
 
+def _number(value):
+    """A Python number, or the element of a tensor without dimensions."""
+    if isinstance(value, Tensor) and value.ndim:
+        raise ShapeError(f"linspace: start and end expect numbers or tensors without dimensions, received shape {value.shape}")
+    return value.item() if hasattr(value, "item") else value
+
+
 def linspace(start, end, steps, *, dtype=None, device=None, requires_grad=False) -> Tensor:
     """`steps` numbers from `start` to `end`, both included, evenly spaced."""
+    start, end = (_number(v) for v in (start, end))
+    if not isinstance(steps, int) or steps < 0:
+        raise UsageError(f"linspace: steps expects an integer of at least 0, received {steps!r}")
     return tensor(np.linspace(start, end, steps), dtype=_floating(dtype), device=device, requires_grad=requires_grad)
 
 
@@ -170,10 +184,11 @@ def randn_like(x, *, generator=None, dtype=None, device=None) -> Tensor:
     return empty_like(x, dtype=dtype, device=device).normal_(generator=generator)
 
 
-def randint_like(x, low, high=None, *, generator=None, dtype=None) -> Tensor:
+def randint_like(x, low, high=None, *, generator=None, dtype=None, device=None) -> Tensor:
     """Integers in low .. high - 1 (or 0 .. low - 1) with the shape, dtype and device of x."""
     low, high = (0, low) if high is None else (low, high)
-    return randint(low, high, x.shape, generator=generator, dtype=x.dtype if dtype is None else dtype, device=x.device)
+    dtype, device = x.dtype if dtype is None else dtype, x.device if device is None else device
+    return randint(low, high, x.shape, generator=generator, dtype=dtype, device=device)
 
 
 def bernoulli(x, *, generator=None) -> Tensor:
@@ -234,11 +249,20 @@ def new_tensor(x, data, *, dtype=None, device=None, requires_grad=False) -> Tens
 
 def isclose(x, other, rtol=1e-5, atol=1e-8, equal_nan=False) -> Tensor:
     """abs(x - other) <= atol + rtol * abs(other), elementwise; infinities are close to themselves."""
+    _check_tolerances(x, other, rtol, atol)
     return tensor(np.isclose(x.detach().numpy(), other.detach().numpy(), rtol, atol, equal_nan), device=x.device)
+
+
+def _check_tolerances(x, other, rtol, atol) -> None:
+    if not isinstance(x, Tensor) or not isinstance(other, Tensor):
+        raise TypeError(f"isclose: expected two tensors, received {type(x).__name__} and {type(other).__name__}")
+    if not (rtol >= 0 and atol >= 0):
+        raise UsageError(f"isclose: rtol and atol expect numbers of at least 0, received {rtol} and {atol}")
 
 
 def allclose(x, other, rtol=1e-5, atol=1e-8, equal_nan=False) -> bool:
     """Whether all elements are close; see :func:`isclose`."""
+    _check_tolerances(x, other, rtol, atol)
     return bool(np.isclose(x.detach().numpy(), other.detach().numpy(), rtol, atol, equal_nan).all())
 
 

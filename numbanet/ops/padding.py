@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from numbanet.autograd.operation import Operation
 from numbanet.errors import ShapeError, UnsupportedOperationError
-from numbanet.ops.shape import permute, reshape
+from numbanet.ops.shape import narrow, permute, reshape
 
 __all__ = ["pad"]
 
@@ -29,8 +29,8 @@ def pad(x, pad, mode="constant", value=None):
     ----------
     x : Tensor
     pad : sequence of ints
-        (before, after) of the last axis, then of the one before it, and so on. Negative numbers cut elements off (mode
-        "constant" only).
+        (before, after) of the last axis, then of the one before it, and so on. Negative numbers cut elements off: after
+        the padding, with mode "circular" before it.
     mode : "constant", "reflect", "replicate" or "circular"
         All but "constant" pad the last one, two or three axes of (N, C, L), (N, C, H, W), (N, C, D, H, W), or of one
         sample of them.
@@ -56,8 +56,21 @@ def pad(x, pad, mode="constant", value=None):
         raise UnsupportedOperationError(f"pad: mode {mode!r} pads the last 1 to 3 axes of x with one or two axes before them, "
                                         f"received {axes} of {x.ndim}")
     batched = x if x.ndim == axes + 2 else reshape(x, 1, *x.shape)
-    padded = _PAD_MAPS[axes](batched, pairs, mode)
+    grown = tuple((max(a, 0), max(b, 0)) for a, b in pairs)
+    if mode == "circular":
+        padded = _PAD_MAPS[axes](_cut(batched, pairs), grown, mode)
+    else:
+        padded = _cut(_PAD_MAPS[axes](batched, grown, mode), pairs)
     return padded if padded.ndim == x.ndim else reshape(padded, *padded.shape[1:])
+
+
+def _cut(x, pairs):
+    """x without the elements that negative numbers cut off its last axes."""
+    for axis, (before, after) in enumerate(pairs, x.ndim - len(pairs)):
+        if before < 0 or after < 0:
+            first = max(-before, 0)
+            x = narrow(x, axis, first, x.shape[axis] - first - max(-after, 0))
+    return x
 
 
 def _pad_signal(x, pairs, mode):

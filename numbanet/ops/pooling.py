@@ -250,6 +250,8 @@ def _three(operation: str, value):
 def _planes(x):
     """(N, C, D, H, W) as N * D maps (N * D, C, H, W)."""
     N, C, D, H, W = x.shape
+    if D == 0:
+        raise ShapeError(f"pooling: x expects a depth of at least 1, received shape {x.shape}")
     return reshape(permute(x, 0, 2, 1, 3, 4), N * D, C, H, W)
 
 

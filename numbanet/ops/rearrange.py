@@ -11,7 +11,7 @@ from numbanet.autograd.operation import Operation
 from numbanet.backends.interface import channels_last as channels_last_order
 from numbanet.backends.interface import order_of
 from numbanet.dtypes import promote
-from numbanet.errors import ShapeError, UsageError
+from numbanet.errors import IndexRangeError, ShapeError, UsageError
 from numbanet.ops.shape import expand, reshape, sizes_of, squeeze, transpose, unsqueeze, whole, wrap_dim, wrap_dims
 
 __all__ = ["cat", "channel_shuffle", "channels_last", "chunk", "clone", "concat", "concatenate", "contiguous_format",
@@ -94,6 +94,8 @@ def cat(tensors, dim=0):
     given = list(tensors)
     if not given:
         raise ShapeError("cat: tensors expects at least one tensor, received none")
+    if odd := [type(x).__name__ for x in given if not isinstance(x, Tensor)]:
+        raise TypeError(f"cat: tensors expects tensors, received {', '.join(odd)}")
     kept = [x for x in given if x.shape != (0,)] or given[:1]
     dim = wrap_dim("cat", dim, kept[0].ndim)
     if kept[0].ndim == 0:
@@ -178,6 +180,8 @@ def roll(x, shifts, dims=None):
     if len(shifts) != len(dims):
         raise ShapeError(f"roll: shifts and dims expect equally many numbers, received {tuple(shifts)} and "
                          f"{tuple(dims)}")
+    if x.ndim == 0:
+        raise IndexRangeError("roll: dims expects none for a tensor without dimensions")
     for shift, dim in zip(shifts, dims):
         size = x.shape[wrap_dim("roll", dim, x.ndim)]
         if size and shift % size:

@@ -246,8 +246,14 @@ def _along(x, dim, keepdim, primitive):
     return ValuesAndIndices(*Select.apply(x, primitive, axis, axis, keepdim))
 
 
+def _check_tensor(operation: str, x) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{operation}: expected a tensor, received {type(x).__name__}")
+
+
 def max(x, dim=None, keepdim=False):
     """The largest element; with `dim`, the named tuple (values, indices); with a tensor, :func:`maximum`."""
+    _check_tensor("max", x)
     if isinstance(dim, Tensor):
         return x.maximum(dim)
     return amax(x) if dim is None else _along(x, dim, keepdim, "max_with_index")
@@ -255,6 +261,7 @@ def max(x, dim=None, keepdim=False):
 
 def min(x, dim=None, keepdim=False):
     """The smallest element; with `dim`, the named tuple (values, indices); with a tensor, :func:`minimum`."""
+    _check_tensor("min", x)
     if isinstance(dim, Tensor):
         return x.minimum(dim)
     return amin(x) if dim is None else _along(x, dim, keepdim, "min_with_index")
@@ -376,7 +383,7 @@ def cumsum(x, dim, *, dtype=None):
 
 
 def _ordered(operation: str, x, dim, *attributes):
-    """The primitive `operation` (attributes: for topk the count, then the direction) along a dimension; without dimensions x is a vector of one element."""
+    """A primitive along a dimension; `attributes`: for topk the count, then the direction. Without dimensions x is of one element."""
     if x.ndim == 0:
         return ValuesAndIndices(*[t.reshape(()) for t in _ordered(operation, x.reshape(1), dim, *attributes)])
     axis = _axis(operation, x, dim)

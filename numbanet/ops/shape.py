@@ -252,7 +252,9 @@ def whole(shape) -> list[tuple[int, int, int]]:
 
 def narrow(x, dim, start, length):
     """`length` elements of dimension `dim` from `start`."""
-    dim = wrap_dim("narrow", dim, x.ndim)
+    if x.ndim == 0:
+        raise ShapeError("narrow: expected at least one dimension, received a tensor without any")
+    dim, start = wrap_dim("narrow", dim, x.ndim), operator.index(start)
     size, first = x.shape[dim], start + x.shape[dim] if start < 0 else start
     if not 0 <= first <= size or length < 0 or first + length > size:
         raise IndexRangeError(f"narrow: start {start} and length {length} exceed dimension {dim} of size {size}")
@@ -261,7 +263,9 @@ def narrow(x, dim, start, length):
 
 def select(x, dim, index):
     """The elements at one position of dimension `dim`, which vanishes."""
-    dim = wrap_dim("select", dim, x.ndim)
+    if x.ndim == 0:
+        raise ShapeError("select: expected at least one dimension, received a tensor without any")
+    dim, index = wrap_dim("select", dim, x.ndim), operator.index(index)
     size = x.shape[dim]
     if not -size <= index < size:
         raise IndexRangeError(f"select: index {index} is out of range for dimension {dim} of size {size}")

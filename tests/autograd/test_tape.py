@@ -240,3 +240,12 @@ def test_a_backward_of_the_wrong_arity_or_shape_is_named():
         Few.apply(leaf([1.0]), leaf([1.0])).backward()
     with pytest.raises(ShapeError, match="wrong shape"):
         backward(Bent.apply(leaf([1.0, 1.0]), leaf([1.0, 1.0])), numbanet.tensor(np.ones(2), device="reference"))
+
+
+def test_a_broadcast_gradient_is_accumulated(backend):
+    """A mean's gradient repeats one number without memory of its own; sums must not be written into it."""
+    x = numbanet.tensor(np.ones((3, 4), np.float32), device=backend, requires_grad=True)
+    for _ in range(2):
+        x.mean().backward()
+    numbanet.autograd.backward([x.sum(0), x.mean(0)], [numbanet.ones(4, device=backend)] * 2)
+    np.testing.assert_allclose(x.grad.numpy(), 2 / 12 + 1 + 1 / 3, rtol=1e-6)
