@@ -94,15 +94,18 @@ def _settings(arguments):
     from numbanet.errors import UsageError
     from numbanet.train.classifier import Settings
     from numbanet.train.run_directory import RunDirectory
-    given = {name: value for name, value in (
-        ("data", arguments.data and str(Path(arguments.data).absolute())), ("epochs", arguments.epochs),
-        ("batch_size", arguments.batch_size), ("lr", arguments.lr), ("optimizer", arguments.optimizer), ("device", arguments.device), ("seed", arguments.seed),
-        ("val_fraction", arguments.val_fraction), ("distort", None if arguments.no_distort is None else False)) if value is not None}
+    names = ("epochs", "batch_size", "lr", "optimizer", "device", "seed", "val_fraction")
+    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    if arguments.data is not None:
+        given["data"] = str(Path(arguments.data).absolute())
+    if arguments.no_distort:
+        given["distort"] = False
     if arguments.resume:
         folder = RunDirectory.open(arguments.resume)
-        changed = sorted(set(given) - {"device"}) + (["model"] if arguments.model else []) + (["out"] if arguments.out else [])
+        others = {**given, "model": arguments.model, "out": arguments.out}
+        changed = [f"--{name.replace('_', '-')}" for name, value in others.items() if value is not None and name != "device"]
         if changed:
-            raise UsageError(f"--resume: a run goes on with what it began with; leave out {', '.join(changed)}")
+            raise UsageError(f"--resume: a run goes on with what it began with; leave out {', '.join(changed)}".replace("--model", "MODEL"))
         try:
             return Settings(**{**folder.read_config(), **given}), folder
         except TypeError as error:

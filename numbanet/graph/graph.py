@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from numbanet.backends import PRIMITIVES, ArraySpec, Backend, get_backend
+from numbanet.backends import PRIMITIVES, Backend, get_backend
 from numbanet.errors import ShapeError
 
 
@@ -75,8 +75,8 @@ class Graph:
     nodes: list[Node] = field(default_factory=list)
     state: dict[str, Value] = field(default_factory=dict)
     initial: dict[Value, object] = field(default_factory=dict)     # arrays of state and constants, as they were traced
+    storages: dict[Value, object] = field(default_factory=dict)    # of state: their version tells of changes
     single_output: bool = True
-    input_requires_grad: bool = False
 
     def __str__(self):
         lines = [f"graph({', '.join(map(repr, self.inputs))})"]
@@ -102,6 +102,19 @@ class Graph:
             last.pop(v, None)
         return last
 
+    def changed(self) -> set[Value]:
+        """The values that are overwritten after they came into being, also through a view."""
+        whole: dict[Value, Value] = {}          # view -> the value that it shows a part of
+        found = set()
+        for node in self.nodes:
+            declared = PRIMITIVES[node.primitive]
+            written = [a for p, a in zip(declared.parameters, node.arguments) if p.name in declared.mutates and isinstance(a, Value)]
+            found.update(whole.get(v, v) for v in (*written, *(node.writes_into or ())))
+            if declared.view:
+                source = next(node.operands())
+                whole[node.outputs[0]] = whole.get(source, source)
+        return found
+
     def run(self, *inputs, device: str | None = None, state: dict | None = None):
         """Replay on the arrays of `inputs`.
 
@@ -115,22 +128,27 @@ class Graph:
 
         Returns
         -------
-        Tensor, or tuple of tensors
+        Tensor, tuple of tensors, or None: as the traced function
         """
         from numbanet._tensor import Tensor
         backend = get_backend(device or self.device)
         if len(inputs) != len(self.inputs):
             raise ShapeError(f"graph: expected {len(self.inputs)} inputs, received {len(inputs)}")
         values = {v: self._resident(array, backend) for v, array in self.initial.items()}
-        for name, tensor in (state or {}).items():
+        storages = dict(self.storages) if backend.name == self.device else {}
+        for name in state or ():
             if name not in self.state:
                 raise ShapeError(f"graph: no state {name!r}; it has {', '.join(self.state) or 'none'}")
-            values[self.state[name]] = _checked(self.state[name], tensor, backend)
-        for v, given in zip(self.inputs, inputs):
-            values[v] = _checked(v, given, backend)
+        given = {**{self.state[name]: tensor for name, tensor in (state or {}).items()}, **dict(zip(self.inputs, inputs))}
+        for v, tensor in given.items():
+            values[v] = _checked(v, tensor, backend)
+            if getattr(tensor, "backend", None) is backend:
+                storages[v] = tensor.storage
         self._execute(backend, values)
+        for v in self.changed() & storages.keys():
+            storages[v].version += 1
         results = tuple(Tensor._wrap(values[v], backend) for v in self.outputs)
-        return results[0] if self.single_output else results
+        return results if not self.single_output else results[0] if results else None
 
     def _resident(self, array, backend: Backend):
         if backend.name == self.device:
@@ -165,8 +183,3 @@ def _checked(value: Value, given, backend: Backend):
         raise ShapeError(f"graph: {value.name} expects shape {value.shape} of {value.dtype}, received {tuple(array.shape)} of "
                          f"{array.dtype}; trace again with such an example")
     return array
-
-
-def specification(node: Node) -> ArraySpec | tuple | None:
-    """What the contract says of a node's outputs."""
-    return PRIMITIVES[node.primitive].specification(*node.arguments)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
-from numbanet.geometry import ConvGeometry
 from numbanet.graph.cost import geometry_of, multiply_adds, receptive_fields
 from numbanet.graph.trace import trace
 
@@ -41,8 +40,8 @@ class Summary:
 
     def __str__(self):
         header = ("layer", "output", "params", "mult-adds", "memory", "field")
-        cells = [(f"{r.path}  {r.kind}" if r.path else r.kind, "-" if r.output_shape is None else " x ".join(map(str, r.output_shape[1:])) or "scalar",
-                  f"{r.parameters:,}", f"{r.multiply_adds:,}", _bytes(r.memory), r.receptive_field) for r in self.rows]
+        cells = [(f"{r.path}  {r.kind}" if r.path else r.kind, _sizes(r.output_shape), f"{r.parameters:,}", f"{r.multiply_adds:,}",
+                  _bytes(r.memory), r.receptive_field) for r in self.rows]
         widths = [max(len(row[i]) for row in (header, *cells)) for i in range(len(header))]
 
         def line(row):
@@ -52,10 +51,16 @@ class Summary:
         for row, cell in zip(self.rows, cells):
             lines.append(line(cell))
             lines.extend(f"    {remark}" for remark in row.remarks)
-        lines += [rule, f"parameters     {self.parameters:,} ({_bytes(self.parameter_bytes)}), of them trainable {self.trainable_parameters:,}",
+        lines += [rule,
+                  f"parameters     {self.parameters:,} ({_bytes(self.parameter_bytes)}), of them trainable {self.trainable_parameters:,}",
                   f"multiply-adds  {self.multiply_adds:,}",
                   f"activations    {_bytes(self.activation_bytes)} of layer outputs"]
         return "\n".join(lines)
+
+
+def _sizes(shape) -> str:
+    """Without the batch."""
+    return "-" if shape is None else " x ".join(map(str, shape[1:])) or "scalar"
 
 
 def _bytes(n: int) -> str:
@@ -103,15 +108,22 @@ def _row(path, module, nodes, fields, seen) -> Row:
 def _remarks(node) -> list[str]:
     """Whether (N - F + 2P) / S is whole, and what is never read where it is not."""
     geometry = geometry_of(node)
-    if geometry is None or all(s == 1 for s in geometry.stride):
+    if geometry is None:
         return []
+    names = ("slices", "rows", "columns")[-len(geometry.stride):]
     remarks = []
-    for axis, name in enumerate(("rows", "columns")[:len(geometry.stride)] if len(geometry.stride) == 2 else ("elements",) * 3):
-        n, f, s = geometry.input_size[axis], geometry.dilation[axis] * (geometry.kernel_size[axis] - 1) + 1, geometry.stride[axis]
-        p = sum(geometry.padding[axis])
-        unread = geometry.unread()[axis]
-        if s == 1 or unread == 0:
+    for axis, (name, left) in enumerate(zip(names, geometry.unread())):
+        if not left:
             continue
-        end = "covered by ceil_mode" if not isinstance(geometry, ConvGeometry) and geometry.ceil_mode else f"the last {unread} {name} are never read"
-        remarks.append(f"({n} - {f} + {p})/{s} = {(n - f + p) / s:.2f} is not whole: {end}")
+        n, s, (before, after) = geometry.input_size[axis], geometry.stride[axis], geometry.padding[axis]
+        f = geometry.dilation[axis] * (geometry.kernel_size[axis] - 1) + 1
+        steps = (n - f + before + after) / s
+        unread = left - after               # the far padding is left out first
+        if geometry.output_size[axis] > steps + 1:
+            end = "ceil_mode adds a window that reaches over the border"
+        elif unread > 0:
+            end = f"the last {unread} {name} are never read" if unread > 1 else f"the last of the {name} is never read"
+        else:
+            end = "only padding is left out"
+        remarks.append(f"{name}: ({n} - {f} + {before + after})/{s} = {steps:.2f} is not whole: {end}")
     return remarks

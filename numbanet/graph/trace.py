@@ -13,8 +13,9 @@ import numpy as np
 from numbanet._tensor import Tensor
 from numbanet.autograd.grad_mode import no_grad
 from numbanet.backends import ArraySpec, Backend, Primitive, get_backend, order_of
-from numbanet.errors import BackendError, UnsupportedOperationError
+from numbanet.errors import BackendError, UnsupportedOperationError, UsageError
 from numbanet.graph.graph import Graph, Node, Value
+from numbanet.random import fork_rng
 
 
 class SymbolicArray:
@@ -178,7 +179,14 @@ def trace_step(function, *examples, model=None, optimizer=None) -> Graph:
 
     Parameters and buffers of `model` and the state of `optimizer` become named state of the graph: a replay reads and changes
     them. The optimiser's state must exist, that is, it must have made a step before. Nothing is changed by the trace itself.
-    Numbers such as the learning rate are constants of the graph.
+    Numbers such as the learning rate, step counts and the keys of random draws are constants of the graph.
+
+    Raises
+    ------
+    UsageError
+        An optimiser without state.
+    UnsupportedOperationError
+        The function reads values of a tensor.
     """
     examples = tuple(e if isinstance(e, Tensor) else _as_tensor(e) for e in examples)
     tracer = Tracer(examples[0].backend.name if examples else "cpu")
@@ -186,7 +194,7 @@ def trace_step(function, *examples, model=None, optimizer=None) -> Graph:
     inputs = [Tensor._wrap(tracer.symbol(e.array, "input", f"input{i}"), tracer, requires_grad=e.requires_grad)
               for i, e in enumerate(examples)]
     tracer.graph.inputs = [t.array.value for t in inputs]
-    with _swapped(tracer, state), _layer_paths(tracer, model) if model is not None else nullcontext(), _kept(optimizer):
+    with _swapped(tracer, state), _layer_paths(tracer, model) if model is not None else nullcontext(), _kept(optimizer), fork_rng():
         results = function(*inputs)
     graph = tracer.graph
     graph.single_output = not isinstance(results, (tuple, list, dict))
@@ -227,6 +235,7 @@ def _swapped(tracer: Tracer, state: dict[str, Tensor]):
             twin = tracer.symbol(t.array, "state", name)
             tracer.graph.state[name] = twin.value
             tracer.graph.initial[twin.value] = t.array
+            tracer.graph.storages[twin.value] = t.storage
             t.array, t.backend, t.grad = twin, tracer, None
         yield
     finally:
@@ -254,10 +263,16 @@ def _layer_paths(tracer: Tracer, model):
 
 @contextmanager
 def _kept(optimizer):
-    """The optimiser's own numbers (step counts) are restored."""
-    kept = {} if optimizer is None else {p: dict(s) for p, s in optimizer.state.items()}
+    """The optimiser's own numbers (step counts) are restored; state that it would have to make first is an error."""
+    if optimizer is None:
+        yield
+        return
+    kept = {p: dict(s) for p, s in optimizer.state.items()}
     try:
         yield
+        if any(len(s) > len(kept.get(p, ())) for p, s in optimizer.state.items()):
+            raise UsageError(f"trace_step: {type(optimizer).__name__} has no state yet; expected an optimiser that has made a step, "
+                             "so make one before tracing")
     finally:
-        for p, s in kept.items():
-            optimizer.state[p].update(s)
+        optimizer.state.clear()
+        optimizer.state.update(kept)
