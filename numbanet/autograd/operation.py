@@ -56,7 +56,8 @@ class Operation:
             if storage.version != version:
                 raise AutogradError(
                     f"{self.name}: {role} {position} (shape {shape}) was changed in place after the forward pass (version "
-                    f"{storage.version}, expected {version}), but its backward pass needs the old values; use an out-of-place operation or clone() it before")
+                    f"{storage.version}, expected {version}), but its backward pass needs the old values; use an out-of-place "
+                    "operation or clone() it before")
         return self._saved
 
     @property
