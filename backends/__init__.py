@@ -26,7 +26,6 @@ from numbanet.backends.interface import (  # noqa: E402
     order_of,
     primitive,
 )
-
 from numbanet.errors import BackendError  # noqa: E402
 
 __all__ = ["PRIMITIVES", "Array", "ArraySpec", "Arrays", "Backend", "Implementations", "Primitive", "Scalar", "available_backends",

@@ -6,6 +6,7 @@ import inspect
 import pkgutil
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import numbanet.backends as backends
@@ -56,7 +57,12 @@ def _sources():
 SOURCES = list(_sources())
 
 
-def _imports(module: str, path: Path, tree: ast.AST):
+@cache
+def _imports(module: str, path: Path, tree: ast.AST) -> set[str]:
+    return set(_imported(module, path, tree))
+
+
+def _imported(module: str, path: Path, tree: ast.AST):
     """Absolute names of what a module imports anywhere: modules, and names within them."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(tree):
@@ -125,7 +131,7 @@ def test_only_declared_dependencies_are_imported():
 
 def test_numpy_in_operations():
     modules = {module.rpartition(".")[2]: tree for module, _, tree in SOURCES if module.startswith("numbanet.ops.")}
-    using = {name for name, tree in modules.items() if "numpy" in set(_imports(f"numbanet.ops.{name}", Path(), tree))}
+    using = {name for name, tree in modules.items() if "numpy" in _imports(f"numbanet.ops.{name}", Path(), tree)}
     assert using == set(NUMPY_IN_OPS)
     for name, tree in modules.items():
         for node in tree.body:
