@@ -6,7 +6,7 @@ float64 serves to check gradients and goes through NumPy.
 from __future__ import annotations
 
 from numbanet.backends.cpu import pointwise
-from numbanet.backends.cpu.elementwise import MAXIMUM, RELU_BACKWARD, SIGMOID_BACKWARD, TANH_BACKWARD, run_binary
+from numbanet.backends.cpu.elementwise import RELU, RELU_BACKWARD, SIGMOID_BACKWARD, TANH_BACKWARD, run_binary
 from numbanet.backends.cpu.registry import implements
 from numbanet.backends.reference import activation as numpy
 
@@ -35,7 +35,7 @@ def _binary(function, in_numpy, a, b, out):
 @implements
 def relu_forward(x, out):
     if x.dtype.char == "f":
-        run_binary(MAXIMUM, x, 0.0, out)
+        run_binary(RELU, x, x, out)
     else:
         numpy.relu_forward(x, out)
 

@@ -21,7 +21,7 @@ from numbanet.backends.cpu.layout import copy_into
 from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.pointwise import FIRST, TASK
 from numbanet.backends.cpu.registry import implements
-from numbanet.backends.cpu.simd import L, load_partial, select, store_partial
+from numbanet.backends.cpu.simd import L, load, load_partial, select, splat, store, store_partial
 from numbanet.backends.cpu.simd import maximum as larger
 from numbanet.backends.cpu.simd import minimum as smaller
 from numbanet.backends.reference import elementwise as numpy
@@ -29,7 +29,7 @@ from numbanet.backends.reference import elementwise as numpy
 BLOCK = 2048            # elements of a gathered operand: two of them and the output take half of an L1 cache
 
 (ADD, SUBTRACT, MULTIPLY, DIVIDE, MAXIMUM, MINIMUM,
- RELU_BACKWARD, SIGMOID_BACKWARD, TANH_BACKWARD) = range(9)
+ RELU, RELU_BACKWARD, SIGMOID_BACKWARD, TANH_BACKWARD) = range(10)
 
 
 @kernel("void(i8, const T[::1], const T[::1], T[::1], const i8[::1])", parallel=True)
@@ -63,42 +63,60 @@ def binary_range(function, a, b, out, plan, first, last):
 def apply(function, a, a_offset, b, b_offset, out, offset, count):
     """out[i] = f(a[i], b[i]) for `count` elements, each array from its offset on."""
     out_of_line()
+    whole = count - count % L
+    apply_vectors(function, a, a_offset, b, b_offset, out, offset, whole)
+    if whole < count:                                   # the rest through three vectors of scratch, so that no loop is masked
+        rest = count - whole
+        a_rest, b_rest, out_rest = np.empty(L, np.float32), np.empty(L, np.float32), np.empty(L, np.float32)
+        store(a_rest, FIRST, load_partial(a, a_offset + whole, rest))
+        store(b_rest, FIRST, load_partial(b, b_offset + whole, rest))
+        apply_vectors(function, a_rest, FIRST, b_rest, FIRST, out_rest, FIRST, L)
+        store_partial(out, offset + whole, load(out_rest, FIRST), rest)
+
+
+@worker
+def apply_vectors(function, a, a_offset, b, b_offset, out, offset, count):
+    """As `apply`, for whole vectors."""
+    out_of_line()
     if function == ADD:
         for i in range(0, count, L):
-            x, y = load_partial(a, a_offset + i, count - i), load_partial(b, b_offset + i, count - i)
-            store_partial(out, offset + i, x + y, count - i)
+            x, y = load(a, a_offset + i), load(b, b_offset + i)
+            store(out, offset + i, x + y)
     elif function == SUBTRACT:
         for i in range(0, count, L):
-            x, y = load_partial(a, a_offset + i, count - i), load_partial(b, b_offset + i, count - i)
-            store_partial(out, offset + i, x - y, count - i)
+            x, y = load(a, a_offset + i), load(b, b_offset + i)
+            store(out, offset + i, x - y)
     elif function == MULTIPLY:
         for i in range(0, count, L):
-            x, y = load_partial(a, a_offset + i, count - i), load_partial(b, b_offset + i, count - i)
-            store_partial(out, offset + i, x * y, count - i)
+            x, y = load(a, a_offset + i), load(b, b_offset + i)
+            store(out, offset + i, x * y)
     elif function == DIVIDE:
         for i in range(0, count, L):
-            x, y = load_partial(a, a_offset + i, count - i), load_partial(b, b_offset + i, count - i)
-            store_partial(out, offset + i, x / y, count - i)
+            x, y = load(a, a_offset + i), load(b, b_offset + i)
+            store(out, offset + i, x / y)
     elif function == MAXIMUM:
         for i in range(0, count, L):
-            x, y = load_partial(a, a_offset + i, count - i), load_partial(b, b_offset + i, count - i)
-            store_partial(out, offset + i, larger(x, y), count - i)
+            x, y = load(a, a_offset + i), load(b, b_offset + i)
+            store(out, offset + i, larger(x, y))
     elif function == MINIMUM:
         for i in range(0, count, L):
-            x, y = load_partial(a, a_offset + i, count - i), load_partial(b, b_offset + i, count - i)
-            store_partial(out, offset + i, smaller(x, y), count - i)
+            x, y = load(a, a_offset + i), load(b, b_offset + i)
+            store(out, offset + i, smaller(x, y))
+    elif function == RELU:                              # of a alone
+        for i in range(0, count, L):
+            store(out, offset + i, larger(load(a, a_offset + i), splat(np.float32(0))))
     elif function == RELU_BACKWARD:
         for i in range(0, count, L):
-            x, y = load_partial(a, a_offset + i, count - i), load_partial(b, b_offset + i, count - i)
-            store_partial(out, offset + i, select(y > 0.0, x, 0.0), count - i)
+            x, y = load(a, a_offset + i), load(b, b_offset + i)
+            store(out, offset + i, select(y > 0.0, x, 0.0))
     elif function == SIGMOID_BACKWARD:
         for i in range(0, count, L):
-            x, y = load_partial(a, a_offset + i, count - i), load_partial(b, b_offset + i, count - i)
-            store_partial(out, offset + i, x * y * (1.0 - y), count - i)
+            x, y = load(a, a_offset + i), load(b, b_offset + i)
+            store(out, offset + i, x * y * (1.0 - y))
     else:                                               # TANH_BACKWARD
         for i in range(0, count, L):
-            x, y = load_partial(a, a_offset + i, count - i), load_partial(b, b_offset + i, count - i)
-            store_partial(out, offset + i, x * (1.0 - y * y), count - i)
+            x, y = load(a, a_offset + i), load(b, b_offset + i)
+            store(out, offset + i, x * (1.0 - y * y))
 
 
 def run_binary(function: int, a, b, out: np.ndarray) -> None:
