@@ -24,8 +24,8 @@ def atomic_file(path):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
         temporary = Path(name)
+        os.close(handle)
         yield temporary
         _flush(temporary)
         os.chmod(temporary, 0o666 & ~_umask())
@@ -35,7 +35,8 @@ def atomic_file(path):
         raise _explain(error, path) from error
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
 
 
 @contextmanager
