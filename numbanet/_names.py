@@ -5,8 +5,8 @@ _OPS = {
     "convolution": "conv1d conv2d conv3d conv_transpose1d conv_transpose2d",
     "diagonal": "diag diagonal tril triu",
     "dropout": "dropout",
-    "elementwise": "add clamp clip div divide eq floor_divide fmod ge greater greater_equal gt isfinite isinf isnan le less less_equal "
-                   "logical_and logical_not logical_or logical_xor lt masked_fill maximum minimum mul multiply ne not_equal pow remainder "
+    "elementwise": "add clamp clip div divide eq floor_divide fmod ge greater greater_equal gt isfinite isinf isnan le less "
+                   "less_equal logical_and logical_not logical_or logical_xor lt masked_fill maximum minimum mul multiply ne not_equal pow remainder "
                    "rsub sub subtract true_divide where",
     "factories": "allclose arange bernoulli empty empty_like equal eye full full_like isclose linspace normal ones ones_like rand rand_like "
                  "randint randint_like randn randn_like randperm zeros zeros_like",
@@ -17,8 +17,8 @@ _OPS = {
     "linear": "addmm baddbmm bmm dot inner matmul mm mv outer",
     "rearrange": "cat channel_shuffle channels_last chunk clone concat concatenate contiguous_format flip hstack pixel_shuffle "
                  "pixel_unshuffle preserve_format repeat_interleave roll split stack tile unbind vstack",
-    "reduction": "all amax amin any argmax argmin argsort count_nonzero cumsum logsumexp max mean median min norm prod sort std std_mean sum "
-                 "topk var var_mean",
+    "reduction": "all amax amin any argmax argmin argsort count_nonzero cumsum logsumexp max mean median min norm prod sort std "
+                 "std_mean sum topk var var_mean",
     "shape": "broadcast_tensors broadcast_to flatten meshgrid moveaxis movedim narrow permute reshape select squeeze swapaxes swapdims t "
              "transpose unflatten unsqueeze",
     "softmax": "log_softmax softmax",

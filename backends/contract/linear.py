@@ -11,7 +11,6 @@ from __future__ import annotations
 from numbanet.backends.contract.checks import check_float, check_rank, check_shape
 from numbanet.backends.contract.elementwise import broadcast_shape
 from numbanet.backends.interface import Array, ArraySpec, primitive
-
 from numbanet.errors import ShapeError
 
 

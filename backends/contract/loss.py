@@ -17,7 +17,6 @@ from __future__ import annotations
 from numbanet.backends.contract.checks import check_float, check_shape
 from numbanet.backends.contract.elementwise import broadcast_shape
 from numbanet.backends.interface import Array, ArraySpec, like, primitive
-
 from numbanet.errors import DTypeError, IndexRangeError, ShapeError, UsageError
 
 REDUCTIONS = ("none", "mean", "sum")

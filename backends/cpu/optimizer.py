@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 from numba import prange
+
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.registry import implements
 from numbanet.backends.interface import order_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from numbanet.backends.contract.loss import label_error, probability_error
 from numbanet.backends.reference.registry import implements
 

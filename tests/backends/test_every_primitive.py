@@ -7,12 +7,12 @@ import inspect
 import pkgutil
 import zlib
 
-import numbanet.backends as backends
 import numpy as np
 import pytest
-from numbanet.backends import PRIMITIVES, get_backend
 
+import numbanet.backends as backends
 import tests.cases
+from numbanet.backends import PRIMITIVES, get_backend
 
 CASES = [case for module in pkgutil.iter_modules(tests.cases.__path__)
          for case in getattr(importlib.import_module(f"tests.cases.{module.name}"), "PRIMITIVE_CASES", ())]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from numbanet.backends import get_backend
 
 import numbanet
+from numbanet.backends import get_backend
 from numbanet.errors import DTypeError, ShapeError
 from numbanet.ops import linear as ops
 

@@ -14,6 +14,7 @@ import math
 
 import numpy as np
 from numba import prange
+
 from numbanet.backends.contract.loss import label_error
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.registry import implements
