@@ -1,7 +1,16 @@
 """Fixtures of the whole suite."""
 
+import sys
+
 import numpy as np
 import pytest
+
+
+def pytest_runtest_setup(item):
+    """One thread for PyTorch where a test has imported it: two OpenMP pools in one process spin against each other."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(params=["reference", "cpu"])
