@@ -85,7 +85,7 @@ class RunDirectory:
     def read_config(self) -> dict:
         try:
             config = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, ValueError, yaml.YAMLError) as error:
             raise CheckpointError(f"--resume: {self.path / 'config.yaml'} cannot be read ({error})") from error
         if not isinstance(config, dict):
             raise CheckpointError(f"--resume: {self.path / 'config.yaml'} is not a mapping")
