@@ -29,7 +29,7 @@ def relu_forward(x: Array):
 
 @primitive(may_overwrite=("grad_y",))
 def relu_backward_input(grad_y: Array, y: Array):
-    """grad_y where y > 0, else 0."""
+    """grad_y, but 0 where y <= 0 (a NaN lets it pass)."""
     return _backward("relu", grad_y, y)
 
 

@@ -108,7 +108,7 @@ def apply_vectors(function, a, a_offset, b, b_offset, out, offset, count):
     elif function == RELU_BACKWARD:
         for i in range(0, count, L):
             x, y = load(a, a_offset + i), load(b, b_offset + i)
-            store(out, offset + i, select(y > 0.0, x, 0.0))
+            store(out, offset + i, select(y <= 0.0, 0.0, x))           # a NaN lets the gradient pass, as in PyTorch
     elif function == SIGMOID_BACKWARD:
         for i in range(0, count, L):
             x, y = load(a, a_offset + i), load(b, b_offset + i)

@@ -29,7 +29,7 @@ def relu_forward(x, out):
 
 @implements
 def relu_backward_input(grad_y, y, out):
-    out[...] = np.where(y > 0, grad_y, 0)
+    out[...] = np.where(y <= 0, 0, grad_y)           # so NaN lets the gradient pass, as in PyTorch
 
 
 @implements

@@ -29,7 +29,7 @@ class ReLU(_OfOutput):
 
     def forward(self, backend, x):
         y = backend.relu_forward(x, out=self.out)
-        self.save(y)                            # not x: the mask y > 0 is all that backward needs
+        self.save(y)                            # not x: where y is 0 is all that backward needs
         return y
 
     def backward(self, backend, grad_y, needs):
