@@ -15,9 +15,9 @@ import sys
 VERBS = {
     "train": "train a network, with a progress bar and a run folder to look at",
     "predict": "name what is on images, with a trained network",
-    "summary": "the layers of a network: shapes, parameters, multiply-adds, receptive fields",
+    "summary": "the layers of a network: shapes, parameters, costs, receptive fields",
     "models": "the networks that can be created by name",
-    "doctor": "what numbanet found on this machine: processor, threads, caches, versions",
+    "doctor": "what numbanet found here: processor, threads, caches, versions",
     "warmup": "compile kernels ahead, so that the first training step is fast",
 }
 
