@@ -9,7 +9,7 @@ import pytest
 
 from tests.oracles.opinfo_names import NAMES
 
-SAMPLES = 6             # of each entry in the default run
+SAMPLES = 4             # of each entry in the default run
 REQUIRED = 0.95         # share of all samples that must agree
 
 

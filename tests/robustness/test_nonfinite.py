@@ -56,6 +56,7 @@ def _inputs(rng, shape, parameters, bad):
     return [x, *(rng.standard_normal(s).astype(np.float32) for s in parameters)]
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", CALLS)
 def test_forward_and_backward(backend, rng, strict, name, bad):
