@@ -57,7 +57,9 @@ GEOMETRIES = {
     "few": (3, conv_geometry(5, 7, (9, 8), (3, 2), padding=1)),
     "lenet-1": (2, conv_geometry(1, 6, (14, 13), (5, 5))),
     "narrow": (3, conv_geometry(3, 10, (9, 40), (3, 4), (2, 1), ((1, 2), (2, 1)), (2, 1))),
-    "lenet-2": (3, conv_geometry(6, 16, (9, 9), (5, 5))),
+    "lenet-2": (2, conv_geometry(6, 16, (11, 14), (5, 5))),
+    "windows": (17, conv_geometry(5, 11, (4, 20), (3, 5))),             # odd channels, filters and ends of rows
+    "windows-of-eight": (2, conv_geometry(5, 7, (5, 15), (2, 3))),
     "one-strip": (2, conv_geometry(18, 32, (7, 6), (3, 3), padding=1)),
     "strip-and-lanes": (2, conv_geometry(40, 50, (7, 9), (3, 3), (1, 2), ((0, 2), (3, 1)))),
     "three-vectors": (1, conv_geometry(17, 48, (6, 6), (2, 3), dilation=(2, 1), padding=(1, 0))),

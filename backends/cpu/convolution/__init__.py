@@ -31,6 +31,12 @@ from numbanet.backends.cpu.convolution.small_groups import (
 from numbanet.backends.cpu.convolution.walk import forward_walk, mirrored_walk
 from numbanet.backends.cpu.convolution.weight_gradient import conv2d_backward_weight_gather
 from numbanet.backends.cpu.convolution.weights import pack_weights, packed_size
+from numbanet.backends.cpu.convolution.windows import (
+    PIXELS,
+    conv2d_backward_input_windows,
+    conv2d_backward_weight_windows,
+    conv2d_forward_windows,
+)
 from numbanet.backends.cpu.convolution.winograd import conv2d_forward_winograd, transform_weights
 from numbanet.backends.cpu.layout import copy_into
 from numbanet.backends.cpu.memory import empty
@@ -64,6 +70,10 @@ def _forward(y, x, weight, bias, geometry, walk):
             shifts[:geometry.filters] = bias
         scratch = empty((min(threads.get_num_threads(), x.shape[0]), choose.columns_scratch(geometry)), F32)
         conv2d_forward_columns(x, packed, shifts, y, scratch, walk)
+    elif choose.has_few_filters(geometry) and _has_adjacent_pixels(x):
+        packed = np.ascontiguousarray(weight.transpose(2, 3, 1, 0))
+        slots = min(threads.get_num_threads(), y.shape[0] * y.shape[1])
+        conv2d_forward_windows(x, packed, np.ascontiguousarray(bias), y, slots)
     else:
         _product(x, _grouped(weight, geometry), bias, y, walk, geometry)
 
@@ -110,6 +120,11 @@ def _backward_input(grad_x, grad_y, weight, geometry):
     elif choose.has_small_groups(geometry) and geometry.stride[0] == geometry.stride[1]:
         weight = _small_group_weights(_mirrored(weight, geometry), NOTHING[F32])
         conv2d_forward_small_groups(grad_y, weight, grad_x, mirrored_walk(geometry), geometry.stride[0])
+    elif choose.folds(geometry):
+        packed = np.ascontiguousarray(weight.transpose(2, 0, 3, 1))
+        slots = min(threads.get_num_threads(), grad_y.shape[0])
+        scratch = empty((slots, geometry.output_size[1] * 4 * L), F32)
+        conv2d_backward_input_windows(grad_y, packed, grad_x, scratch)
     elif choose.mirrors(geometry):
         _product(grad_y, _mirrored(weight, geometry), NOTHING[F32], grad_x, mirrored_walk(geometry), geometry)
     else:
@@ -147,6 +162,10 @@ def conv2d_backward_weight(grad_y, x, geometry, out):
         sums = empty((parts, rows, geometry.channels * geometry.kernel_size[0], L), F32)
         scratch = empty((min(threads.get_num_threads(), parts), choose.columns_scratch(geometry)), F32)
         conv2d_backward_weight_columns(grad_y, x, out, scratch, sums, walk)
+    elif choose.has_few_filters_and_pixels(geometry) and _has_adjacent_pixels(x):
+        blocks = -(-geometry.kernel_size[1] * geometry.channels // PIXELS)
+        sums = empty((min(N, choose.WANTED_JOBS), geometry.kernel_size[0], blocks, PIXELS, L), F32)
+        conv2d_backward_weight_windows(grad_y, x, out, sums)
     else:
         plan = choose.weight_plan(geometry, N)
         scratch = empty((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
@@ -172,6 +191,11 @@ def _channels_last(x):
     copy = empty((N, H, W, C), x.dtype)
     copy_into(x, copy.transpose(0, 3, 1, 2))
     return copy
+
+
+def _has_adjacent_pixels(x):
+    """Whether the pixels of a row of x (N, H, W, C) lie side by side, as they do unless x is a slice of channels."""
+    return x.strides[2] == x.shape[3] * x.itemsize
 
 
 def _with_pixels(out, compute, *arguments):
