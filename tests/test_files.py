@@ -75,6 +75,23 @@ def test_a_killed_process_leaves_a_whole_file(tmp_path, monkeypatch):
     assert seen == {"old", "new, and longer"}
 
 
+@pytest.mark.parametrize(("write", "shown"), KINDS)
+def test_contents_reach_the_disk_before_the_name(write, shown, tmp_path, monkeypatch):
+    """Otherwise a power cut could leave the new name with nothing behind it."""
+    events = []
+
+    def flushed(handle):
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            events.append("flush")
+    monkeypatch.setattr(os, "fsync", flushed)
+    for name in ("replace", "rename"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *paths, real=real: (events.append("rename"), real(*paths)))
+    write(tmp_path / "x", "text")
+    assert events == ["flush"] * (1 if write is write_text else 2) + ["rename"]
+    assert contents(tmp_path / "x") == shown("text")
+
+
 def test_folders_of_the_way_are_made_and_modes_are_usual(tmp_path):
     (tmp_path / "made").mkdir()
     (tmp_path / "touched").touch()

@@ -102,10 +102,11 @@ def _settings(arguments):
         given["distort"] = False
     if arguments.resume:
         folder = RunDirectory.open(arguments.resume)
-        others = {**given, "model": arguments.model, "out": arguments.out}
-        changed = [f"--{name.replace('_', '-')}" for name, value in others.items() if value is not None and name != "device"]
+        flags = {"model": "MODEL", "distort": "--no-distort"}
+        changed = [flags.get(name, f"--{name.replace('_', '-')}") for name, value in
+                   {**given, "model": arguments.model, "out": arguments.out}.items() if value is not None and name != "device"]
         if changed:
-            raise UsageError(f"--resume: a run goes on with what it began with; leave out {', '.join(changed)}".replace("--model", "MODEL"))
+            raise UsageError(f"--resume: a run goes on with what it began with; leave out {', '.join(changed)}")
         try:
             return Settings(**{**folder.read_config(), **given}), folder
         except TypeError as error:

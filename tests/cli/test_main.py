@@ -91,6 +91,10 @@ def test_a_device_that_is_not_there(verb, trained, tmp_path):
     assert not os.listdir(tmp_path)
 
 
+def test_a_device_is_looked_for_before_data_are_read():
+    assert "device 'cuda'" in run("train", "lenet5", "--device", "cuda", "--data", "absent").err
+
+
 def test_ctrl_c_at_any_time_is_no_traceback(monkeypatch):
     def interrupted(_name):
         raise KeyboardInterrupt

@@ -1,0 +1,61 @@
+"""`numbanet summary`, `models`, `doctor` and `warmup`."""
+
+import json
+
+import numpy as np
+
+from numbanet.zoo import list_models
+from tests.cli.conftest import run
+
+
+def test_summary():
+    answer = run("summary", "lenet5")
+    assert answer.code == 0
+    row = next(line for line in answer.out.splitlines() if line.startswith("features.c3"))
+    assert row.split() == "features.c3 Conv2d 16 x 10 x 10 2,416 240,000 6.4 KB 14x14".split()
+    assert "parameters     61,706 (246.8 KB)" in answer.out and "multiply-adds  416,520" in answer.out
+
+
+def test_summary_as_json():
+    report = json.loads(run("summary", "lenet5", "--json").out)
+    assert report["multiply_adds"] == 416_520 and report["parameters"] == 61_706
+    assert [r["receptive_field"] for r in report["rows"] if r["kind"] in ("Conv2d", "MaxPool2d")] == ["5x5", "6x6", "14x14", "16x16"]
+
+
+def test_summary_of_other_sizes():
+    report = json.loads(run("summary", "lenet5", "--num-classes", "3", "--in-chans", "3", "--json").out)
+    assert report["input_shapes"] == [[1, 3, 32, 32]] and report["rows"][-1]["output_shape"] == [1, 3]
+    batch = json.loads(run("summary", "lenet5", "--input", "8x1x32x32", "--json").out)
+    assert batch["multiply_adds"] == 8 * 416_520
+    answer = run("summary", "lenet5", "--input", "1,1,28,28")
+    assert answer.code == 1 and "x expects (N, 1, 32, 32), received (1, 1, 28, 28)" in answer.err
+
+
+def test_summary_of_the_1998_network():
+    report = json.loads(run("summary", "lenet5_1998", "--json").out)
+    assert report["trainable_parameters"] == 60_000
+
+
+def test_models():
+    answer = run("models")
+    assert answer.code == 0 and [line.split()[0] for line in answer.out.splitlines()] == list_models()
+    assert [line.split()[0] for line in run("models", "*_1998").out.splitlines()] == ["lenet5_1998"]
+    report = json.loads(run("models", "--json").out)
+    assert report["lenet5"]["input_size"] == [1, 32, 32] and "1998" in report["lenet5"]["paper"]
+
+
+def test_doctor():
+    report = json.loads(run("doctor", "--json").out)
+    assert report["device cpu"] == report["device reference"] == "works"
+    assert "no CUDA backend" in report["device cuda"]
+    assert report["numpy"] == np.__version__ and report["threads"].partition(":")[0].isdigit()
+    for name in ("processor", "SIMD", "caches", "threading layer", "kernel cache", "this process", "numba", "llvmlite"):
+        assert report[name]
+    text = run("doctor").out
+    assert all(f"{name} " in text for name in report)
+
+
+def test_warmup():
+    answer = run("warmup", "lenet5")
+    assert answer.code == 0
+    assert answer.out.split()[1:3] == ["kernels", "compiled,"] and answer.out.strip().endswith("s")

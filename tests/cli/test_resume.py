@@ -1,0 +1,87 @@
+"""`numbanet train --resume`: Ctrl-C in a process of its own, and what going on refuses."""
+
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from numbanet.weights import load_weights
+from tests.cli.conftest import last_command, run, write_digits
+
+OPTIONS = ("--data", "digits", "--epochs", "4", "--batch-size", "16", "--seed", "3")
+
+
+def weights(folder):
+    return {k: v.tobytes() for k, v in load_weights(Path(folder) / "weights" / "last.safetensors")[0].items()}
+
+
+def test_ctrl_c_ends_cleanly_and_resume_gives_the_same_bits(tmp_path):
+    write_digits(tmp_path / "digits", 900, 50)
+    command = [sys.executable, "-m", "numbanet", "train", "lenet5", *OPTIONS, "--out", "stopped", "--threads", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    told = []
+    for line in process.stdout:
+        told.append(line)
+        if line.startswith("epoch 1/4"):
+            process.send_signal(signal.SIGINT)
+            break
+    rest, errors = process.communicate(timeout=120)
+    assert process.returncode == 1, errors
+    assert "Traceback" not in errors and "stopped at epoch" in rest and "a checkpoint was written" in rest
+    assert '"threads": 1' in (tmp_path / "stopped" / "environment.json").read_text()
+
+    answer = run(*last_command(rest))
+    assert answer.code == 0 and "going on with stopped at epoch 2, step" in answer.out
+    assert run("train", "lenet5", *OPTIONS, "--out", "whole").code == 0
+    assert weights("stopped") == weights("whole")           # at any number of threads
+    epochs = [line.split(",")[0] for line in (tmp_path / "stopped" / "metrics.csv").read_text().splitlines()]
+    assert epochs == ["epoch", "1", "2", "3", "4"]
+
+
+@pytest.fixture
+def finished(tmp_path):
+    write_digits(tmp_path / "digits")
+    assert run("train", "lenet5", *OPTIONS, "--out", "run").code == 0
+    return tmp_path / "run"
+
+
+def set_option(folder, **options):
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    (folder / "config.yaml").write_text(yaml.safe_dump({**config, **options}))
+
+
+def test_what_going_on_refuses(finished):
+    before = weights(finished)
+    for options, named in ((["--epochs", "9"], "--epochs"), (["--lr", "1", "--batch-size", "3"], "--batch-size, --lr"),
+                           (["lenet5"], "MODEL"), (["--out", "x"], "--out"), (["--no-distort"], "--no-distort"),
+                           (["--data", "digits"], "--data")):
+        answer = run("train", "--resume", finished, *options)
+        assert answer.code == 2 and f"goes on with what it began with; leave out {named}\n" in answer.err
+
+    def damage_one(message, **options):
+        original = (finished / "config.yaml").read_text()
+        set_option(finished, **options)
+        answer = run("train", "--resume", finished)
+        (finished / "config.yaml").write_text(original)
+        assert answer.code in (1, 2) and message in answer.err
+    damage_one("no model 'lenet7'", model="lenet7")
+    damage_one("config.yaml has entries that cannot be used", colour="red")
+    damage_one("config.yaml has entries that cannot be used", epochs="ten")
+    damage_one("gone: the folder is missing", data=str(finished / "gone"))
+    assert weights(finished) == before and not Path("x").exists()
+
+
+def test_a_damaged_newest_checkpoint(finished):
+    expected = weights(finished)
+    newest = max((finished / "checkpoints").iterdir(), key=lambda p: int(p.name[5:]))
+    (newest / "tensors.safetensors").write_bytes(b"cut")
+    answer = run("train", "--resume", finished)
+    assert answer.code == 0 and "going on with" in answer.out and "at epoch 4, step 12" in answer.out
+    assert weights(finished) == expected
+    shutil.rmtree(finished / "checkpoints")
+    answer = run("train", "--resume", finished)
+    assert answer.code == 1 and "holds no checkpoint" in answer.err
