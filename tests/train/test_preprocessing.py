@@ -1,0 +1,103 @@
+"""From pictures to a network's input, in training and afterwards."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from numbanet.data.datasets import ImageFolder
+from numbanet.errors import CheckpointError
+from numbanet.train import preprocessing as module
+from numbanet.train.classifier_data import open_classifier_data
+from numbanet.train.preprocessing import PictureFolder, Preprocessing
+from numbanet.zoo import model_info
+from tests.cli.conftest import write_classes, write_digits, write_idx
+
+LENET5 = model_info("lenet5")
+
+
+@pytest.mark.parametrize(("channels", "size", "pad", "image_size"), [
+    (1, (28, 28), True, (28, 28)), (1, (28, 28), False, (32, 32)), (3, (40, 20), True, (32, 32)), (1, (32, 33), True, (32, 32))])
+def test_sizes_and_channels_are_adapted_to_the_model(channels, size, pad, image_size):
+    made = Preprocessing.for_data(LENET5, channels, size, pad, False)
+    assert made.input_size == (channels, 32, 32) and made.image_size == image_size
+    assert made.mean == (0.1307,) * channels and made.std == (0.3081,) * channels
+    x = made.batch_transform()(np.zeros((2, *image_size, *([3] if channels == 3 else [])), np.uint8))
+    assert x.shape == (2, channels, 32, 32)
+    np.testing.assert_allclose(x, -0.1307 / 0.3081, rtol=1e-6)
+
+
+def test_metadata_brings_it_back():
+    made = Preprocessing.for_data(LENET5, 3, (28, 28), True, True)
+    assert Preprocessing.from_metadata(json.loads(json.dumps(made.as_metadata()))) == made
+    for damage in ({"mean": [0.5]}, {"input_size": "abc"}, {"image_size": [28]}, {"std": None}):
+        with pytest.raises(CheckpointError, match="damaged or missing"):
+            Preprocessing.from_metadata({**made.as_metadata(), **damage})
+    with pytest.raises(CheckpointError, match="damaged or missing"):
+        Preprocessing.from_metadata(None)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P"])
+def test_pixels_of_every_mode_and_size(mode):
+    picture = Image.new("RGB", (50, 20), (200, 200, 200)).convert(mode)
+    for channels, shape in ((1, (32, 32)), (3, (32, 32, 3))):
+        pixels = Preprocessing.for_data(LENET5, channels, (20, 50), False, False).pixels(picture)
+        assert pixels.shape == shape and pixels.dtype == np.uint8 and abs(int(pixels[16, 16].max()) - 200) <= 4
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    return ImageFolder(write_classes(tmp_path / "photos", size=(32, 32)))
+
+
+@pytest.mark.parametrize("kept", [0, 3, 11])
+def test_a_folder_gives_the_same_pictures_from_memory_and_from_disk(kept, pictures, monkeypatch):
+    monkeypatch.setattr(module, "KEPT_BYTES", kept * 32 * 32)
+    made = Preprocessing.for_data(LENET5, 1, (32, 32), False, False)
+    folder = PictureFolder(pictures, made, made.batch_transform())
+    assert list(folder.problems()) == [None] * 12
+    for path, _ in pictures.samples[:kept]:
+        open(path, "w").close()                     # what is kept is not read again
+    batch, labels = folder.__getitems__([11, *range(kept)])
+    single, label = folder[11]
+    np.testing.assert_array_equal(batch[0], single)
+    assert label == labels[0] == 1 and len(batch) == kept + 1
+    with Image.open(pictures.samples[11][0]) as picture:
+        np.testing.assert_allclose(single[0], (np.asarray(picture) / 255 - 0.1307) / 0.3081, atol=1e-5)
+
+
+@pytest.mark.parametrize("kept", [0, 12])
+def test_problems_are_found_in_headers_where_memory_is_short(kept, pictures, monkeypatch):
+    monkeypatch.setattr(module, "KEPT_BYTES", kept * 32 * 32)
+    open(pictures.samples[5][0], "w").write("no picture")
+    made = Preprocessing.for_data(LENET5, 1, (32, 32), False, False)
+    problems = list(PictureFolder(pictures, made, made.batch_transform()).problems())
+    assert [i for i, p in enumerate(problems) if p is not None] == [5] and "not an image" in str(problems[5])
+
+
+def test_idx_pictures_of_another_size_are_scaled(tmp_path):
+    folder = write_digits(tmp_path / "digits")
+    for name, count in (("train", 60), ("t10k", 20)):
+        write_idx(folder / f"{name}-images-idx3-ubyte", np.full((count, 50, 40), 128))
+    data = open_classifier_data(folder, LENET5, 0.2, 0, False)
+    assert "50 x 40 grey -> 1 x 32 x 32" in data.description and not data.preprocessing.digits
+    images, labels = data.test.__getitems__([0, 13])
+    assert images.shape == (2, 1, 32, 32) and labels.tolist() == [0, 3]
+    np.testing.assert_allclose(images, (128 / 255 - 0.1307) / 0.3081, rtol=1e-5)
+
+
+def test_distortion_is_for_training_only_and_follows_the_seed(tmp_path):
+    write_digits(tmp_path / "digits")
+    data = open_classifier_data(tmp_path / "digits", LENET5, 0.2, 0, True)
+    plain = open_classifier_data(tmp_path / "digits", LENET5, 0.2, 0, False)
+    assert np.array_equal(data.test.__getitems__([0, 1])[0], plain.test.__getitems__([0, 1])[0])
+    assert not np.array_equal(data.train.__getitems__([0, 1])[0], plain.train.__getitems__([0, 1])[0])
+
+
+def test_samples_show_each_class(tmp_path):
+    write_classes(tmp_path / "photos", ("a b", "çedille"), per_class=10)
+    data = open_classifier_data(tmp_path / "photos", LENET5, 0.5, 0, False)
+    data.save_samples(tmp_path / "samples")
+    names = sorted(p.name for p in (tmp_path / "samples").iterdir())
+    assert len(names) == 10 and sum(n.startswith("a_b-") for n in names) == 5 and sum(n.startswith("çedille-") for n in names) == 5
