@@ -70,7 +70,7 @@ def interpolate(x, size=None, scale_factor=None, mode="nearest", align_corners=N
     """
     if mode not in RANKS or antialias or x.ndim == 5 and mode == "nearest":
         raise UnsupportedOperationError(f"interpolate: mode {mode!r}{' with antialias' if antialias else ''} of {x.ndim} "
-                                        f"dimensions is not supported; supported are {', '.join(RANKS)} of signals (N, C, L) and maps (N, C, H, W)")
+                                        f"dimensions is not supported; supported are {', '.join(RANKS)} of (N, C, L) and (N, C, H, W)")
     if x.ndim not in RANKS[mode]:
         raise ShapeError(f"interpolate: mode {mode!r} expects x of {' or '.join(map(str, RANKS[mode]))} dimensions, "
                          f"received shape {x.shape}")
