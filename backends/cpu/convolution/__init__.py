@@ -9,6 +9,8 @@ from numbanet.backends.cpu.convolution import choose
 from numbanet.backends.cpu.convolution.bias import conv2d_backward_bias_plain, conv2d_backward_bias_vectors
 from numbanet.backends.cpu.convolution.columns import (
     FILTERS,
+    HALF,
+    TAPS,
     conv2d_backward_weight_columns,
     conv2d_forward_columns,
 )
@@ -63,11 +65,7 @@ def _forward(y, x, weight, bias, geometry, walk):
     elif choose.has_small_groups(geometry):
         conv2d_forward_small_groups(x, _small_group_weights(_grouped(weight, geometry), bias), y, walk, 1)
     elif choose.is_narrow(geometry):
-        rows = -(-geometry.filters // FILTERS) * FILTERS
-        packed, shifts = np.zeros((rows, weight[0].size), F32), np.zeros(rows, F32)
-        packed[:geometry.filters] = weight.reshape(geometry.filters, -1)
-        if bias.size:
-            shifts[:geometry.filters] = bias
+        packed, shifts = _column_weights(weight, bias)
         scratch = empty((min(threads.get_num_threads(), x.shape[0]), choose.columns_scratch(geometry)), F32)
         conv2d_forward_columns(x, packed, shifts, y, scratch, walk)
     elif choose.has_few_filters(geometry) and _has_adjacent_pixels(x):
@@ -158,8 +156,9 @@ def conv2d_backward_weight(grad_y, x, geometry, out):
         conv2d_backward_weight_small_groups(grad_y, x, out, sums, walk)
     elif choose.is_narrow(geometry):
         parts = min(N, choose.WANTED_JOBS)
-        rows = -(-geometry.filters // FILTERS) * FILTERS
-        sums = empty((parts, rows, geometry.channels * geometry.kernel_size[0], L), F32)
+        blocks = -(-geometry.filters // FILTERS) * FILTERS // HALF, -(-geometry.kernel_size[1] // TAPS)
+        rows = geometry.channels * geometry.kernel_size[0]
+        sums = empty((parts, blocks[0], rows, blocks[1], TAPS * HALF, L), F32)
         scratch = empty((min(threads.get_num_threads(), parts), choose.columns_scratch(geometry)), F32)
         conv2d_backward_weight_columns(grad_y, x, out, scratch, sums, walk)
     elif choose.has_few_filters_and_pixels(geometry) and _has_adjacent_pixels(x):
@@ -227,6 +226,17 @@ def _small_group_weights(weight, bias):
     if bias.size:
         packed[-1, :G * width] = bias
     return packed
+
+
+def _column_weights(weight, bias):
+    """weight (K, C, R, S) as (K rounded up / FILTERS, C * R * S, FILTERS) and bias as (K rounded up,)."""
+    K, steps = len(weight), weight[0].size
+    blocks = -(-K // FILTERS)
+    rows, shifts = np.zeros((blocks * FILTERS, steps), F32), np.zeros(blocks * FILTERS, F32)
+    rows[:K] = weight.reshape(K, steps)
+    if bias.size:
+        shifts[:K] = bias
+    return np.ascontiguousarray(rows.reshape(blocks, FILTERS, steps).transpose(0, 2, 1)), shifts
 
 
 def _depthwise_weights(weight, bias):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-from numbanet.backends.cpu.convolution.columns import FILTERS
+from numbanet.backends.cpu.convolution.columns import FILTERS, PLANES
 from numbanet.backends.cpu.convolution.gather import MR
 from numbanet.backends.cpu.convolution.weight_gradient import MK
 from numbanet.backends.cpu.convolution.windows import FOLDED, PIXELS
@@ -78,11 +78,11 @@ def is_narrow(geometry: ConvGeometry) -> bool:
 
 @lru_cache(maxsize=4096)
 def columns_scratch(geometry: ConvGeometry) -> int:
-    """Floats for each thread: the planes, and a row of grad_y or a tile of y."""
+    """Floats for each thread: the planes, and rows of grad_y or a tile of y."""
     rows = geometry.input_size[0] + sum(geometry.padding[0])
     columns = geometry.output_size[1] + geometry.kernel_size[1] + 3 * L
-    row = geometry.output_size[1] * (_up(geometry.filters + FILTERS, L) + 2 * L)
-    return _up(geometry.channels * rows * _up(columns, L) + max(row, FILTERS * STRIP) + STRIP, 16)
+    row = _up(geometry.filters, FILTERS) * _up(geometry.output_size[1], L)
+    return _up(geometry.channels * rows * _up(columns, L) + max(row, PLANES) + STRIP, 16)
 
 
 def has_plain_windows(geometry: ConvGeometry) -> bool:
@@ -109,7 +109,10 @@ def has_few_filters_and_pixels(geometry: ConvGeometry) -> bool:
 
 
 def folds(geometry: ConvGeometry) -> bool:
-    """Channels that leave lanes empty by themselves, but fill two vectors together with a row of taps: 0.35 ms for 0.74 in LeNet-5."""
+    """Channels that leave lanes empty by themselves, but fill two vectors together with a row of taps.
+
+    0.35 ms for 0.74 in LeNet-5's second layer.
+    """
     taps, OW = geometry.kernel_size[1] * geometry.channels, geometry.output_size[1]
     return (has_plain_windows(geometry) and geometry.channels < L and 1.5 * L < taps <= 2 * L
             and FOLDED <= OW and 0.8 * _up(OW, FOLDED) <= OW)
