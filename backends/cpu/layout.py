@@ -14,6 +14,7 @@ from numba import prange
 from numbanet.backends.cpu.compile import kernel
 from numbanet.backends.interface import channels_last
 
+SMALL = 2048    # elements that NumPy copies before threads would have started
 BLOCK = 64      # pixels of a task: four cache lines of each channel
 
 
@@ -30,7 +31,7 @@ def copy_swapped(x, y):
 
 def copy_into(x: np.ndarray, out: np.ndarray) -> None:
     """Copy x to `out`, of equal shape; the kernel does channels-last to row-major and back, NumPy all else."""
-    if x.ndim > 2 and x.size and x.dtype == out.dtype == np.float32:
+    if x.ndim > 2 and x.size >= SMALL and x.dtype == out.dtype == np.float32 and not (x.flags.c_contiguous and out.flags.c_contiguous):
         order = channels_last(x.ndim)
         N, C = x.shape[:2]
         P = x.size // (N * C)

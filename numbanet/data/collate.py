@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from numbanet.data.dataset import CollatedBatch
+from numbanet.data.dataset import CollatedBatch, TensorRows
 from numbanet.errors import DataError
 
 
@@ -24,6 +24,8 @@ def default_collate(samples: Sequence[Any]) -> Any:
     """
     if isinstance(samples, CollatedBatch):
         return [_as_tensor(part) for part in samples]
+    if isinstance(samples, TensorRows):
+        return [_as_tensor(column) for column in samples.columns()]
     return _collate(list(samples), "sample")
 
 

@@ -53,8 +53,30 @@ class TensorDataset(Dataset):
     def __getitem__(self, index: int) -> tuple:
         return tuple(t[index] for t in self.tensors)
 
+    def __getitems__(self, indices: Sequence[int]) -> TensorRows | list[tuple]:
+        if all(hasattr(t, "shape") for t in self.tensors):
+            return TensorRows(self.tensors, list(indices))
+        return load_each(self, indices)
+
     def __len__(self) -> int:
         return len(self.tensors[0])
+
+
+class TensorRows(Sequence):
+    """Samples of a `TensorDataset`: a sequence of them for any collate_fn, whole columns for the default one."""
+
+    def __init__(self, tensors: Sequence[Any], indices: list[int]):
+        self.tensors, self.indices = tensors, indices
+
+    def __getitem__(self, position: int) -> tuple:
+        return tuple(t[self.indices[position]] for t in self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def columns(self) -> list[Any]:
+        """Each tensor's rows at once, which is many times faster than row by row."""
+        return [t[self.indices] for t in self.tensors]
 
 
 class ArrayDataset(Dataset):
