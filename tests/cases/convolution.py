@@ -56,6 +56,8 @@ OPERATION_CASES = [
 GEOMETRIES = {
     "few": (3, conv_geometry(5, 7, (9, 8), (3, 2), padding=1)),
     "lenet-1": (2, conv_geometry(1, 6, (14, 13), (5, 5))),
+    "lenet-1-wide": (3, conv_geometry(1, 6, (7, 40), (3, 5), padding=((1, 0), (0, 1)))),
+    "narrow-tall": (1, conv_geometry(2, 5, (29, 40), (3, 7), padding=1)),
     "narrow": (3, conv_geometry(3, 10, (9, 40), (3, 4), (2, 1), ((1, 2), (2, 1)), (2, 1))),
     "lenet-2": (2, conv_geometry(6, 16, (11, 14), (5, 5))),
     "windows": (17, conv_geometry(5, 11, (4, 20), (3, 5))),             # odd channels, filters and ends of rows
