@@ -9,7 +9,7 @@ Backward-weight, for HALF of those filters and TAPS taps of a row, lanes being c
     grad_weight[k, c, r, s] = sum over oh, ow of grad_y[k, oh, ow] * plane[c, oh * stride_h + r * dilation_h, ow + s]
 
 Both sums stay in registers and read the planes in place, one float further at each step, so nothing is gathered; y and
-grad_y change between planes and neighbouring filters a few vectors at a time. With 1 channel and 6 filters that is 6
+grad_y change between planes and neighbouring filters a few vectors at a time. With 1 channel and 6 filters that is 4
 times as fast as vectors of filters, which leave 10 of 16 lanes empty. Letters: `walk.py`.
 """
 
