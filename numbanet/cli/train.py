@@ -18,10 +18,10 @@ def configure(parser) -> None:
     parser.add_argument("model", nargs="?", help="a name from 'numbanet models', such as lenet5")
     parser.add_argument("--data", metavar="DIR", help="IDX files (plain or .gz), or class folders, with train/ and val/ or test/ used as "
                                                       "they are (default: the MNIST sample of the package)")
-    parser.add_argument("--epochs", type=int, help="passes over the training images (default 15)")
+    parser.add_argument("--epochs", type=int, help="passes over the training images (default 25)")
     parser.add_argument("--batch-size", type=int, help="images per step (default 64)")
     parser.add_argument("--lr", type=float, help="peak of the one-cycle learning rate (default: by optimiser)")
-    parser.add_argument("--optimizer", help="adamw (default), adam, sgd or rmsprop")
+    parser.add_argument("--optimizer", help="sgd (default; Nesterov), adam, adamw or rmsprop")
     parser.add_argument("--device", help="cpu (default) or reference")
     parser.add_argument("--seed", type=int, help="of weights, order and distortions (default 0)")
     parser.add_argument("--threads", type=int, help="threads of the kernels (default: all cores)")

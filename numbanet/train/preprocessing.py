@@ -16,7 +16,7 @@ from numbanet.data.transforms import BatchAffineNormalize
 from numbanet.errors import CheckpointError, DataError
 
 MNIST_SIZE = (28, 28)
-DISTORTIONS = {"degrees": 10.0, "translate": (0.08, 0.08), "scale": (0.9, 1.1), "shear": 6.0}
+DISTORTIONS = {"degrees": 12.0, "translate": (0.08, 0.08), "scale": (0.85, 1.15), "shear": 10.0}
 KEPT_BYTES = 1 << 30        # decoded pictures kept in memory between epochs, at most
 
 
