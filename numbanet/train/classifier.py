@@ -46,7 +46,7 @@ class Settings:
     seed: int = 0
     val_fraction: float = 0.2
     distort: bool = True
-    workers: int = 1
+    workers: int = 0
 
     def __post_init__(self):
         for name, minimum in (("epochs", 1), ("batch_size", 1), ("workers", 0)):
