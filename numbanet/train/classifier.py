@@ -27,7 +27,7 @@ from numbanet.weights import save_weights
 OPTIMIZERS = {
     "adamw": (optim.AdamW, 4e-3, {"weight_decay": 1e-2}),
     "adam": (optim.Adam, 4e-3, {}),
-    "sgd": (optim.SGD, 1e-1, {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}),
+    "sgd": (optim.SGD, 6e-2, {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}),
     "rmsprop": (optim.RMSprop, 1e-3, {"momentum": 0.9}),
 }
 
