@@ -71,6 +71,7 @@ GEOMETRIES = {
     "dilated": (2, conv_geometry(19, 16, (11, 9), (3, 3), 1, 2, (2, 3))),
     "padded-beyond-kernel": (2, conv_geometry(20, 8, (3, 4), (2, 2), 1, 5)),
     "pointwise": (2, conv_geometry(33, 65, (5, 7), (1, 1))),
+    "pointwise-few-pixels": (3, conv_geometry(130, 129, (5, 7), (1, 1))),
     "pointwise-strided-padded": (2, conv_geometry(17, 20, (5, 7), (1, 1), 2, 1)),
     "first-layer": (1, conv_geometry(3, 20, (23, 21), (7, 7), 2, 3)),
     "large-kernel": (1, conv_geometry(2, 9, (25, 24), (11, 11), 4, 2)),

@@ -40,6 +40,7 @@ from numbanet.backends.cpu.convolution.windows import (
     conv2d_forward_windows,
 )
 from numbanet.backends.cpu.convolution.winograd import conv2d_forward_winograd, transform_weights
+from numbanet.backends.cpu.gemm import gemm
 from numbanet.backends.cpu.layout import copy_into
 from numbanet.backends.cpu.memory import empty
 from numbanet.backends.cpu.registry import implements
@@ -161,6 +162,8 @@ def conv2d_backward_weight(grad_y, x, geometry, out):
         sums = empty((parts, blocks[0], rows, blocks[1], TAPS * HALF, L), F32)
         scratch = empty((min(threads.get_num_threads(), parts), choose.columns_scratch(geometry)), F32)
         conv2d_backward_weight_columns(grad_y, x, out, scratch, sums, walk)
+    elif choose.is_product_of_few_pixels(geometry, N):
+        gemm(grad_y.reshape(-1, geometry.filters).T, x.reshape(-1, geometry.channels), out[:, :, 0, 0])
     elif choose.has_few_filters_and_pixels(geometry) and _has_adjacent_pixels(x):
         blocks = -(-geometry.kernel_size[1] * geometry.channels // PIXELS)
         sums = empty((min(N, choose.WANTED_JOBS), geometry.kernel_size[0], blocks, PIXELS, L), F32)

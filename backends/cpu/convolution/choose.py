@@ -64,6 +64,16 @@ def mirrors(geometry: ConvGeometry) -> bool:
     return has_unit_stride(geometry) and geometry.channels_per_group >= L
 
 
+def is_product_of_few_pixels(geometry: ConvGeometry, batch: int) -> bool:
+    """A 1x1 layer with so many weights and so few pixels that its weight gradient needs no split of the pixels.
+
+    It is one matrix product then: 1.0 ms instead of 2.4 ms for 512 to 512 channels at 7x7, batch 8, two threads.
+    """
+    return (geometry.kernel_size == geometry.stride == (1, 1) and geometry.groups == 1 and geometry.padding == ((0, 0), (0, 0))
+            and min(geometry.channels, geometry.filters) >= 128
+            and batch * geometry.output_size[0] * geometry.output_size[1] <= 4 * min(geometry.channels, geometry.filters))
+
+
 def is_narrow(geometry: ConvGeometry) -> bool:
     """Few channels and few filters, windows of neighbouring columns, and planes that a quarter of a core's L2 holds.
 
