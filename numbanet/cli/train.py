@@ -138,9 +138,9 @@ class Reporter:
 
     def epoch_ended(self, row: dict) -> None:
         self.close()
-        print(f"epoch {row['epoch']:>{len(str(self.epochs))}}/{self.epochs}  loss {row['train_loss']:.4f}  "
-              f"accuracy {100 * row['train_accuracy']:.2f}%  test loss {row['test_loss']:.4f}  test accuracy "
-              f"{100 * row['test_accuracy']:.2f}%  {row['images_per_second']:,.0f} images/s", flush=True)
+        number = f"{row['epoch']:>{len(str(self.epochs))}}/{self.epochs}"
+        print(f"epoch {number}  loss {row['train_loss']:.3f} ({100 * row['train_accuracy']:.2f}%), test loss {row['test_loss']:.3f} "
+              f"({100 * row['test_accuracy']:.2f}%), {row['images_per_second']:,.0f} images/s", flush=True)
 
     def close(self) -> None:
         if self.bar is not None:

@@ -70,8 +70,8 @@ def open_classifier_data(directory, info, val_fraction: float, seed: int, distor
     made = [_prepared(part, preprocessing, distort and part is train) for part in (train, test)]
     _check([part for part in made if isinstance(part, PictureFolder)], watch)
     kind = "grey" if channels == 1 else "colour"
-    description += (f": {len(made[0]):,} training and {len(made[1]):,} test images, {len(classes)} classes, "
-                    f"{' x '.join(map(str, size))} {kind} -> {' x '.join(map(str, preprocessing.input_size))}")
+    description += (f"\n      {len(made[0]):,} training and {len(made[1]):,} test images, {len(classes)} classes, "
+                    f"{'x'.join(map(str, size))} {kind} -> {'x'.join(map(str, preprocessing.input_size))}")
     return ClassifierData(*made, classes, preprocessing, description)
 
 
