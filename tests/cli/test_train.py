@@ -87,7 +87,7 @@ def test_compressed_idx_files_without_test_digits(tmp_path):
 
 
 @pytest.mark.parametrize(("mode", "channels", "words"), [
-    ("L", 1, "20 x 24 grey -> 1x32x32"), ("RGB", 3, "20 x 24 colour -> 3x32x32")])
+    ("L", 1, "20x24 grey -> 1x32x32"), ("RGB", 3, "20x24 colour -> 3x32x32")])
 def test_class_folders(mode, channels, words, tmp_path):
     write_classes(tmp_path / "photos", ("day", "night", "évening"), mode=mode)
     answer = run(*QUICK, "--data", "photos", "--val-fraction", "0.3", "--epochs", "4", "--out", "my run")

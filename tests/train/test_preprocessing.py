@@ -81,7 +81,7 @@ def test_idx_pictures_of_another_size_are_scaled(tmp_path):
     for name, count in (("train", 60), ("t10k", 20)):
         write_idx(folder / f"{name}-images-idx3-ubyte", np.full((count, 50, 40), 128))
     data = open_classifier_data(folder, LENET5, 0.2, 0, False)
-    assert "50 x 40 grey -> 1 x 32 x 32" in data.description and not data.preprocessing.digits
+    assert "50x40 grey -> 1x32x32" in data.description and not data.preprocessing.digits
     images, labels = data.test.__getitems__([0, 13])
     assert images.shape == (2, 1, 32, 32) and labels.tolist() == [0, 3]
     np.testing.assert_allclose(images, (128 / 255 - 0.1307) / 0.3081, rtol=1e-5)
