@@ -17,6 +17,7 @@ from numbanet import optim
 from numbanet.data import DataLoader
 from numbanet.errors import CheckpointError, TrainingError, UsageError
 from numbanet.nn import functional as F
+from numbanet.nn.utils import clip_grad_norm_
 from numbanet.random import get_rng_state, set_rng_state
 from numbanet.train.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from numbanet.train.metrics import ConfusionMatrix
@@ -30,6 +31,8 @@ OPTIMIZERS = {
     "sgd": (optim.SGD, 6e-2, {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}),
     "rmsprop": (optim.RMSprop, 1e-3, {"momentum": 0.9}),
 }
+
+MAX_GRADIENT_NORM = 2.0     # longer ones are shortened: at the top of the one-cycle, one bad batch could throw a run off
 
 
 @dataclass
@@ -97,6 +100,7 @@ class ClassifierTraining:
         self.optimizer = kind(model.parameters(), lr=lr, **options)
         self.scheduler = optim.lr_scheduler.OneCycleLR(self.optimizer, lr, epochs=settings.epochs,
                                                        steps_per_epoch=len(self.train_loader), cycle_momentum=False)
+        self._parameters = list(model.parameters())
         self.progress = Progress()
         self.interrupted = False
 
@@ -155,6 +159,7 @@ class ClassifierTraining:
         if not math.isfinite(value):
             raise self._diverged("the loss", value, self.progress.step + 1)
         loss.backward()
+        clip_grad_norm_(self._parameters, MAX_GRADIENT_NORM)
         self.optimizer.step()
         self.scheduler.step()
         return value, int((logits.detach().numpy().argmax(1) == labels.numpy()).sum())
