@@ -28,11 +28,11 @@ from numbanet.weights import save_weights
 OPTIMIZERS = {
     "adamw": (optim.AdamW, 4e-3, {"weight_decay": 1e-2}),
     "adam": (optim.Adam, 4e-3, {}),
-    "sgd": (optim.SGD, 6e-2, {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}),
+    "sgd": (optim.SGD, 8e-2, {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}),
     "rmsprop": (optim.RMSprop, 1e-3, {"momentum": 0.9}),
 }
 
-MAX_GRADIENT_NORM = 2.0     # longer ones are shortened: at the top of the one-cycle, one bad batch could throw a run off
+MAX_GRADIENT_NORM = 1.0     # longer ones are shortened: at the top of the one-cycle, one bad batch could throw a run off
 
 
 @dataclass
