@@ -1,6 +1,6 @@
 """numbanet beside PyTorch: the table of ratios in the README.
 
-    python benchmarks/against_torch.py [--rounds 9] [--threads 2] [--only TEXT]
+    python benchmarks/against_torch.py [--rounds 9] [--threads 2] [--only TEXT] [--more]
 
 Each engine runs in a process of its own, and only one of them works at a time: two OpenMP pools that spin against each other
 measure nothing. A round measures every engine once, in turns; the ratio is taken within a round, so that a machine whose
@@ -40,12 +40,12 @@ def serve(engine: str, threads: int) -> None:
     if engine == "torch":
         import torch
         torch.set_num_threads(threads)
-    from benchmarks.cases import CASES
-    current, function = None, None
+    from benchmarks.cases import CASES, MORE_CASES
+    cases, current, function = {**CASES, **MORE_CASES}, None, None
     for line in sys.stdin:
         name = line.rstrip("\n")
         if name != current:
-            current, function = name, CASES[name](engine)
+            current, function = name, cases[name](engine)
             for _ in range(3):                  # compile, allocate, warm the caches
                 function()
         print(json.dumps(measure(function)), flush=True)
@@ -71,12 +71,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
     parser.add_argument("--only", default="", help="cases whose name contains this text")
+    parser.add_argument("--more", action="store_true", help="also other layers: bottlenecks, first layers, strided, depthwise, grouped")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
         return serve(arguments.serve, arguments.threads)
-    from benchmarks.cases import CASES
-    names = [n for n in CASES if arguments.only in n]
+    from benchmarks.cases import CASES, MORE_CASES
+    names = [n for n in (*CASES, *(MORE_CASES if arguments.more else ())) if arguments.only in n]
     engines = {engine: start(engine, arguments.threads) for engine in ("numbanet", "torch")}
     ratios_by_group: dict[str, list[float]] = {}
     print(f"{arguments.threads} threads, {arguments.rounds} rounds\n")

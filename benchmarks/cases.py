@@ -9,44 +9,51 @@ from collections.abc import Callable
 
 import numpy as np
 
-CONVOLUTIONS = {f"{k}x{k} {c}@{size}": (8, c, size, c, k) for k in (3, 1) for c, size in ((64, 56), (128, 28), (256, 14), (512, 7))}
+# name: (batch, channels, filters, input size, kernel, stride, padding, groups)
+SIZES = ((64, 56), (128, 28), (256, 14), (512, 7))
+CONVOLUTIONS = {f"{k}x{k} {c}@{size}": (8, c, c, size, k, 1, k // 2, 1) for k in (3, 1) for c, size in SIZES}
+OTHER_CONVOLUTIONS = {
+    **{f"1x1 {c}-{4 * c}@{size}": (8, c, 4 * c, size, 1, 1, 0, 1) for c, size in SIZES},
+    **{f"1x1 {4 * c}-{c}@{size}": (8, 4 * c, c, size, 1, 1, 0, 1) for c, size in SIZES},
+    **{f"LeNet-5 C1, batch {b}": (b, 1, 6, 32, 5, 1, 0, 1) for b in (64, 256)},
+    **{f"LeNet-5 C3, batch {b}": (b, 6, 16, 14, 5, 1, 0, 1) for b in (64, 256)},
+    "7x7/2 3-64@224": (8, 3, 64, 224, 7, 2, 3, 1),
+    "11x11/4 3-64@224": (8, 3, 64, 224, 11, 4, 2, 1),
+    "3x3/2 128@56": (8, 128, 128, 56, 3, 2, 1, 1),
+    "5x5 64-192@27": (8, 64, 192, 27, 5, 1, 2, 1),
+    "depthwise 96@56": (8, 96, 96, 56, 3, 1, 1, 96),
+    "32 groups 128@56": (8, 128, 128, 56, 3, 1, 1, 32),
+}
 PASSES = ("forward", "backward-input", "backward-weight")
 
 
-def convolution_operands(batch, channels, size, filters, kernel):
-    """x, weight, grad_y as channels-last float32 NumPy arrays of logical NCHW."""
-    rng = np.random.default_rng(0)
-
-    def channels_last(*shape):
-        n, c, h, w = shape
-        return rng.standard_normal((n, h, w, c), dtype=np.float32).transpose(0, 3, 1, 2)
-    weight = (rng.standard_normal((filters, channels, kernel, kernel)) / np.sqrt(channels * kernel**2)).astype(np.float32)
-    return channels_last(batch, channels, size, size), weight, channels_last(batch, filters, size, size)
-
-
-def convolution(engine: str, name: str, direction: str) -> Callable[[], object]:
-    """One pass of a convolution of stride 1 and padding "same"."""
-    batch, channels, size, filters, kernel = CONVOLUTIONS[name]
-    x, weight, grad_y = convolution_operands(batch, channels, size, filters, kernel)
-    if engine == "torch":
-        return _torch_convolution(direction, x, weight, grad_y, kernel // 2)
-    from numbanet.backends import get_backend
+def convolution(engine: str, shape: tuple, direction: str) -> Callable[[], object]:
+    """One pass of a convolution, float32 in channels-last memory."""
     from numbanet.geometry import conv_geometry
+    batch, channels, filters, size, kernel, stride, padding, groups = shape
+    geometry = conv_geometry(channels, filters, (size, size), (kernel, kernel), stride, padding, 1, groups)
+    rng = np.random.default_rng(0)
+    x, grad_y = (rng.standard_normal((batch, *s, c), np.float32).transpose(0, 3, 1, 2)
+                 for c, s in ((channels, geometry.input_size), (filters, geometry.output_size)))
+    weight = rng.standard_normal(geometry.weight_shape, np.float32)
+    if engine == "torch":
+        return _torch_convolution(direction, x, weight, grad_y, stride, padding, groups)
+    from numbanet.backends import get_backend
     backend = get_backend("cpu" if engine == "numbanet" else engine)
-    geometry = conv_geometry(channels, filters, (size, size), (kernel, kernel), 1, kernel // 2)
     return {"forward": lambda: backend.conv2d_forward(x, weight, None, geometry),
             "backward-input": lambda: backend.conv2d_backward_input(grad_y, weight, geometry),
             "backward-weight": lambda: backend.conv2d_backward_weight(grad_y, x, geometry)}[direction]
 
 
-def _torch_convolution(direction, x, weight, grad_y, padding):
+def _torch_convolution(direction, x, weight, grad_y, stride, padding, groups):
     import torch
     x, grad_y = torch.from_numpy(x), torch.from_numpy(grad_y)
     weight = torch.from_numpy(weight).contiguous(memory_format=torch.channels_last)
     if direction == "forward":
-        return lambda: torch.nn.functional.conv2d(x, weight, padding=padding)
+        return lambda: torch.nn.functional.conv2d(x, weight, None, stride, padding, 1, groups)
     mask = [direction == "backward-input", direction == "backward-weight", False]
-    return lambda: torch.ops.aten.convolution_backward(grad_y, x, weight, None, [1, 1], [padding] * 2, [1, 1], False, [0, 0], 1, mask)
+    return lambda: torch.ops.aten.convolution_backward(grad_y, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0],
+                                                       groups, mask)
 
 
 def lenet5_step(engine: str, batch: int) -> Callable[[], object]:
@@ -88,8 +95,13 @@ def lenet5_inference(engine: str, batch: int) -> Callable[[], object]:
     return infer
 
 
+def _convolutions(shapes: dict) -> dict:
+    return {f"conv {name}, {direction}": lambda engine, shape=shape, direction=direction: convolution(engine, shape, direction)
+            for name, shape in shapes.items() for direction in PASSES}
+
+
 CASES: dict[str, Callable[[str], Callable[[], object]]] = {
     **{f"LeNet-5 training step, batch {b}": lambda engine, b=b: lenet5_step(engine, b) for b in (64, 256)},
-    **{f"conv {name}, {direction}": lambda engine, name=name, direction=direction: convolution(engine, name, direction)
-       for name in CONVOLUTIONS for direction in PASSES},
+    **_convolutions(CONVOLUTIONS),
 }
+MORE_CASES = _convolutions(OTHER_CONVOLUTIONS)

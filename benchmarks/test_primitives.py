@@ -12,7 +12,7 @@ from numbanet.geometry import pool_geometry
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_convolution(benchmark, engine, name, direction):
     benchmark.group = f"conv {name}, {direction}"
-    run = convolution(engine, name, direction)
+    run = convolution(engine, CONVOLUTIONS[name], direction)
     run()
     benchmark(run)
 
