@@ -1,4 +1,4 @@
-"""The CPU backend: Numba kernels, parallel and vectorised in float32, plain loops in float64."""
+"""The CPU backend: Numba kernels, parallel and vectorised in float32; float64 in plain loops or NumPy, to check gradients."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ import numpy as np
 from numbanet.backends.cpu.compile import kernel
 from numbanet.backends.cpu.layout import copy_into
 from numbanet.backends.cpu.registry import implements
-from numbanet.backends.host import axis_key, basic_key, check_index_range, checked_key
+from numbanet.backends.host import axis_key, check_index_range, checked_key
+from numbanet.backends.reference import indexing as numpy
 
 
 @kernel("void(const T[:,:,:], const i8[:,:,:], T[:,:,:])", dtypes=("float32", "float64"))
@@ -87,18 +88,8 @@ def index_get_backward_input(grad_y, indices, axes, shape, out):
     copy_into(np.moveaxis(total.reshape(*sizes, *rest), range(k), axes), out)
 
 
-@implements
-def index_put(x, indices, axes, values, accumulate):
-    key = checked_key("index_put", indices, axes, x.shape)
-    if accumulate:
-        np.add.at(x, key, values)
-    else:
-        x[key] = values
-
-
-@implements
-def slice_put(x, index, values):
-    x[basic_key(index)] = values
+implements(numpy.index_put)         # writing through several index arrays is control data: NumPy's loops
+implements(numpy.slice_put)
 
 
 @implements
