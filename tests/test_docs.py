@@ -27,7 +27,8 @@ def named(documents) -> list:
 @pytest.fixture
 def clean_registries():
     """What a document declares and registers is forgotten after it."""
-    tables = [backends.PRIMITIVES, backends._attached, registry._datasets]
+    tables = [backends.PRIMITIVES, backends._attached, registry._datasets,
+              *(backends.get_backend(name).implementations for name in ("reference", "cpu"))]
     before = [{key: dict(value) if isinstance(value, dict) else value for key, value in table.items()} for table in tables]
     yield
     for table, kept in zip(tables, before):
