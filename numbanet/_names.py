@@ -30,7 +30,7 @@ _OTHERS = {
     "numbanet.dtypes": "bool bfloat16 double float16 float32 float64 get_default_dtype half int32 int64 long promote "
                        "result_type set_default_dtype uint8",
     "numbanet.errors": "AutogradError BackendError CheckpointError DataError DTypeError IndexRangeError NumbanetError "
-                       "ShapeError UnsupportedOperationError UsageError",
+                       "OnnxError ShapeError UnsupportedOperationError UsageError",
     "numbanet.graph": "summarize trace",
     "numbanet.random": "Generator default_generator fork_rng get_rng_state initial_seed manual_seed seed seed_everything "
                        "set_rng_state",
@@ -38,6 +38,6 @@ _OTHERS = {
     "numbanet.weights": "load_weights save_weights",
     "numbanet.zoo": "create_model list_models",
 }
-MODULES = ("autograd", "backends", "data", "dtypes", "errors", "functional", "geometry", "graph", "nn", "ops", "optim", "random", "train",
-           "vision", "weights", "zoo")
+MODULES = ("autograd", "backends", "data", "dtypes", "errors", "functional", "geometry", "graph", "nn", "onnx", "ops", "optim", "random",
+           "train", "vision", "weights", "zoo")
 WHERE = {name: module for module, names in ({f"numbanet.ops.{m}": n for m, n in _OPS.items()} | _OTHERS).items() for name in names.split()}

@@ -57,6 +57,10 @@ class DataError(NumbanetError, ValueError):
     """A data file or folder that is missing, truncated, broken or of another format than it says."""
 
 
+class OnnxError(NumbanetError, ValueError):
+    """An ONNX model that is damaged, contradicts itself or reaches outside of its folder."""
+
+
 class UsageError(NumbanetError, ValueError):
     """A request that cannot be fulfilled as it was put: unknown model, option out of range, existing folder."""
 

@@ -1,0 +1,1 @@
+"""ONNX: models of other frameworks run here. Needs the extra `onnx`."""
