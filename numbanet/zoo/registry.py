@@ -15,8 +15,11 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from numbanet.errors import UsageError
+from numbanet.zoo.network import FeatureExtractor, Network
 
 ENTRY_POINT_GROUP = "numbanet.models"
+# Of the pixels of ImageNet's training set, scaled to 0..1: what published weights of its networks expect subtracted and divided by.
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 @dataclass(frozen=True)
@@ -31,14 +34,20 @@ class ModelInfo:
     std: tuple[float, ...]
     description: str                        # the first line of the function's docstring
     paper: str
+    parameters: int | None = None           # trainable, at the model's own number of classes
+    multiply_adds: int | None = None        # of one input of `input_size`, border taps included; tests check both
+    interpolation: str = "bilinear"         # how pictures are scaled
+    crop_pct: float = 1.0                   # the part of the scaled picture's shorter side that the network sees
 
 
 _models: dict[str, ModelInfo] = {}
 
 
 def register_model(function: Callable | None = None, *, input_size=(3, 224, 224), num_classes: int = 1000, mean=None,
-                   std=None, paper: str = ""):
+                   std=None, paper: str = "", **facts):
     """Register a function ``(num_classes=..., in_chans=..., **options) -> Module`` under its name (decorator).
+
+    `facts` are further fields of :class:`ModelInfo`. `mean` and `std` default to 0 and 1.
 
     Raises
     ------
@@ -53,7 +62,7 @@ def register_model(function: Callable | None = None, *, input_size=(3, 224, 224)
         channels = input_size[0]
         _models[name] = ModelInfo(name, create, tuple(input_size), num_classes,
                                   tuple(mean or (0.0,) * channels), tuple(std or (1.0,) * channels),
-                                  (create.__doc__ or "").strip().partition("\n")[0], paper)
+                                  (create.__doc__ or "").strip().partition("\n")[0], paper, **facts)
         return create
     return register if function is None else register(function)
 
@@ -89,7 +98,8 @@ def list_models(filter: str = "*") -> list[str]:
     return sorted(fnmatch.filter(_models, filter))
 
 
-def create_model(name: str, num_classes: int | None = None, in_chans: int | None = None, **options):
+def create_model(name: str, num_classes: int | None = None, in_chans: int | None = None, features_only: bool = False,
+                 out_indices=None, **options):
     """A new model with random weights.
 
     Parameters
@@ -98,14 +108,21 @@ def create_model(name: str, num_classes: int | None = None, in_chans: int | None
         One of :func:`list_models`.
     num_classes, in_chans : int, optional
         Other than the model's own numbers of classes and input channels.
+    features_only : bool
+        The maps of the trunk's stages (those of `out_indices`, by default all) instead of a classifier.
     options
         Passed to the model's function.
 
     Raises
     ------
     UsageError
-        No model has that name.
+        No model has that name; `features_only` of a model without stages.
     """
     info = model_info(name)
-    return info.create(num_classes=info.num_classes if num_classes is None else num_classes,
-                       in_chans=info.input_size[0] if in_chans is None else in_chans, **options)
+    model = info.create(num_classes=info.num_classes if num_classes is None else num_classes,
+                        in_chans=info.input_size[0] if in_chans is None else in_chans, **options)
+    if not features_only:
+        return model
+    if not isinstance(model, Network):
+        raise UsageError(f"create_model: features_only expects a network with stages, {name} has none; call its forward_features")
+    return FeatureExtractor(model, out_indices)

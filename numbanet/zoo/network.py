@@ -1,0 +1,128 @@
+"""What the networks of the zoo have in common: a trunk that can be cut at its stages, and a head that can be replaced."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from numbanet import nn
+from numbanet.errors import UsageError
+
+
+class Stage(NamedTuple):
+    """Where the trunk can be tapped: the path of a module, the channels of its output, input pixels per output pixel."""
+
+    module: str
+    channels: int
+    reduction: int
+
+
+class Network(nn.Module):
+    """A classifier: :meth:`forward_features` gives maps (N, C, H, W), :meth:`forward_head` makes logits of them.
+
+    A subclass sets, before its first forward:
+
+    classifier_path : str, of the class
+        Of the layer that gives the logits, ``Linear`` or ``Conv2d``.
+    stages : tuple of Stage
+        The last maps of each resolution, in order; what ``features_only`` hands out.
+    num_classes, num_features, in_chans : int
+    """
+
+    classifier_path: str
+    stages: tuple[Stage, ...] = ()
+    num_classes: int
+    num_features: int
+    in_chans: int
+
+    def forward_features(self, x):
+        raise NotImplementedError
+
+    def forward_head(self, features):
+        raise NotImplementedError
+
+    def forward(self, x):
+        return self.forward_head(self.forward_features(x))
+
+    def get_classifier(self) -> nn.Module:
+        """The layer that gives the logits; an Identity after ``reset_classifier(0)``."""
+        return self.get_submodule(self.classifier_path)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """A new last layer, freshly initialised, for another number of classes; 0 takes it away: the head gives features."""
+        check_num_classes(num_classes)
+        old = self.get_classifier()
+        if not num_classes:
+            new = nn.Identity()
+        elif isinstance(old, nn.Conv2d):
+            new = nn.Conv2d(old.in_channels, num_classes, old.kernel_size, old.stride, old.padding, bias=old.bias is not None)
+        else:
+            new = self.make_classifier(num_classes)
+        place = next(self.parameters(), None)
+        if place is not None:
+            new.to(device=place.device, dtype=place.dtype)
+        path, _, name = self.classifier_path.rpartition(".")
+        setattr(self.get_submodule(path), name, new.train(self.training))
+        self.num_classes = num_classes
+
+    def make_classifier(self, num_classes: int) -> nn.Module:
+        """The last layer for so many classes (1 or more)."""
+        return nn.Linear(self.num_features, num_classes)
+
+
+def check_num_classes(num_classes: int) -> None:
+    if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 0:
+        raise UsageError(f"reset_classifier: num_classes expects an integer of at least 0, received {num_classes!r}")
+
+
+class FeatureExtractor(nn.Module):
+    """The maps of some stages of a network, as a list; what comes after the last of them is not computed.
+
+    Parameters
+    ----------
+    network : Network
+    out_indices : tuple of int, optional
+        Which of the network's stages, negative from the end; all by default.
+
+    Attributes
+    ----------
+    stages : tuple of Stage
+        Those handed out: ``.channels`` and ``.reduction`` of each, for the layers that are built on them.
+    """
+
+    def __init__(self, network: Network, out_indices=None):
+        super().__init__()
+        known = network.stages
+        if not known:
+            raise UsageError(f"features_only: {type(network).__name__} names no stages; call forward_features instead")
+        try:
+            self.stages = known if out_indices is None else tuple(known[i] for i in out_indices)
+        except (IndexError, TypeError) as error:
+            raise UsageError(f"features_only: out_indices expects indices of {len(known)} stages, received {out_indices!r}") from error
+        self.network = network
+
+    def forward(self, x):
+        found = {}
+        last = max(self.stages, key=self.network.stages.index).module
+        handles = []
+
+        def keep(name):
+            def hook(_module, _inputs, output):
+                found[name] = output
+                if name == last:
+                    raise _Reached
+            return hook
+        try:
+            for name in {stage.module for stage in self.stages}:
+                handles.append(self.network.get_submodule(name).register_forward_hook(keep(name)))
+            self.network.forward_features(x)
+        except _Reached:
+            pass
+        finally:
+            for handle in handles:
+                handle.remove()
+        return [found[stage.module] for stage in self.stages]
+
+
+class _Reached(Exception):
+    """The last stage that was asked for has been computed."""
+
