@@ -1,0 +1,114 @@
+"""Layers that networks of several papers are made of; children are named as torchvision names them."""
+
+from __future__ import annotations
+
+from numbanet import nn
+from numbanet.errors import UsageError
+from numbanet.ops.dropout import ChannelDropout
+from numbanet.random import next_key
+
+
+def make_divisible(value: float, divisor: int = 8, minimum: int | None = None) -> int:
+    """The multiple of `divisor` nearest to `value`, at least `minimum` (by default `divisor`) and 90% of `value`."""
+    rounded = max(divisor if minimum is None else minimum, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+class ConvNormActivation(nn.Sequential):
+    """A convolution (0), its normalisation (1) and its activation (2); a part that is None is left out.
+
+    Parameters
+    ----------
+    in_channels, out_channels, kernel_size, stride, groups, dilation : int
+    padding : int, optional
+        By default as much as keeps the size at stride 1.
+    norm : callable, optional
+        Makes the normalisation from its number of channels; without one the convolution has a bias.
+    activation : callable, optional
+        Makes the activation.
+    bias : bool, optional
+    """
+
+    def __init__(self, in_channels, out_channels, kernel_size=3, stride=1, padding=None, groups=1, norm=nn.BatchNorm2d, activation=nn.ReLU,
+                 dilation=1, bias=None):
+        if padding is None:
+            padding = (kernel_size - 1) // 2 * dilation
+        layers = [nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=norm is None if bias is None else bias)]
+        if norm is not None:
+            layers.append(norm(out_channels))
+        if activation is not None:
+            layers.append(activation())
+        super().__init__(*layers)
+        self.out_channels = out_channels
+
+
+class SqueezeExcitation(nn.Module):
+    """Each channel times a factor computed from the means of all of them (Hu et al. 2018, Squeeze-and-Excitation Networks).
+
+    (N, C, H, W) to the same shape; `squeeze_channels` between two 1x1 convolutions.
+    """
+
+    def __init__(self, channels: int, squeeze_channels: int, activation=nn.ReLU, scale_activation=nn.Sigmoid):
+        super().__init__()
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc1 = nn.Conv2d(channels, squeeze_channels, 1)
+        self.fc2 = nn.Conv2d(squeeze_channels, channels, 1)
+        self.activation, self.scale_activation = activation(), scale_activation()
+
+    def forward(self, x):
+        squeezed = self.activation(self.fc1(self.avgpool(x)))               # (N, squeeze_channels, 1, 1)
+        return x * self.scale_activation(self.fc2(squeezed))
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """Normalisation over the channels of each position of (N, C, H, W)."""
+
+    def forward(self, x):
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def stochastic_depth(x, p: float, mode: str = "row", training: bool = True, *, generator=None):
+    """Drop the branch of a residual block with probability `p` and scale it by 1 / (1 - p) otherwise, while training.
+
+    Parameters
+    ----------
+    x : Tensor (N, ...)
+    mode : "row" or "batch"
+        One draw for each sample, or one for all.
+    generator : Generator, optional
+
+    Raises
+    ------
+    UsageError
+        `p` is not from 0 to 1, or `mode` is neither.
+
+    References
+    ----------
+    Huang et al. (2016), Deep Networks with Stochastic Depth, arXiv:1603.09382.
+    """
+    _check_stochastic_depth(p, mode)
+    if not training or p == 0:
+        return x
+    return ChannelDropout.apply(x, float(p), next_key(generator), {"row": 1, "batch": 0}[mode])
+
+
+def _check_stochastic_depth(p: float, mode: str) -> None:
+    if not 0 <= p <= 1:
+        raise UsageError(f"stochastic_depth: p expects a probability from 0 to 1, received {p}")
+    if mode not in ("row", "batch"):
+        raise UsageError(f"stochastic_depth: mode expects 'row' or 'batch', received {mode!r}")
+
+
+class StochasticDepth(nn.Module):
+    """:func:`stochastic_depth` of its input, in training mode only."""
+
+    def __init__(self, p: float, mode: str = "row"):
+        super().__init__()
+        _check_stochastic_depth(p, mode)
+        self.p, self.mode = p, mode
+
+    def forward(self, x):
+        return stochastic_depth(x, self.p, self.mode, self.training)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}, mode={self.mode}"
