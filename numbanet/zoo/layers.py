@@ -33,7 +33,8 @@ class ConvNormActivation(nn.Sequential):
                  dilation=1, bias=None):
         if padding is None:
             padding = (kernel_size - 1) // 2 * dilation
-        layers = [nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=norm is None if bias is None else bias)]
+        bias = norm is None if bias is None else bias
+        layers = [nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=bias)]
         if norm is not None:
             layers.append(norm(out_channels))
         if activation is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from numbanet import nn
-from numbanet.errors import UsageError
+from numbanet.errors import ShapeError, UsageError
 
 
 class Stage(NamedTuple):
@@ -26,6 +26,8 @@ class Network(nn.Module):
     stages : tuple of Stage
         The last maps of each resolution, in order; what ``features_only`` hands out.
     num_classes, num_features, in_chans : int
+    minimum_size : int
+        Of the input's height and width.
     """
 
     classifier_path: str
@@ -33,6 +35,22 @@ class Network(nn.Module):
     num_classes: int
     num_features: int
     in_chans: int
+    minimum_size: int = 1
+
+    def check_input(self, x) -> None:
+        """To be called first by :meth:`forward_features`.
+
+        Raises
+        ------
+        ShapeError
+            x is not (N, in_chans, H, W), or smaller than the trunk can take.
+        """
+        name, least = type(self).__name__, self.minimum_size
+        if x.ndim != 4 or x.shape[1] != self.in_chans:
+            remedy = f"; make the model with in_chans={x.shape[1]}" if x.ndim == 4 else ""
+            raise ShapeError(f"{name}: x expects (N, {self.in_chans}, H, W), received {tuple(x.shape)}{remedy}")
+        if min(x.shape[2:]) < least:
+            raise ShapeError(f"{name}: x expects at least {least} rows and columns, received {tuple(x.shape)}; enlarge or pad the pictures")
 
     def forward_features(self, x):
         raise NotImplementedError
