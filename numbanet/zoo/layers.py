@@ -2,16 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from numbanet import nn
 from numbanet.errors import UsageError
+from numbanet.nn import functional as F
+from numbanet.nn import init
 from numbanet.ops.dropout import ChannelDropout
 from numbanet.random import next_key
+from numbanet.zoo.network import Stage
 
 
 def make_divisible(value: float, divisor: int = 8, minimum: int | None = None) -> int:
     """The multiple of `divisor` nearest to `value`, at least `minimum` (by default `divisor`) and 90% of `value`."""
     rounded = max(divisor if minimum is None else minimum, int(value + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+def last_of_each_resolution(layers: Iterable[tuple[str, int, int]]) -> tuple[Stage, ...]:
+    """The stages of a chain of layers, each given as (path, output channels, stride)."""
+    stages, reduction = {}, 1
+    for path, channels, stride in layers:
+        reduction *= stride
+        stages[reduction] = Stage(path, channels, reduction)
+    return tuple(stages.values())
+
+
+def initialize_he(module: nn.Module) -> None:
+    """Weights of convolutions N(0, 2 / fan_out), so that gradients keep their size (He et al. 2015, section 2.2); biases 0."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            init.kaiming_normal_(layer.weight, mode="fan_out")
+            if layer.bias is not None:
+                init.zeros_(layer.bias)
+
+
+def initialize_linear(layer: nn.Linear, std: float) -> nn.Linear:
+    """Weights N(0, std^2), biases 0."""
+    init.normal_(layer.weight, 0.0, std)
+    init.zeros_(layer.bias)
+    return layer
+
+
+class Conv2dSame(nn.Conv2d):
+    """A convolution padded as TensorFlow's SAME: (N, C, H, W) to (N, K, ceil(H / stride), ceil(W / stride)).
+
+    What is missing for that is added evenly, an odd row or column at the far side, so the padding depends on the input's size.
+    """
+
+    def forward(self, x):
+        padding = []
+        for size, kernel, stride, dilation in zip(x.shape[2:], self.kernel_size, self.stride, self.dilation):
+            missing = max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+            padding.append((missing // 2, missing - missing // 2))
+        return F.conv2d(x, self.weight, self.bias, self.stride, tuple(padding), self.dilation, self.groups)
 
 
 class ConvNormActivation(nn.Sequential):
