@@ -68,23 +68,23 @@ class Network(nn.Module):
     def reset_classifier(self, num_classes: int) -> None:
         """A new last layer, freshly initialised, for another number of classes; 0 takes it away: the head gives features."""
         check_num_classes(num_classes)
-        old = self.get_classifier()
-        if not num_classes:
-            new = nn.Identity()
-        elif isinstance(old, nn.Conv2d):
-            new = nn.Conv2d(old.in_channels, num_classes, old.kernel_size, old.stride, old.padding, bias=old.bias is not None)
-        else:
-            new = self.make_classifier(num_classes)
-        place = next(self.parameters(), None)
-        if place is not None:
-            new.to(device=place.device, dtype=place.dtype)
-        path, _, name = self.classifier_path.rpartition(".")
-        setattr(self.get_submodule(path), name, new.train(self.training))
+        self._replace(self.classifier_path, self.make_classifier(num_classes) if num_classes else nn.Identity())
         self.num_classes = num_classes
 
     def make_classifier(self, num_classes: int) -> nn.Module:
         """The last layer for so many classes (1 or more)."""
+        old = self.get_classifier()
+        if isinstance(old, nn.Conv2d):
+            return nn.Conv2d(old.in_channels, num_classes, old.kernel_size, old.stride, old.padding, bias=old.bias is not None)
         return nn.Linear(self.num_features, num_classes)
+
+    def _replace(self, path: str, new: nn.Module) -> None:
+        """Put a layer in the place of another, on its device, of its dtype and mode."""
+        place = next(self.parameters(), None)
+        if place is not None:
+            new.to(device=place.device, dtype=place.dtype)
+        parent, _, name = path.rpartition(".")
+        setattr(self.get_submodule(parent), name, new.train(self.training))
 
 
 def check_num_classes(num_classes: int) -> None:
@@ -143,4 +143,3 @@ class FeatureExtractor(nn.Module):
 
 class _Reached(Exception):
     """The last stage that was asked for has been computed."""
-
