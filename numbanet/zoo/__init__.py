@@ -1,12 +1,19 @@
 """Networks of the literature, by name."""
 
 from numbanet.zoo.alexnet import AlexNet, AlexNetOf2012, alexnet, alexnet_2012
+from numbanet.zoo.efficientnet import EfficientNet, efficientnet_b0, efficientnet_b1, efficientnet_b2, efficientnet_b3, efficientnet_b4
+from numbanet.zoo.efficientnet_lite import EfficientNetLite, efficientnet_lite0
 from numbanet.zoo.lenet import LeNet5, LeNet5Of1998, lenet5, lenet5_1998, map_criterion
+from numbanet.zoo.mnasnet import MNASNet, mnasnet0_5, mnasnet0_75, mnasnet1_0, mnasnet1_3
+from numbanet.zoo.mobilenet_v1 import MobileNetV1, mobilenet_v1
+from numbanet.zoo.mobilenet_v2 import MobileNetV2, mobilenet_v2
+from numbanet.zoo.mobilenet_v3 import MobileNetV3, mobilenet_v3_large, mobilenet_v3_small
 from numbanet.zoo.network import FeatureExtractor, Network, Stage
 from numbanet.zoo.registry import ModelInfo, create_model, list_models, model_info, register_model
 from numbanet.zoo.resnet import ResNet, resnet18, resnet34, resnet50, resnet50_v1, resnet101, resnet152
 from numbanet.zoo.resnet_cifar import CifarResNet, resnet20_cifar, resnet56_cifar
 from numbanet.zoo.resnext import resnext50_32x4d, resnext101_32x8d, resnext101_64x4d
+from numbanet.zoo.shufflenet_v2 import ShuffleNetV2, shufflenet_v2_x0_5, shufflenet_v2_x1_0, shufflenet_v2_x1_5, shufflenet_v2_x2_0
 from numbanet.zoo.wide_resnet import wide_resnet50_2, wide_resnet101_2
 
 __all__ = [
@@ -17,4 +24,11 @@ __all__ = [
     "CifarResNet", "resnet20_cifar", "resnet56_cifar",
     "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d",
     "wide_resnet50_2", "wide_resnet101_2",
+    "EfficientNet", "efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4",
+    "EfficientNetLite", "efficientnet_lite0",
+    "MNASNet", "mnasnet0_5", "mnasnet0_75", "mnasnet1_0", "mnasnet1_3",
+    "MobileNetV1", "mobilenet_v1",
+    "MobileNetV2", "mobilenet_v2",
+    "MobileNetV3", "mobilenet_v3_large", "mobilenet_v3_small",
+    "ShuffleNetV2", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5", "shufflenet_v2_x2_0",
 ]
