@@ -1,6 +1,8 @@
 """Networks of the literature, by name."""
 
 from numbanet.zoo.alexnet import AlexNet, AlexNetOf2012, alexnet, alexnet_2012
+from numbanet.zoo.convnext import ConvNeXt, convnext_small, convnext_tiny
+from numbanet.zoo.densenet import DenseNet, densenet121, densenet161, densenet169, densenet201
 from numbanet.zoo.efficientnet import EfficientNet, efficientnet_b0, efficientnet_b1, efficientnet_b2, efficientnet_b3, efficientnet_b4
 from numbanet.zoo.efficientnet_lite import EfficientNetLite, efficientnet_lite0
 from numbanet.zoo.lenet import LeNet5, LeNet5Of1998, lenet5, lenet5_1998, map_criterion
@@ -10,6 +12,7 @@ from numbanet.zoo.mobilenet_v2 import MobileNetV2, mobilenet_v2
 from numbanet.zoo.mobilenet_v3 import MobileNetV3, mobilenet_v3_large, mobilenet_v3_small
 from numbanet.zoo.network import FeatureExtractor, Network, Stage
 from numbanet.zoo.registry import ModelInfo, create_model, list_models, model_info, register_model
+from numbanet.zoo.regnet import RegNet, regnet_x_1_6gf, regnet_x_400mf, regnet_y_1_6gf, regnet_y_400mf
 from numbanet.zoo.resnet import ResNet, resnet18, resnet34, resnet50, resnet50_v1, resnet101, resnet152
 from numbanet.zoo.resnet_cifar import CifarResNet, resnet20_cifar, resnet56_cifar
 from numbanet.zoo.resnext import resnext50_32x4d, resnext101_32x8d, resnext101_64x4d
@@ -31,4 +34,7 @@ __all__ = [
     "MobileNetV2", "mobilenet_v2",
     "MobileNetV3", "mobilenet_v3_large", "mobilenet_v3_small",
     "ShuffleNetV2", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5", "shufflenet_v2_x2_0",
+    "ConvNeXt", "convnext_small", "convnext_tiny",
+    "DenseNet", "densenet121", "densenet161", "densenet169", "densenet201",
+    "RegNet", "regnet_x_1_6gf", "regnet_x_400mf", "regnet_y_1_6gf", "regnet_y_400mf",
 ]
