@@ -28,3 +28,18 @@ def torchvision():
         return _import()
     except ImportError:
         pytest.skip("torchvision is not installed")
+
+
+def peer_names() -> set[str]:
+    """The names of torchvision's classifiers."""
+    package = torchvision()
+    return set(package.models.list_models(module=package.models))
+
+
+def make_peer(name: str):
+    """torchvision's model without values: on the device "meta"; `to_empty(device="cpu")` gives it memory."""
+    import torch
+    package = torchvision()
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    with torch.device("meta"):
+        return package.models.get_model(name, weights=None, **options)

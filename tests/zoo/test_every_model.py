@@ -1,0 +1,152 @@
+"""What holds for every registered model; registering one is what tests it.
+
+Shapes and counts come from traces, which cost no arithmetic; one small pass forward and backward is computed.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+import numbanet
+from numbanet import nn, zoo
+from numbanet.errors import ShapeError
+from numbanet.graph import summarize, trace
+from numbanet.zoo.network import FeatureExtractor, Network
+from tests.zoo.keys import committed_keys, keys_of
+
+
+class Made(NamedTuple):
+    info: zoo.ModelInfo
+    model: nn.Module
+
+
+@pytest.fixture(scope="module", params=zoo.list_models())
+def made(request):
+    """The model once, for all tests of it; they leave it as it was."""
+    numbanet.random.manual_seed(1)
+    return Made(zoo.model_info(request.param), zoo.create_model(request.param))
+
+
+def _network(made) -> Network:
+    if not isinstance(made.model, Network):
+        pytest.skip("tested by itself: it takes no other sizes")
+    return made.model
+
+
+def _small_size(made, training: bool = False) -> tuple[int, int]:
+    """Odd, not square, and hardly more than the least that the network takes."""
+    if not isinstance(made.model, Network):
+        return made.info.input_size[1:]
+    made.model.train(training)
+    least = max(made.model.minimum_size, 32)
+    return least | 1, (least + 4) | 1
+
+
+def _outputs(y) -> list:
+    return list(y) if isinstance(y, tuple) else [y]
+
+
+def _traced_shapes(model, shape) -> list[tuple[int, ...]]:
+    return [v.shape for v in trace(model.eval(), numbanet.empty(shape)).outputs]
+
+
+def test_counts(made):
+    summary = summarize(made.model, numbanet.empty((1, *made.info.input_size)))
+    assert (summary.trainable_parameters, summary.multiply_adds) == (made.info.parameters, made.info.multiply_adds)
+    text = str(summary)
+    assert f"multiply-adds  {made.info.multiply_adds:,}" in text and all(row.path in text for row in summary.rows)
+
+
+def test_keys_and_shapes(made):
+    expected = committed_keys(made.info.name)
+    if expected is None:
+        pytest.skip("torchvision has no such model")
+    assert keys_of(made.model.state_dict()) == expected
+
+
+def test_stages(made):
+    model = _network(made)
+    size = made.info.input_size[1:]
+    shapes = _traced_shapes(FeatureExtractor(model), (1, *made.info.input_size))
+    assert [s[1] for s in shapes] == [stage.channels for stage in model.stages]
+    for shape, stage in zip(shapes, model.stages, strict=True):
+        assert all(abs(n - whole / stage.reduction) <= 2 for n, whole in zip(shape[2:], size)), (stage, shape)
+    assert [s.reduction for s in model.stages] == sorted({s.reduction for s in model.stages})
+    assert _traced_shapes(FeatureExtractor(model, [-1]), (1, *made.info.input_size)) == shapes[-1:]
+
+
+def test_maps_are_not_changed_in_place(made):
+    """A tapped map has to stay what it was."""
+    graph = trace(made.model.eval(), numbanet.empty((1, *made.info.input_size)))
+    assert [node.primitive for node in graph.nodes if node.writes_into] == []
+
+
+def test_other_classes_and_channels(made):
+    _network(made)
+    height, width = _small_size(made)
+    model = zoo.create_model(made.info.name, num_classes=7, in_chans=1).eval()
+    assert (model.num_classes, model.in_chans) == (7, 1)
+    shape = 2, 1, height, width
+    assert _traced_shapes(model, shape)[0][:2] == (2, 7)
+    whole = trace(model, numbanet.empty(shape)).primitives()
+    assert trace(lambda x: model.forward_head(model.forward_features(x)), numbanet.empty(shape)).primitives() == whole
+    for num_classes in (5, 0, 3):
+        model.reset_classifier(num_classes)
+        assert model.num_classes == num_classes
+        assert _traced_shapes(model, shape)[0][:2] == (2, num_classes or model.num_features)
+    training_outputs = trace(model.train(), numbanet.empty((2, 1, *_small_size(Made(made.info, model), training=True)))).outputs
+    assert all(v.shape[:2] == (2, 3) for v in training_outputs)     # auxiliary heads follow
+    without = zoo.create_model(made.info.name, num_classes=0, in_chans=1)
+    assert _traced_shapes(without, shape)[0][:2] == (2, model.num_features)
+
+
+def test_refused_inputs(made):
+    model = _network(made).eval()
+    name, channels, least = type(model).__name__, model.in_chans, model.minimum_size
+    with pytest.raises(ShapeError, match=rf"{name}: x expects \(N, {channels}, H, W\).*in_chans={channels + 1}"):
+        model(numbanet.zeros(1, channels + 1, least, least))
+    with pytest.raises(ShapeError, match=f"{name}: x expects"):
+        model(numbanet.zeros(channels, least, least))
+    if least > 1:
+        with pytest.raises(ShapeError, match=rf"{name}: x expects at least {least} rows.*enlarge"):
+            model(numbanet.zeros(1, channels, least, least - 1))
+    assert _traced_shapes(model, (1, channels, least, least))[0][:2] == (1, made.info.num_classes)
+
+
+def _pass(made, size):
+    """One pass forward and backward in training mode, then one forward in evaluation."""
+    model = made.model.train()
+    x = numbanet.randn(2, made.info.input_size[0], *size)
+    loss = sum((y * y).mean() for y in _outputs(model(x)))
+    loss.backward()
+    sums = {name: float(abs(p.grad).sum()) for name, p in model.named_parameters() if p.grad is not None}
+    assert list(sums) == [name for name, p in model.named_parameters()]
+    assert [name for name, total in sums.items() if not math.isfinite(total)] == []
+    assert sum(total > 0 for total in sums.values()) > len(sums) / 2
+    model.zero_grad()
+    with numbanet.no_grad():
+        y = model.eval()(x[:1]).numpy()
+    assert y.shape[:2] == (1, made.info.num_classes) and np.isfinite(y).all()
+
+
+def test_trains_and_evaluates(made):
+    _pass(made, _small_size(made, training=True))
+
+
+@pytest.mark.full
+def test_trains_and_evaluates_at_full_size(made):
+    _pass(made, made.info.input_size[1:])
+
+
+def test_state_round_trip(made):
+    """Another model takes over all of the state: equal output in evaluation."""
+    other = zoo.create_model(made.info.name).eval()
+    state = made.model.state_dict()
+    assert not other.load_state_dict(state, assign=True).missing_keys
+    x = numbanet.randn(1, made.info.input_size[0], *_small_size(made))
+    with numbanet.no_grad():
+        np.testing.assert_array_equal(other(x).numpy(), made.model.eval()(x).numpy())

@@ -1,0 +1,136 @@
+"""Beside torchvision: the same weights and the same input give the same logits, loss, gradients and running statistics."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import numbanet
+from numbanet import nn, zoo
+from numbanet.nn import functional as F
+from tests.zoo.keys import committed_keys, keys_of
+from tests.zoo.torchvision_peer import make_peer, peer_names, torchvision
+
+# One of each family; all of them with -m full.
+REPRESENTATIVE = ("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3", "mnasnet0_5", "mobilenet_v2",
+                  "mobilenet_v3_small", "regnet_y_400mf", "resnet18", "resnext50_32x4d", "shufflenet_v2_x0_5", "squeezenet1_1", "vgg11_bn")
+SHARED = [name for name in zoo.list_models() if committed_keys(name)]
+MODELS = [pytest.param(name, marks=() if name in REPRESENTATIVE else pytest.mark.full) for name in SHARED]
+
+
+@pytest.fixture(autouse=True)
+def strict():
+    before = numbanet.get_float32_precision()
+    numbanet.set_float32_precision("strict")
+    yield
+    numbanet.set_float32_precision(before)
+
+
+def _random_state(peer, rng) -> dict[str, np.ndarray]:
+    """Values that keep maps of a moderate size: weights of variance 2 / fan_in, statistics and factors near 0 and 1."""
+    state = {}
+    for name, value in peer.state_dict().items():
+        shape, own = tuple(value.shape), name.rpartition(".")[2]
+        if own == "num_batches_tracked":
+            state[name] = np.array(3)
+        elif len(shape) >= 2 and own == "weight":
+            state[name] = rng.standard_normal(shape, dtype=np.float32) * np.float32(math.sqrt(2 / math.prod(shape[1:])))
+        elif own in ("weight", "running_var"):
+            state[name] = rng.uniform(0.5, 1.0, shape).astype(np.float32)
+        else:
+            state[name] = rng.standard_normal(shape, dtype=np.float32) * np.float32(0.1)
+    return state
+
+
+def _pair(name: str, rng):
+    """(ours, torchvision's) with the same random state, and without random layers."""
+    import torch
+    peer = make_peer(name)
+    state = _random_state(peer, rng)
+    peer.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()}, assign=True)
+    ours = zoo.create_model(name)
+    ours.load_state_dict({key: value.copy() for key, value in state.items()}, assign=True)
+    for model in (ours, peer):
+        for module in model.modules():
+            if type(module).__name__ in ("Dropout", "StochasticDepth"):
+                module.p = 0.0
+    for parameter in peer.parameters():
+        parameter.requires_grad_()
+    return ours, peer
+
+
+def _error(received, expected, floor: float = 0.0) -> float:
+    received, expected = received.detach().numpy(), expected.detach().numpy()
+    assert received.shape == expected.shape and np.isfinite(expected).all()
+    return float(np.abs(received - expected).max() / max(np.abs(expected).max(), floor, 1e-30))
+
+
+def _size(name: str, model) -> int:
+    """Small, and large enough for batch normalisation over the last maps."""
+    model.train()
+    return max(96, model.minimum_size)
+
+
+def _compare_logits(name: str, size: int, rng) -> float:
+    import torch
+    ours, peer = _pair(name, rng)
+    x = rng.standard_normal((2, 3, size, size), dtype=np.float32)
+    with numbanet.no_grad(), torch.no_grad():
+        return _error(ours.eval()(numbanet.tensor(x)), peer.eval()(torch.from_numpy(x)))
+
+
+def _losses(functional, outputs, target):
+    """The loss of each output."""
+    return sum(functional.cross_entropy(y, target) for y in (outputs if isinstance(outputs, tuple) else (outputs,)))
+
+
+def _compare_step(name: str, rng) -> dict[str, float]:
+    """The worst errors of one step of training: loss, gradients, running statistics."""
+    import torch
+    ours, peer = _pair(name, rng)
+    size = _size(name, ours)
+    x, target = rng.standard_normal((4, 3, size, size), dtype=np.float32), rng.integers(0, 1000, 4)
+    loss = _losses(F, ours.train()(numbanet.tensor(x)), numbanet.tensor(target))
+    expected = _losses(torch.nn.functional, peer.train()(torch.from_numpy(x)), torch.from_numpy(target))
+    loss.backward()
+    expected.backward()
+    gradients = {key: p.grad for key, p in peer.named_parameters()}
+    # What a bias ahead of a batch normalisation receives is rounding alone.
+    floor = 1e-4 * max(float(g.abs().max()) for g in gradients.values())
+    buffers = dict(peer.named_buffers())
+    return {"loss": _error(loss, expected),
+            "gradients": max(_error(p.grad, gradients[key], floor) for key, p in ours.named_parameters()),
+            "statistics": max((_error(b, buffers[key]) for key, b in ours.named_buffers() if key in buffers), default=0.0)}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_the_committed_keys_are_torchvisions(name):
+    assert name in peer_names()
+    assert keys_of(make_peer(name).state_dict()) == committed_keys(name)
+
+
+def test_every_shared_model_has_its_keys():
+    torchvision()
+    assert sorted(peer_names() & set(zoo.list_models())) == SHARED, "run python -m tests.zoo.write_keys"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_logits(name, rng):
+    torchvision()
+    assert _compare_logits(name, _size(name, zoo.create_model(name)), rng) <= 1e-5
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", SHARED)
+def test_logits_at_full_size(name, rng):
+    torchvision()
+    assert _compare_logits(name, zoo.model_info(name).input_size[1], rng) <= 1e-5
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_training_step(name, rng):
+    torchvision()
+    errors = _compare_step(name, rng)
+    assert errors["loss"] <= 1e-5 and errors["gradients"] <= 1e-4 and errors["statistics"] <= 1e-5, errors
