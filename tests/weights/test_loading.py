@@ -1,6 +1,5 @@
 """Weights files: values, metadata, and files that are not what they should be."""
 
-import json
 import os
 
 import ml_dtypes
@@ -71,20 +70,71 @@ def test_a_file_cut_anywhere_is_told_from_a_whole_one(tmp_path):
     path = tmp_path / "w.safetensors"
     save_weights(path, {"w": np.ones((3, 3), np.float32)})
     whole = path.read_bytes()
-    for length in (0, 4, 8, 20, len(whole) - 1, len(whole) // 2):
+    for length in (1, 4, 8, 20, len(whole) - 1, len(whole) // 2):
         path.write_bytes(whole[:length])
-        with pytest.raises(CheckpointError, match="w.safetensors is not a whole safetensors file"):
+        with pytest.raises(CheckpointError, match="w.safetensors: not a whole safetensors file"):
             load_weights(path)
     path.write_bytes(whole)
     assert load_weights(path)[0]["w"].sum() == 9
 
 
-@pytest.mark.parametrize("contents", [b"PK\x03\x04 a zip, as torch writes", b"\xff" * 64, b"{}", json.dumps({"w": 1}).encode() * 9])
-def test_other_files(contents, tmp_path):
-    path = tmp_path / "model.pth"
+@pytest.mark.parametrize("suffix", ["safetensors", "npz", "pt", "pth", "PTH", "bin"])
+def test_every_format_keeps_names_values_and_metadata(suffix, tmp_path, rng):
+    state = {"a.weight": rng.standard_normal((3, 1, 2)).astype(np.float32), "scalar": np.array(7, np.int64),
+             "empty": np.zeros((0, 3), np.float32), "flag": np.array([True, False]),
+             "half": np.array([1.5, np.nan], np.float16), "transposed": rng.standard_normal((3, 4)).T}
+    save_weights(tmp_path / f"w.{suffix}", state, {"classes": ["zéro", "一"]})
+    (tmp_path / f"w.{suffix}").rename(tmp_path / "weights")            # content decides, not the name
+    arrays, metadata = load_weights(tmp_path / "weights")
+    assert metadata == {"classes": ["zéro", "一"]} and arrays.keys() == state.keys()
+    for name, value in state.items():
+        assert (arrays[name].dtype, arrays[name].shape) == (value.dtype, value.shape), name
+        assert np.ascontiguousarray(arrays[name]).tobytes() == np.ascontiguousarray(value).tobytes(), name
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "npz", "pth"])
+def test_arrays_can_be_changed_and_the_file_stays(suffix, tmp_path):
+    path = tmp_path / f"w.{suffix}"
+    save_weights(path, {"w": np.arange(5, dtype=np.float32)})
+    before = path.read_bytes()
+    arrays, _ = load_weights(path)
+    arrays["w"] += 1
+    assert arrays["w"].tolist() == [1, 2, 3, 4, 5] and path.read_bytes() == before
+    assert load_weights(path)[0]["w"].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_file_can_be_replaced_while_its_arrays_are_in_use(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, {"w": np.zeros(5000, np.float32)})
+    arrays, _ = load_weights(path)
+    save_weights(path, {"w": arrays["w"] + 1})
+    assert (arrays["w"] == 0).all() and (load_weights(path)[0]["w"] == 1).all()
+
+
+OTHERS = {"nothing": (b"", "is empty"), "a short zip": (b"PK\x03\x04 a zip, as torch writes", "not a whole zip file"),
+          "bytes": (b"\xff" * 64, "neither safetensors nor .npz nor a PyTorch file"),
+          "tar": (b"\0" * 257 + b"ustar" + b"\0" * 250, "a tar file"),
+          "text": (b"weights of a network", "neither safetensors nor .npz"), "braces": (b"{}", "not a whole safetensors file")}
+
+
+@pytest.mark.parametrize(("contents", "message"), OTHERS.values(), ids=OTHERS)
+def test_other_files(contents, message, tmp_path):
+    path = tmp_path / "w.pth"
     path.write_bytes(contents)
-    with pytest.raises(CheckpointError, match="model.pth is not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match=f"load_weights: .*w.pth.*{message}"):
         load_weights(path)
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "npz", "pth"])
+def test_dtypes_that_a_format_lacks(suffix, tmp_path):
+    values = {"w": np.ones(2, np.complex64)}
+    if suffix == "npz":
+        save_weights(tmp_path / "w.npz", {"w": np.array([1.5, 3e38], ml_dtypes.bfloat16)})
+        widened = load_weights(tmp_path / "w.npz")[0]["w"]
+        assert widened.dtype == np.float32 and widened[0] == 1.5
+    with pytest.raises(CheckpointError, match="w is of dtype complex64"):
+        save_weights(tmp_path / f"c.{suffix}", values)
+    assert not (tmp_path / f"c.{suffix}").exists()
 
 
 def test_no_file(tmp_path):
