@@ -37,9 +37,10 @@ def peer_names() -> set[str]:
 
 
 def make_peer(name: str):
-    """torchvision's model without values: on the device "meta"; `to_empty(device="cpu")` gives it memory."""
+    """torchvision's model, mostly without values: load a state with `assign=True`."""
     import torch
     package = torchvision()
     options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    with torch.device("meta"):
+    # Nothing is initialised on the device "meta"; RegNet computes its widths with tensors.
+    with torch.device("cpu" if name.startswith("regnet") else "meta"):
         return package.models.get_model(name, weights=None, **options)
