@@ -58,7 +58,9 @@ def _pair(name: str, rng):
     import torch
     peer = make_peer(name)
     state = _random_state(peer, rng)
-    peer.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()}, assign=True)
+    theirs = peer.state_dict()          # with the version that MNASNet asks for
+    theirs.update((key, torch.from_numpy(value)) for key, value in state.items())
+    peer.load_state_dict(theirs, assign=True)
     ours = zoo.create_model(name)
     ours.load_state_dict({key: value.copy() for key, value in state.items()}, assign=True)
     for model in (ours, peer):
