@@ -694,14 +694,26 @@ def conv_integer(node, x, w, x_zero_point=None, w_zero_point=None):
 
 @host_operator("MaxPool")
 def max_pool(node, x):
-    """Largest element of each window of an integer image."""
-    kernel = node.attributes["kernel_shape"]
-    strides, dilations, begins, ends = _spatial(node, x.shape[2:], kernel)
-    if node.wants(1) or node.attributes.get("ceil_mode", 0):
-        raise DTypeError(f"{node}: of {x.dtype} images there are no indices and no ceil_mode; convert x to float32 before")
-    lowest = np.iinfo(x.dtype).min
-    x = np.pad(x, [(0, 0), (0, 0), *zip(begins, ends)], constant_values=lowest)
-    return _windows(x, kernel, strides, dilations).max(tuple(range(-len(kernel), 0)))
+    """Largest element of each window, and where it is in the flat x: by rows, or with `storage_order` each image by columns."""
+    kernel, sizes = node.attributes["kernel_shape"], x.shape[2:]
+    strides, dilations, begins, ends = _spatial(node, sizes, kernel)
+    if node.attributes.get("ceil_mode", 0):
+        spans = [n + b + e - (k - 1) * d - 1 for n, b, e, k, d in zip(sizes, begins, ends, kernel, dilations)]
+        ends = [e + (-span) % s if (span + (-span) % s) < n + b else e for e, span, s, n, b in zip(ends, spans, strides, sizes, begins)]
+    lowest = np.iinfo(x.dtype).min if _integer(x.dtype) else -np.inf
+    padded = np.pad(x, [(0, 0), (0, 0), *zip(begins, ends)], constant_values=lowest)
+    windows = _windows(padded, kernel, strides, dilations)
+    windows = windows.reshape(*windows.shape[:2 + len(kernel)], -1)                     # (N, C, O1, O2, ..., K1 * K2 ...)
+    best = windows.argmax(-1)
+    y = np.take_along_axis(windows, best[..., None], -1)[..., 0]
+    if not node.wants(1):
+        return y
+    starts = np.indices(best.shape, sparse=True)
+    taps = np.unravel_index(best, kernel)
+    places = [start * s + tap * d - b for start, s, tap, d, b in zip(starts[2:], strides, taps, dilations, begins)]
+    order = slice(None, None, -1) if node.attributes.get("storage_order", 0) else slice(None)
+    plane = np.ravel_multi_index(tuple(places)[order], sizes[order], mode="clip")
+    return y, (starts[0] * x.shape[1] + starts[1]) * math.prod(sizes) + plane
 
 
 @host_operator("MaxUnpool")
