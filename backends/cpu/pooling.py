@@ -20,7 +20,7 @@ from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.layout import finish_pixels, pixels
 from numbanet.backends.cpu.registry import implements
 from numbanet.backends.cpu.resample import Taps, make_taps, resample
-from numbanet.backends.cpu.simd import L, load_partial, select, splat, splat_int, store_partial
+from numbanet.backends.cpu.simd import L, any_lane, load, load_partial, select, splat, splat_int, store, store_partial
 
 _FORWARD = "void(const T[:,:,:,:], T[:,:,:,:], i4[:,:,:,:], const i8[:,::1], const i8[:,::1], i8, i8)"
 _BACKWARD = "void(const T[:,:,:,:], const i4[:,:,:,:], T[:,:,:,:], const i8[:,::1], const i8[:,::1])"
@@ -33,8 +33,91 @@ def keep_larger(value, position, best, where):
     return select(better, value, best), select(better, position, where)
 
 
+@worker(inline=True)
+def load_lanes(x, offset, count, whole):
+    """A vector of which `count` lanes matter; `whole`, a constant, says that the others may be read too."""
+    return load(x, offset) if whole else load_partial(x, offset, count)
+
+
+@worker(inline=True)
+def store_lanes(x, offset, value, count, whole):
+    if whole:
+        store(x, offset, value)
+    else:
+        store_partial(x, offset, value, count)
+
+
+@worker(inline=True)
+def quad_maximum(x, a, x_row, x_column, first, W, y, y_offset, argmax, a_offset, count, whole):
+    """The window of 2 x 2 elements from x[a] on, as a tournament of three comparisons; it begins at position `first`."""
+    p, q = load_lanes(x, a, count, whole), load_lanes(x, a + x_column, count, whole)
+    r, s = load_lanes(x, a + x_row, count, whole), load_lanes(x, a + x_row + x_column, count, whole)
+    total = (p + q) + (r + s)
+    if any_lane(~(total == total)):         # a NaN, or infinities of both signs: in order, as the first NaN wins
+        best, where = splat(-np.inf), splat_int(0)
+        best, where = keep_larger(p, splat_int(0), best, where)
+        best, where = keep_larger(q, splat_int(1), best, where)
+        best, where = keep_larger(r, splat_int(W), best, where)
+        best, where = keep_larger(s, splat_int(W + 1), best, where)
+    else:
+        right, lower_right = q > p, s > r
+        upper, lower = select(right, q, p), select(lower_right, s, r)
+        below = lower > upper
+        best = select(below, lower, upper)
+        where = select(below, select(lower_right, splat_int(W + 1), splat_int(W)), select(right, splat_int(1), splat_int(0)))
+    store_lanes(y, y_offset, best, count, whole)
+    store_lanes(argmax, a_offset, where + first, count, whole)
+
+
 @worker
-def max_pool2d_forward_row(x, y, argmax, n, oh, rows, columns, row_step, column_step):
+def quad_row(x, a, step, first, y, y_offset, argmax, a_offset):
+    """A row of windows of 2 x 2 elements, `step` columns apart; the first begins at x[a], position `first` of its map.
+
+    Masked vectors take longer than whole ones. Where the channels fill no vector, the lanes behind them belong to the next
+    pixel, which is written later: so only the last pixels of the row, and those at the end of x, need masks.
+    """
+    W, C, OW = x.shape[2], x.shape[3], y.shape[2]
+    x_row, x_column = x.strides[1] // 4, x.strides[2] // 4
+    y_column, a_column = y.strides[2] // 4, argmax.strides[2] // 4
+    whole = 0
+    if C < L and y_column == C and a_column == C:
+        readable, writable = readable_from(x, a + x_row + x_column) - L, OW * C - L
+        whole = min(OW, min(readable // (step * x_column), writable // C) + 1) if readable >= 0 and writable >= 0 else 0
+    for _ow in range(whole):
+        quad_maximum(x, a, x_row, x_column, first, W, y, y_offset, argmax, a_offset, C, True)
+        a, first, y_offset, a_offset = a + step * x_column, first + step, y_offset + y_column, a_offset + a_column
+    for _ow in range(whole, OW):
+        for c in range(0, C - L + 1, L):
+            quad_maximum(x, a + c, x_row, x_column, first, W, y, y_offset + c, argmax, a_offset + c, L, True)
+        if C % L:
+            c = C - C % L
+            quad_maximum(x, a + c, x_row, x_column, first, W, y, y_offset + c, argmax, a_offset + c, C % L, False)
+        a, first, y_offset, a_offset = a + step * x_column, first + step, y_offset + y_column, a_offset + a_column
+
+
+@worker
+def readable_from(x, offset):
+    """How many elements may be read from x[offset] on; none where an axis runs backwards."""
+    last = x.shape[3] - 1
+    for axis in range(3):
+        if x.strides[axis] <= 0:
+            return 0
+        last += (x.shape[axis] - 1) * (x.strides[axis] // 4)
+    return last + 1 - offset
+
+
+@worker
+def quad_step(columns, column_step):
+    """The distance between windows of two neighbouring columns each, 0 where the windows are others."""
+    step = columns[1, 0] - columns[0, 0] if len(columns) > 1 else 1
+    for ow in range(len(columns)):
+        if columns[ow, 0] != columns[0, 0] + ow * step or columns[ow, 1] - columns[ow, 0] != 2:
+            return 0
+    return step if column_step == 1 else 0
+
+
+@worker
+def max_pool2d_forward_row(x, y, argmax, n, oh, rows, columns, row_step, column_step, step):
     """Row oh of sample n: y and argmax."""
     W, C = x.shape[2], x.shape[3]
     x_row, x_column = x.strides[1] // 4, x.strides[2] // 4
@@ -42,24 +125,20 @@ def max_pool2d_forward_row(x, y, argmax, n, oh, rows, columns, row_step, column_
     x_sample = n * (x.strides[0] // 4)
     y_offset = n * (y.strides[0] // 4) + oh * (y.strides[1] // 4)
     a_offset = n * (argmax.strides[0] // 4) + oh * (argmax.strides[1] // 4)
+    if step and bottom - top == 2 and row_step == 1:        # most networks' windows: several times as fast
+        left = columns[0, 0]
+        quad_row(x, x_sample + top * x_row + left * x_column, step, top * W + left, y, y_offset, argmax, a_offset)
+        return
     for ow in range(y.shape[2]):
         left, right = columns[ow, 0], columns[ow, 1]
-        quad = bottom - top == 2 and right - left == 2 and row_step == 1 and column_step == 1
         first = top * W + left if bottom > top and right > left else -1
         for c in range(0, C, L):
             count = min(L, C - c)
             best, where = splat(-np.inf), splat_int(first)
-            if quad:       # unrolled: twice as fast, and the window of most networks
-                a = x_sample + top * x_row + left * x_column + c
-                best, where = keep_larger(load_partial(x, a, count), first, best, where)
-                best, where = keep_larger(load_partial(x, a + x_column, count), first + 1, best, where)
-                best, where = keep_larger(load_partial(x, a + x_row, count), first + W, best, where)
-                best, where = keep_larger(load_partial(x, a + x_row + x_column, count), first + W + 1, best, where)
-            else:
-                for h in range(top, bottom, row_step):
-                    a = x_sample + h * x_row + c
-                    for w in range(left, right, column_step):
-                        best, where = keep_larger(load_partial(x, a + w * x_column, count), h * W + w, best, where)
+            for h in range(top, bottom, row_step):
+                a = x_sample + h * x_row + c
+                for w in range(left, right, column_step):
+                    best, where = keep_larger(load_partial(x, a + w * x_column, count), h * W + w, best, where)
             store_partial(y, y_offset + c, best, count)
             store_partial(argmax, a_offset + c, where, count)
         y_offset += y.strides[2] // 4
@@ -69,47 +148,83 @@ def max_pool2d_forward_row(x, y, argmax, n, oh, rows, columns, row_step, column_
 @kernel(_FORWARD, parallel=True)
 def max_pool2d_forward_vector(x, y, argmax, rows, columns, row_step, column_step):
     OH = y.shape[1]
+    step = quad_step(columns, column_step)
     for task in prange(y.shape[0] * OH):
-        max_pool2d_forward_row(x, y, argmax, task // OH, task % OH, rows, columns, row_step, column_step)
+        max_pool2d_forward_row(x, y, argmax, task // OH, task % OH, rows, columns, row_step, column_step, step)
+
+
+@worker(inline=True)
+def spread_pair(grad_y, g, argmax, a, grad_x, offset, x_column, position, count, whole):
+    """Two neighbouring elements, from `position` on, of one window: its gradient where its maximum was, else 0."""
+    where, gradient = load_lanes(argmax, a, count, whole), load_lanes(grad_y, g, count, whole)
+    store_lanes(grad_x, offset, select(where == position, gradient, 0.0), count, whole)
+    store_lanes(grad_x, offset + x_column, select(where == position + 1, gradient, 0.0), count, whole)
 
 
 @worker
-def max_pool2d_backward_row(grad_y, argmax, grad_x, n, h, rows, columns):
+def pairs_row(grad_y, g, argmax, a, grad_x, offset, position):
+    """The columns of a row that windows 2 wide and 2 apart cover. Masks as in `quad_row`."""
+    C, OW, W = grad_y.shape[3], grad_y.shape[2], grad_x.shape[2]
+    g_column, a_column, x_column = grad_y.strides[2] // 4, argmax.strides[2] // 4, grad_x.strides[2] // 4
+    whole = 0
+    if C < L and x_column == C:
+        readable, writable = min(readable_from(grad_y, g), readable_from(argmax, a)) - L, (W - 1) * C - L
+        whole = min(OW, min(readable // max(g_column, a_column), writable // (2 * C)) + 1) if readable >= 0 and writable >= 0 else 0
+    for _ow in range(whole):
+        spread_pair(grad_y, g, argmax, a, grad_x, offset, x_column, position, C, True)
+        g, a, offset, position = g + g_column, a + a_column, offset + 2 * x_column, position + 2
+    for _ow in range(whole, OW):
+        for c in range(0, C - L + 1, L):
+            spread_pair(grad_y, g + c, argmax, a + c, grad_x, offset + c, x_column, position, L, True)
+        if C % L:
+            c = C - C % L
+            spread_pair(grad_y, g + c, argmax, a + c, grad_x, offset + c, x_column, position, C % L, False)
+        g, a, offset, position = g + g_column, a + a_column, offset + 2 * x_column, position + 2
+
+
+@worker
+def are_pairs(columns, OW):
+    """Whether window ow covers exactly the columns 2 ow and 2 ow + 1."""
+    if 2 * OW > len(columns):
+        return False
+    for w in range(len(columns)):
+        if (columns[w, 0] != w // 2 or columns[w, 1] != w // 2 + 1) if w < 2 * OW else columns[w, 0] < columns[w, 1]:
+            return False
+    return True
+
+
+@worker
+def max_pool2d_backward_row(grad_y, argmax, grad_x, n, h, rows, columns, pairs):
     """Row h of sample n of grad_x."""
     W, C = grad_x.shape[2], grad_x.shape[3]
     g_row, g_column = grad_y.strides[1] // 4, grad_y.strides[2] // 4
     a_row, a_column = argmax.strides[1] // 4, argmax.strides[2] // 4
     x_column = grad_x.strides[2] // 4
     top, bottom = rows[h, 0], rows[h, 1]
+    g_sample, a_sample = n * (grad_y.strides[0] // 4), n * (argmax.strides[0] // 4)
+    x_offset = n * (grad_x.strides[0] // 4) + h * (grad_x.strides[1] // 4)
+    done = 0
+    if pairs and bottom - top == 1:
+        pairs_row(grad_y, g_sample + top * g_row, argmax, a_sample + top * a_row, grad_x, x_offset, h * W)
+        done = 2 * grad_y.shape[2]
     for c in range(0, C, L):
         count = min(L, C - c)
-        g_offset, a_offset = n * (grad_y.strides[0] // 4) + c, n * (argmax.strides[0] // 4) + c
-        offset = n * (grad_x.strides[0] // 4) + h * (grad_x.strides[1] // 4) + c
-        w = 0
-        while w < W:
-            left, right = columns[w, 0], columns[w, 1]
-            if bottom - top == 1 and right - left == 1:     # one window: load it once for all its columns
-                where = load_partial(argmax, a_offset + top * a_row + left * a_column, count)
-                gradient = load_partial(grad_y, g_offset + top * g_row + left * g_column, count)
-                while w < W and columns[w, 0] == left and columns[w, 1] == right:
-                    store_partial(grad_x, offset + w * x_column, select(where == h * W + w, gradient, 0.0), count)
-                    w += 1
-            else:
-                total = splat(0.0)
-                for oh in range(top, bottom):
-                    for ow in range(left, right):
-                        where = load_partial(argmax, a_offset + oh * a_row + ow * a_column, count)
-                        gradient = load_partial(grad_y, g_offset + oh * g_row + ow * g_column, count)
-                        total = select(where == h * W + w, total + gradient, total)
-                store_partial(grad_x, offset + w * x_column, total, count)
-                w += 1
+        for w in range(done, W):
+            total = splat(0.0)
+            for oh in range(top, bottom):
+                for ow in range(columns[w, 0], columns[w, 1]):
+                    where = load_partial(argmax, a_sample + oh * a_row + ow * a_column + c, count)
+                    gradient = load_partial(grad_y, g_sample + oh * g_row + ow * g_column + c, count)
+                    total = select(where == h * W + w, total + gradient, total)
+            store_partial(grad_x, x_offset + w * x_column + c, total, count)
 
 
 @kernel(_BACKWARD, parallel=True)
 def max_pool2d_backward_vector(grad_y, argmax, grad_x, rows, columns):
     H = grad_x.shape[1]
+    pairs = are_pairs(columns, grad_y.shape[2])
     for task in prange(grad_x.shape[0] * H):
-        max_pool2d_backward_row(grad_y, argmax, grad_x, task // H, task % H, rows, columns)
+        max_pool2d_backward_row(grad_y, argmax, grad_x, task // H, task % H, rows, columns, pairs)
 
 
 @kernel(_FORWARD, dtypes=("float64",))

@@ -153,3 +153,22 @@ def test_the_same_bits_at_every_thread_count(rng):
     finally:
         threads.set_num_threads(before)
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("channels", [1, 6, 16, 20])
+def test_pairs_of_pixels_with_nan_and_infinities(rng, channels):
+    """The kernel for windows of 2 x 2 agrees with the reference, and writes nothing outside of its output."""
+    geometry = pool_geometry((8, 14), 2)
+    values = rng.choice([np.nan, np.inf, -np.inf, 1.0, 2.0], (3, 8, 14, channels), p=[0.1, 0.1, 0.1, 0.3, 0.4]).astype(np.float32)
+    x = values.transpose(0, 3, 1, 2)
+    cpu, reference = get_backend("cpu"), get_backend("reference")
+    frame = [np.full((3, 4, 9, channels), 7, dtype) for dtype in (np.float32, np.int32)]
+    out = tuple(a[:, :, 1:8].transpose(0, 3, 1, 2) for a in frame)
+    cpu.max_pool2d_forward(x, geometry, out=out)
+    for mine, theirs in zip(out, reference.max_pool2d_forward(x, geometry)):
+        np.testing.assert_array_equal(mine, theirs)
+    assert all((a[:, :, [0, 8]] == 7).all() for a in frame)
+    gradient = np.full((3, 8, 16, channels), 7, np.float32)
+    cpu.max_pool2d_backward_input(out[0], out[1], geometry, out=gradient[:, :, 1:15].transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(gradient[:, :, 1:15].transpose(0, 3, 1, 2), reference.max_pool2d_backward_input(*out, geometry))
+    assert (gradient[:, :, [0, 15]] == 7).all()
