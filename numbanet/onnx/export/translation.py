@@ -1,0 +1,143 @@
+"""From a program, whose primitives may write in place and look at one memory through views, to ONNX nodes, whose values never change.
+
+A write gives the value another name. Where its memory is seen by others that are read later, the written part is put back into the
+whole, and views are taken again when they are read.
+"""
+
+from __future__ import annotations
+
+from numbanet.backends import PRIMITIVES
+from numbanet.errors import UnsupportedOperationError
+from numbanet.graph import Value
+from numbanet.onnx.export.builder import Builder
+from numbanet.onnx.export.program import Call, Program
+from numbanet.onnx.export.registry import TRANSLATIONS, Operand
+from numbanet.onnx.export.shape import inverse
+
+CHANGED_FIRST = ("slice_put", "index_put")      # primitives whose result is their first operand, changed
+
+
+def unsupported(program_nodes) -> list[str]:
+    """What of a graph has no translation: one line a primitive, with the layers that use it."""
+    users: dict[str, list[str]] = {}
+    for node in program_nodes:
+        if node.primitive not in TRANSLATIONS:
+            paths = users.setdefault(node.primitive, [])
+            if node.path not in paths:
+                paths.append(node.path)
+    return [f"{name} (in {', '.join(path or 'the model itself' for path in paths)})" for name, paths in sorted(users.items())]
+
+
+class Translator:
+    """Adds the nodes of a program to a :class:`Builder`; afterwards :meth:`name` tells what a value is called."""
+
+    def __init__(self, program: Program, builder: Builder):
+        self.program, self.builder = program, builder
+        self._names: dict[Value, str] = {}
+        self._views: dict[Value, tuple[Value, Call]] = {}       # view -> what it is a view of, and how
+        self._versions: dict[Value, int] = {}                   # of the memory of a value that is no view
+        self._seen: dict[Value, int] = {}                       # the version that a view's name is of
+        self._last: dict[Value, int] = {v: len(program.calls) for v in program.graph.outputs}
+        for position in reversed(range(len(program.calls))):
+            for v in program.calls[position].operands():
+                self._last.setdefault(v, position)
+
+    def bind(self, value: Value, name: str) -> None:
+        """Say what an input is called."""
+        self._names[value] = name
+
+    def run(self) -> None:
+        """Translate all calls, in order."""
+        for position, call in enumerate(self.program.calls):
+            self.builder.path = call.path
+            self.builder.wanted = tuple(v is not None and v in self._last for v in call.results)
+            made = self._translate(call)
+            made = made if isinstance(made, tuple) else (made,)
+            results = (next(call.operands()),) if call.primitive in CHANGED_FIRST else call.results
+            for value, name in zip(results, made):
+                if value is None or name is None:
+                    continue
+                if value in results and (call.writes_into or call.primitive in CHANGED_FIRST):
+                    self._write(value, name, position, call)
+                    continue
+                self._names[value] = name
+                if PRIMITIVES[call.primitive].view:
+                    source = next(call.operands())
+                    self._views[value] = source, call
+                    self._seen[value] = self._version(value)
+
+    def name(self, value: Value) -> str:
+        """What the value is called now."""
+        if value in self._views and self._seen[value] != self._version(value):
+            source, call = self._views[value]
+            self._check_layout_is_known(call)
+            self._names[value] = self._translate(call)
+            self._seen[value] = self._version(value)
+        elif value not in self._names:
+            if value not in self.program.arrays:
+                raise UnsupportedOperationError(f"onnx.save: {self.builder.path or 'model'}: the statistics or positions that a primitive "
+                                                "returns beside its result are read, and ONNX has no such output")
+            self._names[value] = self._constant(value)
+        return self._names[value]
+
+    def _constant(self, value: Value) -> str:
+        array, shape = self.program.arrays[value], self.program.shapes[value]
+        kept, self.builder.path = self.builder.path, self.builder.path if value.kind == "constant" else ""
+        name = self.builder.initializer(value.name if value.kind == "state" else f"{self.builder.path or 'model'}.constant", array)
+        if array.shape != shape:
+            name = self.builder.node("Expand", name, self.builder.ints(shape))
+        self.builder.path = kept
+        return name
+
+    def _operand(self, value: Value) -> Operand:
+        return Operand(self.name(value), self.program.shapes[value], value.dtype)
+
+    def _translate(self, call: Call):
+        arguments = [self._operand(a) if isinstance(a, Value) else [self._operand(v) for v in a] if isinstance(a, list) else a
+                     for a in call.arguments]
+        return TRANSLATIONS[call.primitive](self.builder, *arguments)
+
+    def _whole(self, value: Value) -> Value:
+        while value in self._views:
+            value = self._views[value][0]
+        return value
+
+    def _version(self, value: Value) -> int:
+        return self._versions.get(self._whole(value), 0)
+
+    def _write(self, value: Value, name: str, position: int, call: Call) -> None:
+        whole = self._whole(value)
+        if whole.kind == "state":
+            raise UnsupportedOperationError(f"onnx.save: {call.path or 'model'}: {call.primitive} changes {whole.name}, and the weights of "
+                                            "an ONNX graph are constants; keep parameters and buffers as they are in evaluation mode")
+        shared = [v for v in (whole, *(v for v in self._views if self._whole(v) is whole))
+                  if v is not value and self._last.get(v, -1) > position]
+        if shared:
+            self._put_back(value, name)
+        self._versions[whole] = self._version(whole) + 1
+        self._names[value] = name
+        if value in self._views:
+            self._seen[value] = self._versions[whole]
+
+    def _put_back(self, value: Value, name: str) -> None:
+        """Give what `value` is a view of, up to the whole, the name of itself with the changed part."""
+        while value in self._views:
+            source, call = self._views[value]
+            self._check_layout_is_known(call)
+            part = Operand(name, self.program.shapes[value], value.dtype)
+            name = self._into(self._operand(source), call, part)
+            value = source
+        self._names[value] = name
+
+    def _into(self, source: Operand, call: Call, part: Operand) -> str:
+        if call.primitive == "transpose":
+            return TRANSLATIONS["transpose"](self.builder, part, inverse(call.arguments[1]))
+        if call.primitive == "slice_view":
+            return TRANSLATIONS["slice_put"](self.builder, source, call.arguments[1], part)
+        raise UnsupportedOperationError(f"onnx.save: {call.path or 'model'}: values are written through {call.primitive}, whose elements "
+                                        "share memory; write into a clone()")
+
+    def _check_layout_is_known(self, call: Call) -> None:
+        if call.primitive == "reshape":         # which copies or does not, by the strides of its operand
+            raise UnsupportedOperationError(f"onnx.save: {call.path or 'model'}: a tensor is changed in place while it is also read under "
+                                            "another shape; change a clone(), or reshape afterwards")
