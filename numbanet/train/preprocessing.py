@@ -17,6 +17,7 @@ from numbanet.errors import CheckpointError, DataError
 
 MNIST_SIZE = (28, 28)
 DISTORTIONS = {"degrees": 12.0, "translate": (0.08, 0.08), "scale": (0.85, 1.15), "shear": 10.0}
+INTERPOLATIONS = ("bilinear", "bicubic")
 KEPT_BYTES = 1 << 30        # decoded pictures kept in memory between epochs, at most
 
 
@@ -28,8 +29,13 @@ class Preprocessing:
     ----------
     input_size : (C, H, W) of the network
     image_size : (H, W) that pictures are scaled to before they are padded to `input_size`
-    mean, std : per channel, of pixels between 0 and 1
+    mean, std : per channel of the network, of pixels between 0 and `pixel_scale`
     digits : whether pictures are made to look like MNIST's first: ink white on black, centred, 20 pixels high
+    resize : length of the shorter side of the scaled picture, whose centre of `image_size` is then used; None scales the whole picture
+        to `image_size`, whatever its proportions
+    interpolation : "bilinear" or "bicubic", both over as many pixels as the reduction needs
+    channel_order : "rgb", or "bgr" as networks trained with Caffe expect
+    pixel_scale : 1.0 or 255.0
     """
 
     input_size: tuple[int, int, int]
@@ -37,6 +43,27 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     digits: bool = False
+    resize: int | None = None
+    interpolation: str = "bilinear"
+    channel_order: str = "rgb"
+    pixel_scale: float = 1.0
+
+    def __post_init__(self):
+        """ValueError for what cannot be meant."""
+        if len(self.input_size) != 3 or len(self.image_size) != 2 or not len(self.mean) == len(self.std) == self.input_size[0]:
+            raise ValueError("sizes do not fit")
+        if self.resize is not None and self.resize < max(self.image_size):
+            raise ValueError(f"resize {self.resize} is less than image_size {self.image_size}")
+        for name, allowed in (("interpolation", INTERPOLATIONS), ("channel_order", ("rgb", "bgr")), ("pixel_scale", (1.0, 255.0))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} expects {' or '.join(map(str, allowed))}")
+
+    @classmethod
+    def for_model(cls, info) -> Preprocessing:
+        """What the published weights of a model (its :class:`~numbanet.zoo.registry.ModelInfo`) were evaluated with."""
+        size = info.input_size[1:]
+        resize = round(max(size) / info.crop_pct) if size[0] == size[1] else None
+        return cls(info.input_size, size, info.mean, info.std, resize=resize, interpolation=info.interpolation)
 
     @classmethod
     def for_data(cls, info, channels: int, image_size, pad: bool, digits: bool) -> Preprocessing:
@@ -51,12 +78,11 @@ class Preprocessing:
     def from_metadata(cls, values) -> Preprocessing:
         """The inverse of :meth:`as_metadata`."""
         try:
-            made = cls(tuple(map(int, values["input_size"])), tuple(map(int, values["image_size"])), tuple(map(float, values["mean"])),
-                       tuple(map(float, values["std"])), bool(values["digits"]))
-            if len(made.input_size) != 3 or len(made.image_size) != 2 or not len(made.mean) == len(made.std) == made.input_size[0]:
-                raise ValueError("sizes do not fit")
-            return made
-        except (KeyError, TypeError, ValueError) as error:
+            resize = values.get("resize")           # this and what follows came later: older weights do not have them
+            return cls(tuple(map(int, values["input_size"])), tuple(map(int, values["image_size"])), tuple(map(float, values["mean"])),
+                       tuple(map(float, values["std"])), bool(values["digits"]), None if resize is None else int(resize),
+                       values.get("interpolation", "bilinear"), values.get("channel_order", "rgb"), float(values.get("pixel_scale", 1.0)))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"the preprocessing stored with the weights is damaged or missing ({error}); weights written by "
                                   "'numbanet train' have it") from error
 
@@ -83,20 +109,36 @@ class Preprocessing:
             raise DataError(f"{source if isinstance(source, (str, os.PathLike)) else source.name}: {error}") from error
 
     def pixels(self, picture, raw: bool = False) -> np.ndarray:
-        """A decoded picture (Pillow) as uint8 (H, W) or (H, W, 3) of `image_size`; `raw` leaves digits as they are."""
+        """A decoded picture (Pillow) as uint8 (H, W) or (H, W, 3) of `image_size`, in the network's order of channels; `raw` leaves
+        digits as they are."""
         from PIL import Image
         if self.digits and not raw:
             from numbanet.data.transforms import normalize_digit
             picture = Image.fromarray(normalize_digit(picture))
         if picture.mode != self.mode:
             picture = picture.convert(self.mode)
-        if picture.size != self.image_size[::-1]:
-            picture = picture.resize(self.image_size[::-1], Image.Resampling.BILINEAR)
-        return np.asarray(picture)
+        if picture.size != self.image_size[::-1] or self.resize is not None:
+            method = Image.Resampling[self.interpolation.upper()]
+            picture = picture.resize(self.image_size[::-1], method, box=self._box(picture.size))
+        pixels = np.asarray(picture)
+        return np.ascontiguousarray(pixels[..., ::-1]) if self.channel_order == "bgr" and pixels.ndim == 3 else pixels
+
+    def _box(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """The part of a picture of `size` (width, height) that the network sees: (left, top, right, bottom).
+
+        Cutting before scaling gives the same pixels, but for the outermost, and a long thin picture does not grow.
+        """
+        width, height = size
+        if self.resize is None:
+            return 0, 0, width, height
+        scale = min(width, height) / self.resize                # pixels of the picture for each pixel of the scaled one
+        left, top = max(0.0, (width - self.image_size[1] * scale) / 2), max(0.0, (height - self.image_size[0] * scale) / 2)
+        return left, top, width - left, height - top
 
     def batch_transform(self, distort: bool = False) -> BatchAffineNormalize:
         """uint8 pictures of `image_size` to float32 input, with small random affine distortions or without."""
-        return BatchAffineNormalize(self.input_size[1:], self.mean, self.std, **(DISTORTIONS if distort else {}))
+        mean, std = (tuple(value / self.pixel_scale for value in values) for values in (self.mean, self.std))
+        return BatchAffineNormalize(self.input_size[1:], mean, std, **(DISTORTIONS if distort else {}))
 
 
 class PictureFolder(Dataset):

@@ -46,6 +46,63 @@ def test_pixels_of_every_mode_and_size(mode):
         assert pixels.shape == shape and pixels.dtype == np.uint8 and abs(int(pixels[16, 16].max()) - 200) <= 4
 
 
+def test_older_metadata_means_what_it_meant():
+    made = Preprocessing.for_data(LENET5, 1, (28, 28), True, True)
+    older = {key: made.as_metadata()[key] for key in ("input_size", "image_size", "mean", "std", "digits")}
+    assert Preprocessing.from_metadata(older) == made
+
+
+def _photo(size, rng):
+    return Image.fromarray(rng.integers(0, 256, (size[1] // 8 + 1, size[0] // 8 + 1, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
+
+
+IMAGENET = Preprocessing((3, 32, 32), (32, 32), (104.0, 117.0, 123.0), (1.0, 2.0, 4.0), resize=40, interpolation="bicubic",
+                         channel_order="bgr", pixel_scale=255.0)
+
+
+@pytest.mark.parametrize("size", [(120, 90), (97, 203), (64, 64), (20, 33), (40, 40)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_the_centre_of_the_scaled_picture(size, interpolation, rng):
+    """The shorter side to 40, then the middle 32 x 32: up to the border, and half a pixel where the rest is odd."""
+    picture = _photo(size, rng)
+    made = Preprocessing((3, 32, 32), (32, 32), (0.0,) * 3, (1.0,) * 3, resize=40, interpolation=interpolation)
+    scale = 40 / min(size)
+    scaled_size = [round(n * scale / 2) * 2 for n in size]      # even, so that the middle falls on whole pixels
+    scaled = picture.resize(scaled_size, Image.Resampling[interpolation.upper()])
+    left, top = (n // 2 - 16 for n in scaled_size)
+    expected = np.asarray(scaled.crop((left, top, left + 32, top + 32))).astype(int)
+    difference = np.abs(made.pixels(picture).astype(int) - expected)[2:-2, 2:-2]
+    exact = all(abs(n * scale - whole) < 1e-9 for n, whole in zip(size, scaled_size))
+    assert difference.max() <= 1 if exact else difference.mean() <= 6
+
+
+def test_long_thin_pictures_do_not_grow(rng):
+    made = Preprocessing((3, 32, 32), (32, 32), (0.0,) * 3, (1.0,) * 3, resize=40)
+    picture = Image.new("RGB", (1, 60_000), (10, 20, 30))
+    assert (made.pixels(picture) == (10, 20, 30)).all()
+
+
+def test_order_and_scale_of_channels():
+    """What Caffe's networks expect: blue first, 0 to 255 minus the mean of each channel."""
+    pixels = IMAGENET.pixels(Image.new("RGB", (50, 60), (10, 20, 30)))
+    assert (pixels == (30, 20, 10)).all() and pixels.flags.c_contiguous
+    x = IMAGENET.batch_transform()(pixels[None])
+    np.testing.assert_allclose(x[0, :, 5, 7], [(30 - 104) / 1, (20 - 117) / 2, (10 - 123) / 4], rtol=1e-5)
+
+
+def test_of_a_published_model():
+    made = Preprocessing.for_model(model_info("efficientnet_b0"))
+    assert (made.input_size, made.image_size, made.resize, made.interpolation) == ((3, 224, 224), (224, 224), 256, "bicubic")
+    assert Preprocessing.for_model(model_info("efficientnet_b3")).resize == 320
+
+
+@pytest.mark.parametrize("damage", [{"resize": 31}, {"resize": "x"}, {"interpolation": "cubic"}, {"channel_order": "grb"},
+                                    {"pixel_scale": 3}])
+def test_what_cannot_be_meant_is_refused(damage):
+    with pytest.raises(CheckpointError, match="damaged or missing"):
+        Preprocessing.from_metadata({**IMAGENET.as_metadata(), **damage})
+
+
 @pytest.fixture
 def pictures(tmp_path):
     return ImageFolder(write_classes(tmp_path / "photos", size=(32, 32)))
