@@ -3,7 +3,7 @@
 For one axis of n elements resized by scale to o, output element i lies at input position (coordinate_transformation_mode)::
 
     half_pixel            (i + 0.5) / scale - 0.5                 asymmetric   i / scale
-    half_pixel_symmetric  the same around the middle of both      align_corners   i * (n - 1) / (o - 1)
+    half_pixel_symmetric  the same around the middle of both      align_corners   i * (n - 1) / (n * scale - 1)
     pytorch_half_pixel    as half_pixel, 0 where o is 1           tf_crop_and_resize   from roi's start to its end
 
 nearest takes the element there; linear and cubic (Keys, 1981) are weighted sums of neighbours, that is, a product with a matrix (o, n).
@@ -131,7 +131,8 @@ def _positions(node, n: int, o: int, scale: float, region, transformation: str) 
     if transformation == "asymmetric":
         return i / scale
     if transformation == "align_corners":
-        return i * (n - 1) / (o - 1) if o > 1 else np.zeros(1)
+        length = n * scale                              # before rounding
+        return i * (n - 1) / (length - 1) if o > 1 else np.zeros(1)
     if transformation == "tf_crop_and_resize":
         start, end = region
         return start * (n - 1) + i * (end - start) * (n - 1) / (o - 1) if o > 1 else np.full(1, 0.5 * (start + end) * (n - 1))

@@ -281,7 +281,9 @@ def space_to_depth(node, x):
     b = node.attributes["blocksize"]
     if b < 1 or H % b or W % b:
         raise ShapeError(f"{node}: blocksize {b} expects sizes in multiples of it, x is {x.shape}")
-    return x.reshape(N, C, H // b, b, W // b, b).permute(0, 3, 5, 1, 2, 4).reshape(N, C * b * b, H // b, W // b)
+    blocks = x.reshape(N, C, H // b, b, W // b, b)
+    order = (0, 1, 3, 5, 2, 4) if node.attributes.get("mode", "DCR") == "CRD" else (0, 3, 5, 1, 2, 4)
+    return blocks.permute(*order).reshape(N, C * b * b, H // b, W // b)
 
 
 # --- conversion and creation ----------------------------------------------------------------------------------------
