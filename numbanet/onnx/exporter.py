@@ -14,7 +14,7 @@ import numpy as np
 from numbanet._tensor import Tensor, as_tensor
 from numbanet._version import __version__
 from numbanet.backends import order_of
-from numbanet.errors import UnsupportedOperationError, UsageError
+from numbanet.errors import NumbanetError, UnsupportedOperationError, UsageError
 from numbanet.files import atomic_file
 from numbanet.graph import trace
 from numbanet.graph.graph import Graph
@@ -113,13 +113,18 @@ def _evaluation(model):
 
 def _program(model, examples, dynamic_batch: bool):
     from numbanet.onnx.export import load_translations
-    from numbanet.onnx.export.program import composed_nodes, of_one_shape, overlay
+    from numbanet.onnx.export.program import REMEDY, composed_nodes, of_one_shape, overlay
     from numbanet.onnx.export.registry import TRANSLATIONS
     from numbanet.onnx.export.translation import unsupported
     load_translations()
 
     def traced(batch: int | None) -> Graph:
-        graph = trace(model, _of_batch(examples, batch))
+        try:
+            graph = trace(model, _of_batch(examples, batch))
+        except NumbanetError as error:
+            trace(model, _of_batch(examples, None))     # where the example does not run either, that is the error
+            raise UnsupportedOperationError(f"onnx.save: the model does not run with a batch of {batch}: {error}; an exported graph serves "
+                                            f"every batch: {REMEDY}") from error
         composed_nodes(graph, TRANSLATIONS)
         if missing := unsupported(graph.nodes):
             raise UnsupportedOperationError(f"onnx.save: no translation to ONNX for {'; '.join(missing)}; replace these operations, or "

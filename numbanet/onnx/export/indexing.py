@@ -6,7 +6,7 @@ import numpy as np
 
 from numbanet.backends.contract.elementwise import broadcast_shape
 from numbanet.errors import UnsupportedOperationError
-from numbanet.onnx.export.program import Size
+from numbanet.onnx.export.program import REMEDY, Size
 from numbanet.onnx.export.registry import Operand, translates
 from numbanet.onnx.export.shape import expand, following, inverse, reshape, transpose
 
@@ -52,8 +52,7 @@ def slice_put(b, x, index, values):
     ranges = [entry if type(entry) is tuple else (entry, following(entry), 1) for entry in entries]
     cut = tuple(axis for axis, entry in enumerate(ranges) if entry != (0, x.shape[axis], 1))
     if any(isinstance(i, Size) for axis in cut for i in ranges[axis]):
-        raise UnsupportedOperationError(f"onnx.save: {b.path or 'model'}: a part of the batch is written in place; pass "
-                                        "dynamic_batch=False")
+        raise UnsupportedOperationError(f"a part of the batch is written in place; {REMEDY}")
     kept = tuple(len(range(*ranges[axis])) if axis in cut else n for axis, n in enumerate(x.shape))
     shape = _with_new_axes(index, entries, kept)
     values = Operand(b.cast(values, x.dtype), values.shape, x.dtype)

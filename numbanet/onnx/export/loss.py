@@ -15,8 +15,7 @@ def _int64(b, target) -> str:
 @translates("softmax_cross_entropy_forward")
 def softmax_cross_entropy(b, logits, target, class_weight, ignore_index, label_smoothing, reduction):
     if label_smoothing:
-        raise UnsupportedOperationError(f"onnx.save: {b.path or 'model'}: ONNX's cross entropy has no label smoothing; export the model "
-                                        "without its loss")
+        raise UnsupportedOperationError("ONNX's cross entropy has no label smoothing; export the model without its loss")
     loss = b.node("SoftmaxCrossEntropyLoss", logits, _int64(b, target), class_weight, reduction=reduction, ignore_index=ignore_index)
     return loss, b.node("LogSoftmax", logits, axis=1) if b.wanted[1] else None, None
 

@@ -26,8 +26,7 @@ class Assembly:
         for value, name in zip(inputs, input_names):
             translator.bind(value, name)
         translator.run()
-        builder.path = ""
-        results = [translator.name(v) for v in outputs]
+        results = translator.outputs()
         self.initializers = builder.initializers
         self._nodes = _with_output_names(builder, results, output_names)
         self.input_shapes = {name: _sizes(program.shapes[v]) for name, v in zip(input_names, inputs)}

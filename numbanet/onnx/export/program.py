@@ -2,7 +2,7 @@
 
 What differs between the traces follows the batch N, and must do so linearly: a :class:`Size` `per_sample * N + constant`. Sizes
 such as N * N or N // 2 would give other coefficients for other batches; they are told by coefficients that are no whole
-numbers, or negative.
+numbers, or negative where they are not as those of N - 1.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import Parameter
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from numbanet.errors import UnsupportedOperationError
 from numbanet.graph import Graph, Node, Value
 
 BATCHES = 2, 5          # not 1, which would broadcast
+REMEDY = "write the model without conditions on the batch, or pass dynamic_batch=False"
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,12 @@ class Size:
     constant: int
 
     def __str__(self):
-        return ("" if self.per_sample == 1 else f"{self.per_sample}") + "N" + (f" + {self.constant}" if self.constant else "")
+        return ("" if self.per_sample == 1 else f"{self.per_sample}") + "N" + (f"{self.constant:+}" if self.constant else "")
+
+    def _refuse(self, *other):
+        raise UnsupportedOperationError(f"a size follows the batch ({self}) where ONNX takes a number; {REMEDY}")
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __mod__ = __floordiv__ = __truediv__ = __index__ = _refuse
 
 
 Shape = tuple[int | Size, ...]
@@ -87,7 +94,7 @@ class _Overlay:
             where = f"{a.path or 'model'}: {a.primitive}"
             if a.primitive != b.primitive or a.path != b.path:
                 raise _varies(where, f"the program goes on with {b.primitive} for another batch")
-            arguments = tuple(self._argument(p.name, x, y, where)
+            arguments = tuple(self._argument(p, x, y, where)
                               for p, x, y in zip(PRIMITIVES[a.primitive].parameters, a.arguments, b.arguments))
             for x, y in zip((*a.outputs, *(a.writes_into or ())), (*b.outputs, *(b.writes_into or ()))):
                 if x is not None:
@@ -125,7 +132,7 @@ class _Overlay:
             raise _varies(where, f"a constant of shape {a.shape} has other values for another batch")
         return values
 
-    def _argument(self, name: str, x, y, where: str):
+    def _argument(self, parameter: Parameter, x, y, where: str):
         if isinstance(x, Value):
             self._pair(x, y, where)
             return x
@@ -134,27 +141,26 @@ class _Overlay:
                 self._pair(v, w, where)
             return x
         if type(x) is tuple and type(y) is tuple and len(x) == len(y):
-            return tuple(map(partial(self._argument, name, where=where), x, y))
-        if type(x) is int and type(y) is int:
+            return tuple(map(partial(self._argument, parameter, where=where), x, y))
+        if type(x) is int and type(y) is int and not parameter.annotation.endswith(("Scalar", "Scalar | None")):
             return self._number(x, y, where)
         if x is y or x == y or (x != x and y != y):
             return x
-        raise _varies(where, f"{name} is {x} for a batch of {self.batches[0]} and {y} for one of {self.batches[1]}")
+        raise _varies(where, f"{parameter.name} is {x} for a batch of {self.batches[0]} and {y} for one of {self.batches[1]}")
 
     def _number(self, n: int, m: int, where: str) -> int | Size:
         if n == m:
             return n
         slope, rest = divmod(m - n, self.batches[1] - self.batches[0])
         constant = n - slope * self.batches[0]
-        if rest or slope < 0 or constant < 0:
+        if rest or slope < 0 or constant < 0 and slope != 1:
             raise _varies(where, f"a size is {n} for a batch of {self.batches[0]} and {m} for one of {self.batches[1]}, which is no whole "
                           "multiple of the batch")
         return Size(slope, constant)
 
 
 def _varies(where: str, what: str) -> UnsupportedOperationError:
-    return UnsupportedOperationError(f"onnx.save: {where}: {what}; an exported graph serves every batch, so write the model without "
-                                     "conditions on the batch, or pass dynamic_batch=False")
+    return UnsupportedOperationError(f"onnx.save: {where}: {what}; an exported graph serves every batch: {REMEDY}")
 
 
 def overlay(trace: Callable[[int], Graph]) -> Program:

@@ -103,10 +103,4 @@ def reorder(b, x, order):
 
 @translates("arange")
 def arange(b, start, step, count, dtype):
-    if not isinstance(count, Size):
-        return b.initializer(b.inside("arange"), (start + step * np.arange(count)).astype(dtype))
-    length = b.node("Squeeze", b.ints((count,)))
-    whole = b.node("Range", np.asarray(0, np.int64), length, np.asarray(1, np.int64))
-    counted = b.cast(Operand(whole, (count,), np.dtype(np.int64)), np.dtype(dtype))
-    scaled = counted if step == 1 else b.node("Mul", counted, np.asarray(step, dtype))
-    return scaled if start == 0 else b.node("Add", scaled, np.asarray(start, dtype))
+    return b.initializer(b.inside("arange"), (start + step * np.arange(count)).astype(dtype))

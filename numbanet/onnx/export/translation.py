@@ -6,6 +6,8 @@ whole, and views are taken again when they are read.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 from numbanet.backends import PRIMITIVES
 from numbanet.errors import UnsupportedOperationError
 from numbanet.graph import Value
@@ -28,8 +30,17 @@ def unsupported(program_nodes) -> list[str]:
     return [f"{name} (in {', '.join(path or 'the model itself' for path in paths)})" for name, paths in sorted(users.items())]
 
 
+@contextmanager
+def _located(where: str):
+    """Errors from inside say where."""
+    try:
+        yield
+    except UnsupportedOperationError as error:
+        raise UnsupportedOperationError(f"onnx.save: {where}: {error}") from None
+
+
 class Translator:
-    """Adds the nodes of a program to a :class:`Builder`; afterwards :meth:`name` tells what a value is called."""
+    """Adds the nodes of a program to a :class:`Builder`; afterwards :meth:`outputs` tells what the results are called."""
 
     def __init__(self, program: Program, builder: Builder):
         self.program, self.builder = program, builder
@@ -51,20 +62,29 @@ class Translator:
         for position, call in enumerate(self.program.calls):
             self.builder.path = call.path
             self.builder.wanted = tuple(v is not None and v in self._last for v in call.results)
-            made = self._translate(call)
-            made = made if isinstance(made, tuple) else (made,)
-            results = (next(call.operands()),) if call.primitive in CHANGED_FIRST else call.results
-            for value, name in zip(results, made):
-                if value is None or name is None:
-                    continue
-                if value in results and (call.writes_into or call.primitive in CHANGED_FIRST):
-                    self._write(value, name, position, call)
-                    continue
-                self._names[value] = name
-                if PRIMITIVES[call.primitive].view:
-                    source = next(call.operands())
-                    self._views[value] = source, call
-                    self._seen[value] = self._version(value)
+            with _located(f"{call.path or 'model'} {call.primitive}"):
+                self._run(position, call)
+
+    def outputs(self) -> list[str]:
+        """What the outputs are called, after :meth:`run`."""
+        self.builder.path = ""
+        with _located("the outputs"):
+            return [self.name(v) for v in self.program.graph.outputs]
+
+    def _run(self, position: int, call: Call) -> None:
+        made = self._translate(call)
+        in_place = call.writes_into or call.primitive in CHANGED_FIRST
+        results = (next(call.operands()),) if call.primitive in CHANGED_FIRST else call.results
+        for value, name in zip(results, made if isinstance(made, tuple) else (made,)):
+            if value is None or name is None:
+                continue
+            if in_place:
+                self._write(value, name, position, call)
+                continue
+            self._names[value] = name
+            if PRIMITIVES[call.primitive].view:
+                self._views[value] = next(call.operands()), call
+                self._seen[value] = self._version(value)
 
     def name(self, value: Value) -> str:
         """What the value is called now."""
@@ -75,8 +95,7 @@ class Translator:
             self._seen[value] = self._version(value)
         elif value not in self._names:
             if value not in self.program.arrays:
-                raise UnsupportedOperationError(f"onnx.save: {self.builder.path or 'model'}: the statistics or positions that a primitive "
-                                                "returns beside its result are read, and ONNX has no such output")
+                raise UnsupportedOperationError("the statistics or positions that a primitive returns beside its result are read, and ONNX has no such output")
             self._names[value] = self._constant(value)
         return self._names[value]
 
@@ -108,8 +127,7 @@ class Translator:
     def _write(self, value: Value, name: str, position: int, call: Call) -> None:
         whole = self._whole(value)
         if whole.kind == "state":
-            raise UnsupportedOperationError(f"onnx.save: {call.path or 'model'}: {call.primitive} changes {whole.name}, and the weights of "
-                                            "an ONNX graph are constants; keep parameters and buffers as they are in evaluation mode")
+            raise UnsupportedOperationError(f"it changes {whole.name}, and the weights of an ONNX graph are constants; keep parameters and buffers as they are in evaluation mode")
         shared = [v for v in (whole, *(v for v in self._views if self._whole(v) is whole))
                   if v is not value and self._last.get(v, -1) > position]
         if shared:
@@ -134,10 +152,8 @@ class Translator:
             return TRANSLATIONS["transpose"](self.builder, part, inverse(call.arguments[1]))
         if call.primitive == "slice_view":
             return TRANSLATIONS["slice_put"](self.builder, source, call.arguments[1], part)
-        raise UnsupportedOperationError(f"onnx.save: {call.path or 'model'}: values are written through {call.primitive}, whose elements "
-                                        "share memory; write into a clone()")
+        raise UnsupportedOperationError(f"values are written through {call.primitive}, whose elements share memory; write into a clone()")
 
     def _check_layout_is_known(self, call: Call) -> None:
         if call.primitive == "reshape":         # which copies or does not, by the strides of its operand
-            raise UnsupportedOperationError(f"onnx.save: {call.path or 'model'}: a tensor is changed in place while it is also read under "
-                                            "another shape; change a clone(), or reshape afterwards")
+            raise UnsupportedOperationError("a tensor is changed in place while it is also read under another shape; change a clone(), or reshape afterwards")
