@@ -10,6 +10,7 @@ from numbanet.zoo.mnasnet import MNASNet, mnasnet0_5, mnasnet0_75, mnasnet1_0, m
 from numbanet.zoo.mobilenet_v1 import MobileNetV1, mobilenet_v1
 from numbanet.zoo.mobilenet_v2 import MobileNetV2, mobilenet_v2
 from numbanet.zoo.mobilenet_v3 import MobileNetV3, mobilenet_v3_large, mobilenet_v3_small
+from numbanet.zoo.mtcnn import Faces, ONet, PNet, Proposals, RNet
 from numbanet.zoo.network import FeatureExtractor, Network, Stage
 from numbanet.zoo.registry import ModelInfo, create_model, list_models, model_info, register_model
 from numbanet.zoo.regnet import RegNet, regnet_x_1_6gf, regnet_x_400mf, regnet_y_1_6gf, regnet_y_400mf
@@ -33,6 +34,7 @@ __all__ = [
     "MobileNetV1", "mobilenet_v1",
     "MobileNetV2", "mobilenet_v2",
     "MobileNetV3", "mobilenet_v3_large", "mobilenet_v3_small",
+    "Faces", "ONet", "PNet", "Proposals", "RNet",
     "ShuffleNetV2", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5", "shufflenet_v2_x2_0",
     "ConvNeXt", "convnext_small", "convnext_tiny",
     "DenseNet", "densenet121", "densenet161", "densenet169", "densenet201",
