@@ -101,39 +101,47 @@ def adam_update_chunks(p, g, m, v, highest, keep, weight_decay, rest1, beta2, re
                        end)
 
 
-def _update(run, arrays, *scalars):
-    """Run over the elements in the parameter's memory order; arrays that lie otherwise are copied, and back."""
-    absent = ABSENT[arrays[0].dtype]
-    flat = [absent if x is None else x.ravel() for x in arrays if x is None or x.flags.c_contiguous]
-    if len(flat) == len(arrays):
-        run(*flat, *scalars)
+def _update(run, operands, *scalars):
+    """Run over the elements of each parameter in its memory order; arrays that lie otherwise are copied, and back.
+
+    `operands`: lists with one array per parameter, the parameters' first and the gradients' second, or empty ones.
+    """
+    parameters = operands[0]
+    if not parameters:
         return
+    absent = [ABSENT[parameters[0].dtype]] * len(parameters)
+    for arrays in zip(*[arrays or absent for arrays in operands]):
+        flat = [x.ravel() for x in arrays if x.flags.c_contiguous]
+        if len(flat) == len(arrays):
+            run(*flat, *scalars)
+        else:
+            _update_in_order(run, arrays, *scalars)
+
+
+def _update_in_order(run, arrays, *scalars):
+    """As `_update`, for one parameter whose arrays are not all contiguous."""
     order = order_of(arrays[0]) or range(arrays[0].ndim)
-    views = [None if x is None else x.transpose(order) for x in arrays]
-    dense = [None if x is None else np.ascontiguousarray(x) for x in views]
-    run(*[absent if x is None else x.reshape(-1) for x in dense], *scalars)
+    views = [x.transpose(order) if x.ndim == len(order) and x.shape == arrays[0].shape else x for x in arrays]
+    dense = [np.ascontiguousarray(x) for x in views]
+    run(*[x.reshape(-1) for x in dense], *scalars)
     for position, (view, copy) in enumerate(zip(views, dense)):
-        if view is not None and position != 1 and not np.may_share_memory(view,
-                                                                          copy):     # 1: the gradient is only read
+        if position != 1 and not np.may_share_memory(view, copy):       # 1: the gradient is only read
             view[...] = copy
 
 
 @implements
-def sgd_update(parameter, grad, momentum_buffer, lr, momentum, dampening, weight_decay, nesterov, scale):
-    _update(sgd_update_chunks, (parameter, grad, momentum_buffer), lr, momentum, 1 - dampening, weight_decay, nesterov,
-            scale)
+def sgd_update(parameters, grads, momentum_buffers, lr, momentum, dampening, weight_decay, nesterov, scale):
+    _update(sgd_update_chunks, (parameters, grads, momentum_buffers), lr, momentum, 1 - dampening, weight_decay, nesterov, scale)
 
 
 @implements
-def rmsprop_update(parameter, grad, square_avg, grad_avg, momentum_buffer, lr, alpha, eps, weight_decay, momentum,
-                   scale):
-    _update(rmsprop_update_chunks, (parameter, grad, square_avg, grad_avg, momentum_buffer), lr, alpha, 1 - alpha, eps,
+def rmsprop_update(parameters, grads, square_avgs, grad_avgs, momentum_buffers, lr, alpha, eps, weight_decay, momentum, scale):
+    _update(rmsprop_update_chunks, (parameters, grads, square_avgs, grad_avgs, momentum_buffers), lr, alpha, 1 - alpha, eps,
             weight_decay, momentum, scale)
 
 
 @implements
-def adam_update(parameter, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, lr, beta1, beta2, eps, weight_decay, decoupled,
-                step, scale):
+def adam_update(parameters, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, lr, beta1, beta2, eps, weight_decay, decoupled, step, scale):
     keep, decay = (1 - lr * weight_decay, 0.0) if decoupled else (1.0, weight_decay)
-    _update(adam_update_chunks, (parameter, grad, exp_avg, exp_avg_sq, max_exp_avg_sq), keep, decay, 1 - beta1, beta2,
+    _update(adam_update_chunks, (parameters, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs), keep, decay, 1 - beta1, beta2,
             1 - beta2, math.sqrt(1 - beta2 ** step), eps, lr / (1 - beta1 ** step), scale)

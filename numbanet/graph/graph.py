@@ -108,7 +108,8 @@ class Graph:
         found = set()
         for node in self.nodes:
             declared = PRIMITIVES[node.primitive]
-            written = [a for p, a in zip(declared.parameters, node.arguments) if p.name in declared.mutates and isinstance(a, Value)]
+            written = [v for p, a in zip(declared.parameters, node.arguments) if p.name in declared.mutates
+                       for v in (a if isinstance(a, list) else [a] if isinstance(a, Value) else [])]
             found.update(whole.get(v, v) for v in (*written, *(node.writes_into or ())))
             if declared.view:
                 source = next(node.operands())

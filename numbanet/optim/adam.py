@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbanet.errors import UsageError
-from numbanet.optim.optimizer import Optimizer, zeros_like
+from numbanet.optim.optimizer import Optimizer, alike, arrays, zeros_like
 
 
 class Adam(Optimizer):
@@ -39,18 +39,22 @@ class Adam(Optimizer):
             raise UsageError(f"{type(self).__name__}: betas expects two numbers, at least 0 and below 1, received "
                              f"{group['betas']}")
 
-    def update(self, parameter, grad, state, group):
-        if not state:
-            state["step"] = 0
-            state["exp_avg"], state["exp_avg_sq"] = zeros_like(parameter), zeros_like(parameter)
-            if group["amsgrad"]:
-                state["max_exp_avg_sq"] = zeros_like(parameter)
-        state["step"] = step = state["step"] + 1
+    def update_all(self, parameters, grads, states, group):
+        amsgrad = group["amsgrad"]
+        for parameter, state in zip(parameters, states):
+            if not state:
+                state["step"] = 0
+                state["exp_avg"], state["exp_avg_sq"] = zeros_like(parameter), zeros_like(parameter)
+                if amsgrad:
+                    state["max_exp_avg_sq"] = zeros_like(parameter)
+            state["step"] += 1
         beta1, beta2 = group["betas"]
-        parameter.backend.adam_update(
-            parameter.array, grad, state["exp_avg"].array, state["exp_avg_sq"].array,
-            state["max_exp_avg_sq"].array if group["amsgrad"] else None, group["lr"], beta1, beta2, group["eps"],
-            group["weight_decay"], group["decoupled_weight_decay"], step, -1.0 if group["maximize"] else 1.0)
+        scale = -1.0 if group["maximize"] else 1.0
+        for step, some, of_some, their in alike([state["step"] for state in states], arrays(parameters), grads, states):
+            parameters[0].backend.adam_update(
+                some, of_some, [s["exp_avg"].array for s in their], [s["exp_avg_sq"].array for s in their],
+                [s["max_exp_avg_sq"].array for s in their] if amsgrad else [], group["lr"], beta1, beta2, group["eps"],
+                group["weight_decay"], group["decoupled_weight_decay"], step, scale)
 
 
 class AdamW(Adam):

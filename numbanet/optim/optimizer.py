@@ -14,7 +14,8 @@ class Optimizer:
     """Base of all optimisers.
 
     A subclass passes its options with their defaults, and implements ``update(parameter, grad, state, group)``: change
-    the parameter's array in place, through one primitive.
+    the parameter's array in place, through one primitive. Or, where one call of a primitive serves many parameters, it
+    implements ``update_all(parameters, grads, states, group)``.
 
     Parameters
     ----------
@@ -101,18 +102,38 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        state = self.state
         with no_grad():
             for group in self.param_groups:
-                for p in group["params"]:
-                    grad = p.grad
-                    if grad is not None:
-                        if grad.backend is not p.backend:
-                            raise BackendError(f"{type(self).__name__}: the gradient lies on {grad.backend.name!r}, "
-                                               f"its parameter on {p.backend.name!r}; move the model before backward()")
-                        self.update(p, grad.array, state[p], group)
-                        p.storage.version += 1
+                self._update_group(group)
         return loss
+
+    def _update_group(self, group: dict) -> None:
+        """Update the parameters of a group that have a gradient, those of one device and dtype together."""
+        together: dict[tuple, tuple[list, list, list]] = {}
+        for p in group["params"]:
+            grad = p.grad
+            if grad is None:
+                continue
+            backend = p.backend
+            if grad.backend is not backend:
+                raise BackendError(f"{type(self).__name__}: the gradient lies on {grad.backend.name!r}, "
+                                   f"its parameter on {backend.name!r}; move the model before backward()")
+            key = backend, p.array.dtype
+            if key not in together:
+                together[key] = [], [], []
+            parameters, grads, states = together[key]
+            parameters.append(p)
+            grads.append(grad.array)
+            states.append(self.state[p])
+        for parameters, grads, states in together.values():
+            self.update_all(parameters, grads, states, group)
+            for p in parameters:
+                p.storage.version += 1
+
+    def update_all(self, parameters: list[Tensor], grads: list, states: list[dict], group: dict) -> None:
+        """Change the arrays of parameters, all of one device and dtype, by their gradients' arrays; a state is empty at first."""
+        for parameter, grad, state in zip(parameters, grads, states):
+            self.update(parameter, grad, state, group)
 
     def update(self, parameter: Tensor, grad, state: dict, group: dict) -> None:
         """Change `parameter.array` by the gradient's array `grad`; `state` is empty at the first call."""
@@ -191,3 +212,17 @@ def zeros_like(parameter: Tensor) -> Tensor:
     """A state tensor: zeros of the parameter's shape, dtype and device."""
     backend = parameter.backend
     return Tensor._wrap(backend.full(parameter.shape, 0.0, parameter.dtype), backend)
+
+
+def arrays(tensors) -> list:
+    """What primitives take: the tensors' arrays."""
+    return [t.array for t in tensors]
+
+
+def alike(keys: list, *lists: list):
+    """Yield (key, lists of those that have it) for each key; almost always there is one key, and the lists are whole."""
+    if all([key == keys[0] for key in keys]):
+        yield keys[0], *lists
+        return
+    for wanted in dict.fromkeys(keys):
+        yield wanted, *[[x for key, x in zip(keys, values) if key == wanted] for values in lists]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from numbanet.optim.optimizer import Optimizer, zeros_like
+from numbanet.optim.optimizer import Optimizer, arrays, zeros_like
 
 
 class RMSprop(Optimizer):
@@ -31,17 +31,18 @@ class RMSprop(Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "alpha": alpha, "eps": eps, "centered": centered,
                                   "weight_decay": weight_decay, "maximize": maximize})
 
-    def update(self, parameter, grad, state, group):
-        momentum = group["momentum"]
-        if "square_avg" not in state:
-            state["step"] = 0
-            state["square_avg"] = zeros_like(parameter)
-            if momentum:
-                state["momentum_buffer"] = zeros_like(parameter)
-            if group["centered"]:
-                state["grad_avg"] = zeros_like(parameter)
-        state["step"] += 1
-        parameter.backend.rmsprop_update(
-            parameter.array, grad, state["square_avg"].array, state["grad_avg"].array if group["centered"] else None,
-            state["momentum_buffer"].array if momentum else None, group["lr"], group["alpha"], group["eps"],
-            group["weight_decay"], momentum, -1.0 if group["maximize"] else 1.0)
+    def update_all(self, parameters, grads, states, group):
+        momentum, centered = group["momentum"], group["centered"]
+        for parameter, state in zip(parameters, states):
+            if "square_avg" not in state:
+                state["step"] = 0
+                state["square_avg"] = zeros_like(parameter)
+                if momentum:
+                    state["momentum_buffer"] = zeros_like(parameter)
+                if centered:
+                    state["grad_avg"] = zeros_like(parameter)
+            state["step"] += 1
+        parameters[0].backend.rmsprop_update(
+            arrays(parameters), grads, [s["square_avg"].array for s in states],
+            [s["grad_avg"].array for s in states] if centered else [], [s["momentum_buffer"].array for s in states] if momentum else [],
+            group["lr"], group["alpha"], group["eps"], group["weight_decay"], momentum, -1.0 if group["maximize"] else 1.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbanet.errors import UsageError
-from numbanet.optim.optimizer import Optimizer, zeros_like
+from numbanet.optim.optimizer import Optimizer, alike, arrays, zeros_like
 
 
 class SGD(Optimizer):
@@ -37,12 +37,17 @@ class SGD(Optimizer):
             raise UsageError(f"SGD: nesterov expects a momentum above 0 and dampening 0, received "
                              f"{group['momentum']} and {group['dampening']}")
 
-    def update(self, parameter, grad, state, group):
-        momentum, dampening, buffer = group["momentum"], group["dampening"], None
+    def update_all(self, parameters, grads, states, group):
+        momentum, buffers = group["momentum"], []
+        first = [False] * len(states)
         if momentum:
-            buffer = state.get("momentum_buffer")
-            if buffer is None:              # the first gradient enters whole
-                buffer, dampening = state.setdefault("momentum_buffer", zeros_like(parameter)), 0.0
-            buffer = buffer.array
-        parameter.backend.sgd_update(parameter.array, grad, buffer, group["lr"], momentum, dampening,
-                                     group["weight_decay"], group["nesterov"], -1.0 if group["maximize"] else 1.0)
+            first = ["momentum_buffer" not in state for state in states]
+            for parameter, state, new in zip(parameters, states, first):
+                if new:
+                    state["momentum_buffer"] = zeros_like(parameter)
+            buffers = [state["momentum_buffer"].array for state in states]
+        scale = -1.0 if group["maximize"] else 1.0
+        for new, some, of_some, their_buffers in alike(first, arrays(parameters), grads, buffers):
+            dampening = 0.0 if new else group["dampening"]              # the first gradient enters whole
+            parameters[0].backend.sgd_update(some, of_some, their_buffers, group["lr"], momentum, dampening, group["weight_decay"],
+                                             group["nesterov"], scale)

@@ -38,9 +38,8 @@ def _outputs(backend, primitive, arguments):
                 o.fill(np.nan if o.dtype.kind == "f" else 77 if o.dtype.kind in "iu" else True)
         getattr(backend, primitive.name)(*arguments, out=out[0] if single else tuple(out))
         outputs = out
-    names = primitive.parameter_names
-    return [o for o in outputs if o is not None] + [arguments[names.index(m)] for m in primitive.mutates
-                                                    if arguments[names.index(m)] is not None]
+    changed = [arguments[primitive.parameter_names.index(name)] for name in primitive.mutates]
+    return [o for o in outputs if o is not None] + [x for c in changed if c is not None for x in (c if isinstance(c, list) else [c])]
 
 
 def _converted(value):

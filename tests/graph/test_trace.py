@@ -159,7 +159,7 @@ def test_an_optimiser_without_state_is_refused_and_left_alone(lenet5, rng):
 def test_plain_sgd_needs_no_state(lenet5, rng):
     optimizer = optim.SGD(lenet5.parameters(), lr=0.1)
     graph = trace_step(training(lenet5, optimizer), images(rng, 2, 1, 32, 32), numbanet.tensor([0, 9]), model=lenet5, optimizer=optimizer)
-    assert graph.primitives().count("sgd_update") == 10
+    assert graph.primitives().count("sgd_update") == 1
 
 
 @pytest.mark.parametrize("read", [lambda x: x.sum().item(), lambda x: bool(x.sum() > 0), lambda x: x.numpy(), lambda x: x.tolist(),
