@@ -8,6 +8,7 @@ legacy            five pickles one after another (magic number, version, sys_inf
 from __future__ import annotations
 
 import logging
+import re
 import struct
 
 import numpy as np
@@ -43,8 +44,8 @@ def read_zip(archive: Archive) -> tuple[dict[str, np.ndarray], dict]:
     if f"{prefix}/constants.pkl" in archive.members:
         raise CheckpointError("a TorchScript program; load it in PyTorch and save its state_dict()")
     _member(archive, f"{prefix}/data.pkl")
-    version = bytes(_member(archive, f"{prefix}/version")).strip()
-    if not version.isdigit() or len(version) > 9 or int(version) not in VERSIONS:
+    version = bytes(_member(archive, f"{prefix}/version"))
+    if not re.fullmatch(rb"\d{1,9}\n?", version) or int(version) not in VERSIONS:
         raise CheckpointError(f"a PyTorch file of version {version[:20]!r}; versions {VERSIONS[0]} to {VERSIONS[-1]} are read")
     order = bytes(archive.read(f"{prefix}/byteorder")) if f"{prefix}/byteorder" in archive.members else b"little"
     if order not in (b"little", b"big"):

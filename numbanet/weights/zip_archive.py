@@ -16,7 +16,8 @@ MAX_MEMBERS = 100_000
 FREE_EXPANSION = 256 << 20      # bytes that any archive may expand to
 MAX_RATIO = 20                  # by which larger ones may exceed the archive
 STORED, DEFLATED = 0, 8
-ENCRYPTED = 1                   # flag bit
+KNOWN_FLAGS = 0x080E            # deflate's options, sizes behind the data, names in UTF-8: not encrypted, not a patch
+FOLDER = 0x10                   # of MS-DOS's file attributes
 
 _LOCAL = struct.Struct("<4s5H3L2H")
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
@@ -105,14 +106,13 @@ class Archive:
     def _directory(self) -> tuple[int, int, int]:
         """(number of members, first and last byte) of the central directory."""
         size = len(self.data)
-        position = self.data.rfind(b"PK\5\6", max(0, size - _END.size - _FULL16))
-        _, disk, first_disk, here, count, length, begin, comment = self._unpack(_END, position, b"PK\5\6", size)
-        if position + _END.size + comment != size:
+        end = self.data.rfind(b"PK\5\6", max(0, size - _END.size - _FULL16))
+        _, *fields, comment = self._unpack(_END, end, b"PK\5\6", size)
+        if end + _END.size + comment != size:
             raise _damaged("bytes follow its end")
-        end = position
-        if _FULL16 in (here, count) or _FULL32 in (length, begin):
-            _, disk64, end, disks = self._unpack(_LOCATOR, position - _LOCATOR.size, b"PK\6\7", size)
-            _, _, _, _, disk, first_disk, here, count, length, begin = self._unpack(_END64, end, b"PK\6\6", position)
+        if end >= _LOCATOR.size and self.data[end - _LOCATOR.size:end - _LOCATOR.size + 4] == b"PK\6\7":
+            end, fields = self._wide_end(end - _LOCATOR.size, fields)
+        disk, first_disk, here, count, length, begin = fields
         if disk or first_disk or here != count:
             raise _damaged("it is one part of several")
         if count > MAX_MEMBERS:
@@ -121,9 +121,18 @@ class Archive:
             raise _damaged("its directory lies outside of it")
         return count, begin, begin + length
 
+    def _wide_end(self, locator: int, narrow: list[int]) -> tuple[int, list[int]]:
+        """(position, fields) of the zip64 end record, which says the same as the `narrow` one except where 32 bits do not suffice."""
+        _, disk, position, disks = self._unpack(_LOCATOR, locator, b"PK\6\7", len(self.data))
+        _, length, _, _, *wide = self._unpack(_END64, position, b"PK\6\6", locator)
+        if disk or disks != 1 or length != _END64.size - 12 or any(
+                small not in (large, full) for small, large, full in zip(narrow, wide, [_FULL16] * 4 + [_FULL32] * 2)):
+            raise _damaged("its two end records contradict each other")
+        return position, wide
+
     def _entry(self, position: int, begin: int, end: int) -> tuple[Member, int, int]:
         """(member, position of its local header, position of the next entry)."""
-        (_, _, _, flags, method, _, _, crc, compressed, size, name_length, extra_length, comment_length, disk, _, _,
+        (_, _, _, flags, method, _, _, crc, compressed, size, name_length, extra_length, comment_length, disk, _, attributes,
          header) = self._unpack(_CENTRAL, position, b"PK\1\2", end)
         name_end = position + _CENTRAL.size + name_length
         next_entry = name_end + extra_length + comment_length
@@ -134,12 +143,12 @@ class Archive:
             name = raw_name.decode()
         except UnicodeDecodeError as error:
             raise _damaged(f"the name {raw_name!r:.80} is not UTF-8") from error
-        compressed, size, header = _wide(self.data[name_end:name_end + extra_length], [size, compressed, header])
-        if flags & ENCRYPTED or method not in (STORED, DEFLATED) or disk:
+        size, compressed, header = _widened(self.data[name_end:name_end + extra_length], [size, compressed, header])
+        if flags & ~KNOWN_FLAGS or method not in (STORED, DEFLATED) or disk:
             raise _damaged(f"{name!r} is encrypted, or compressed by another method than deflate")
-        if method == STORED and compressed != size:
+        if method == STORED and compressed != size or attributes & FOLDER and not name.endswith("/"):
             raise _damaged(f"{name!r} contradicts itself about its size")
-        _, _, _, local_method, *_, local_name, local_extra = self._unpack(_LOCAL, header, ZIP_LOCAL, begin)
+        _, _, _, local_method, *_, local_name, local_extra = self._unpack(_LOCAL, header, b"PK\3\4", begin)
         start = header + _LOCAL.size + local_name + local_extra
         if local_method != method or bytes(self.data[header + _LOCAL.size:header + _LOCAL.size + local_name]) != raw_name:
             raise _damaged(f"{name!r} is described in two ways")
@@ -148,25 +157,17 @@ class Archive:
         return Member(name, method, crc, compressed, size, start), header, next_entry
 
 
-ZIP_LOCAL = b"PK\3\4"
-
-
-def _wide(extra: bytes, values: list[int]) -> tuple[int, int, int]:
-    """(compressed, size, header) after the 64-bit values of an extra field were put for those of `values` that 32 bits cannot hold.
-
-    `values` are size, compressed and header, the order in which the field has them.
-    """
+def _widened(extra: bytes, values: list[int]) -> list[int]:
+    """[size, compressed, header], 64-bit values of the extra field in place of those that 32 bits cannot hold."""
     position = 0
     while position + 4 <= len(extra) and _FULL32 in values:
         kind, length = struct.unpack("<2H", extra[position:position + 4])
-        field = extra[position + 4:position + 4 + length]
         if kind == 1:
-            numbers = iter(struct.unpack(f"<{len(field) // 8}Q", field[:len(field) // 8 * 8]))
-            values = [next(numbers, value) if value == _FULL32 else value for value in values]
-            break
+            count = min(length, len(extra) - position - 4) // 8
+            numbers = iter(struct.unpack_from(f"<{count}Q", extra, position + 4))
+            return [next(numbers, value) if value == _FULL32 else value for value in values]
         position += 4 + length
-    size, compressed, header = values
-    return compressed, size, header
+    return values
 
 
 def _damaged(reason: str) -> CheckpointError:
