@@ -7,24 +7,25 @@ import json
 import sys
 from pathlib import Path
 
-EXAMPLE = "  numbanet predict runs/lenet5-1 digit.png photos/ --top 3\n  cat digit.png | numbanet predict runs/lenet5-1 - --json"
+EXAMPLE = ("  numbanet predict runs/lenet5-1 digit.png photos/ --top 3\n  cat digit.png | numbanet predict runs/lenet5-1 - --json\n"
+           "  numbanet predict model.onnx photo.jpg")
 
 
 def configure(parser) -> None:
-    parser.add_argument("weights", help="a run folder, or a .safetensors file written by 'numbanet train'")
+    parser.add_argument("weights", help="a run folder, a .safetensors file written by 'numbanet train', or a .onnx file")
     parser.add_argument("images", nargs="+", help="image files, folders of them, or - for standard input")
     parser.add_argument("--top", type=int, default=3, help="how many classes to show (default 3)")
     parser.add_argument("--raw", action="store_true", help="digits: use the picture as it is, without making it look as MNIST's do")
+    parser.add_argument("--metadata", metavar="FILE", help="ONNX: JSON with 'classes' and 'preprocessing' that the model lacks")
     parser.add_argument("--device", default="cpu", help="cpu (default) or reference")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 
 
 def run(arguments) -> int:
     from numbanet.errors import DataError, UsageError
-    from numbanet.train.prediction import load_classifier
     if arguments.top < 1:
         raise UsageError(f"--top: expected at least 1, received {arguments.top}")
-    classifier = load_classifier(arguments.weights, arguments.device)
+    classifier = _classifier(arguments)
     results, failures = [], 0
     for name, source in _sources(arguments.images):
         try:
@@ -42,6 +43,17 @@ def run(arguments) -> int:
             print(result["image"].ljust(width) + "  " + "   ".join(
                 f"{p['class']} {100 * p['probability']:.2f}%" for p in result["predictions"]))
     return 1 if failures else 0
+
+
+def _classifier(arguments):
+    from numbanet.errors import UsageError
+    if Path(arguments.weights).suffix.lower() == ".onnx":
+        from numbanet.train.onnx_prediction import load_onnx_classifier
+        return load_onnx_classifier(arguments.weights, arguments.device, arguments.metadata)
+    if arguments.metadata is not None:
+        raise UsageError("--metadata: only .onnx models take it; other weights carry their own")
+    from numbanet.train.prediction import load_classifier
+    return load_classifier(arguments.weights, arguments.device)
 
 
 def _sources(names):

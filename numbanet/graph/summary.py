@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 
 from numbanet.graph.cost import geometry_of, multiply_adds, receptive_fields
@@ -34,6 +35,7 @@ class Summary:
     multiply_adds: int
     activation_bytes: int
     parameter_bytes: int
+    host_layers: list[str] = field(default_factory=list)        # of imported models: what NumPy computes on every device
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -55,6 +57,8 @@ class Summary:
                   f"parameters     {self.parameters:,} ({_bytes(self.parameter_bytes)}), of them trainable {self.trainable_parameters:,}",
                   f"multiply-adds  {self.multiply_adds:,}",
                   f"activations    {_bytes(self.activation_bytes)} of layer outputs"]
+        if self.host_layers:
+            lines.append(f"on the host    {', '.join(self.host_layers)}")
         return "\n".join(lines)
 
 
@@ -75,7 +79,8 @@ def summarize(model, example) -> Summary:
     training = model.training
     model.eval()
     try:
-        graph = trace(model, example)
+        with model.shapes_only() if hasattr(model, "shapes_only") else nullcontext():
+            graph = trace(model, example)
     finally:
         model.train(training)
     fields = receptive_fields(graph)
@@ -91,7 +96,8 @@ def summarize(model, example) -> Summary:
     parameters = list(model.parameters())
     return Summary(type(model).__name__, [v.shape for v in graph.inputs], rows, sum(p.numel() for p in parameters),
                    sum(p.numel() for p in parameters if p.requires_grad), sum(r.multiply_adds for r in rows),
-                   sum(r.memory for r in rows), sum(p.nbytes for p in parameters))
+                   sum(r.memory for r in rows), sum(p.nbytes for p in parameters),
+                   model.host_nodes() if hasattr(model, "host_nodes") else [])
 
 
 def _row(path, module, nodes, fields, seen) -> Row:
@@ -99,7 +105,7 @@ def _row(path, module, nodes, fields, seen) -> Row:
     output = next((v for v in reversed(produced) if v.dtype.kind == "f"), produced[-1] if produced else None)
     own = list(module.parameters(recurse=False)) if module is not None and path not in seen else []
     children = module is not None and any(True for _ in module.children())
-    kind = nodes[0].primitive.removesuffix("_forward") if module is None or children else type(module).__name__
+    kind = nodes[0].primitive.removesuffix("_forward") if module is None or children else module._get_name()
     return Row(path, kind, None if output is None else output.shape, sum(p.numel() for p in own), sum(multiply_adds(n) for n in nodes),
                0 if output is None else output.nbytes, str(fields[output]) if output in fields else "-",
                [r for n in nodes for r in _remarks(n)])

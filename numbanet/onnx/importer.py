@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -168,8 +169,19 @@ class OnnxModel(Module):
         return value
 
     def host_nodes(self) -> list[str]:
-        """Paths and operators of the nodes that run in NumPy on every device."""
-        return [f"{step.path} ({step.node.info.op_type})" for step in self._steps if step.node.runs_on_host]
+        """Paths and operators of the nodes that NumPy computed in the last run, on whatever device."""
+        return [f"{step.path} ({step.node.info.op_type})" for step in self._steps if step.node.ran_on_host]
+
+    @contextmanager
+    def shapes_only(self):
+        """Inside, a trace passes operators on the host, which see zeros: right for shapes, wrong for values."""
+        for step in self._steps:
+            step.node.shapes_only = True
+        try:
+            yield
+        finally:
+            for step in self._steps:
+                step.node.shapes_only = False
 
     def numbanet_metadata(self) -> dict:
         """What numbanet wrote with the model: class names, preprocessing; empty for files of other programs.

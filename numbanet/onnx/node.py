@@ -10,7 +10,7 @@ from numbanet import dtypes
 from numbanet._tensor import Tensor, tensor
 from numbanet.autograd.operation import Operation
 from numbanet.dtypes import is_floating_point
-from numbanet.errors import AutogradError, DTypeError, NumbanetError, OnnxError
+from numbanet.errors import AutogradError, DTypeError, NumbanetError, OnnxError, UnsupportedOperationError
 from numbanet.nn.module import Module
 from numbanet.onnx.limits import check_size
 from numbanet.onnx.operators.registry import NodeInfo, host_twin, tensor_operator
@@ -66,21 +66,18 @@ class OnnxNode(Module):
         self.tensor_operator = tensor_operator(info.domain, info.op_type, info.version)
         self.host_operator = host_twin(info.domain, info.op_type, info.version)
         self.weights: list = []         # parameters of the model that the node reads
+        self.ran_on_host = self.tensor_operator is None
+        self.shapes_only = False        # while tracing for a summary: an operator on the host sees zeros
 
     @property
     def onnx_name(self) -> str:
         return self.info.name
 
-    @property
-    def runs_on_host(self) -> bool:
-        """Whether the operator has no function on tensors."""
-        return self.tensor_operator is None
-
     def _get_name(self) -> str:
         return self.info.op_type
 
     def extra_repr(self) -> str:
-        return "on the host" if self.runs_on_host else ""
+        return "on the host" if self.tensor_operator is None else ""
 
     def parameters(self, recurse: bool = True):
         """The parameters that the node reads; they belong to the model, which names them."""
@@ -97,7 +94,7 @@ class OnnxNode(Module):
             raise
         except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, MemoryError) as error:
             raise OnnxError(f"{info}: operands {_described(operands)} do not fit ({type(error).__name__}: {error})") from error
-        result = result if isinstance(result, tuple) else (result,)
+        result = tuple(np.asarray(r) if isinstance(r, np.generic) else r for r in (result if isinstance(result, tuple) else (result,)))
         if any(name and (i >= len(result) or result[i] is None) for i, name in enumerate(info.outputs)):
             raise OnnxError(f"{info}: the outputs {list(info.outputs)} are more than this operator gives")
         return result
@@ -121,6 +118,7 @@ class OnnxNode(Module):
             return self._on_host(operands)
 
     def _on_tensors(self, operands):
+        self.ran_on_host = False
         host = self.tensor_operator.host
         device = self.info.device
         placed = [to_host(o) if i in host else to_tensor(o, device) for i, o in enumerate(operands)]
@@ -135,8 +133,13 @@ class OnnxNode(Module):
 
     def _on_host(self, operands):
         operator, info = self.host_operator, self.info
+        self.ran_on_host = True
         if operator.reads_metadata:
             return operator.function(info, *operands)
+        if any(isinstance(o, Tensor) and o.backend.is_tracing for o in operands):
+            if not self.shapes_only:
+                raise UnsupportedOperationError(f"{info} runs on the host, so a trace cannot hold it")
+            operands = [np.zeros(o.shape, o.dtype) if isinstance(o, Tensor) else o for o in operands]
         result = operator.function(info, *map(to_host, operands))
         source = next((o for o in operands if isinstance(o, Tensor) and o.requires_grad), None)
         if source is None:

@@ -119,7 +119,7 @@ class _Builder:
             operands = tuple(names.get(name, name) for name in node.input)
             for name in operands:
                 if name and name not in self.known:
-                    reason = "a later node makes it: the nodes are out of order or form a cycle" if name in made_later else "nothing makes it"
+                    reason = "a later node makes it: out of order, or a cycle" if name in made_later else "nothing makes it"
                     raise OnnxError(f"onnx: node {_label(node)} reads {name!r}, but {reason}")
             outputs = tuple(names.get(name, name) for name in node.output)
             if domain_of(node) == STANDARD_DOMAIN and node.op_type == "If":
