@@ -43,6 +43,8 @@ NUMPY_IN_OPS = {
     "printing": "repr formats host arrays",
     "rearrange": "the index array of repeat_interleave",
 }
+# What is longer than 600 lines, and why:
+LONG = {"numbanet.onnx.operators.host": "a list of short functions, one an operator: every operator that runs in NumPy is in this one place"}
 DECORATORS_OF_NUMBA = {"njit", "jit", "vectorize", "guvectorize", "stencil", "cfunc", "cuda"}
 
 
@@ -143,7 +145,7 @@ def test_numpy_in_operations():
 
 def test_every_module_says_what_it_is_and_is_small():
     assert [module for module, _, tree in SOURCES if not ast.get_docstring(tree)] == []
-    assert [module for module, path, _ in SOURCES if path.read_text().count("\n") > 600] == []
+    assert {module for module, path, _ in SOURCES if path.read_text().count("\n") > 600} == set(LONG)
 
 
 def test_every_primitive_says_what_it_computes():

@@ -7,10 +7,9 @@ import pytest
 
 pytest.importorskip("onnx")
 
-from onnx_cases import run_host, run_onnxruntime  # noqa: E402
-
 from numbanet.errors import DTypeError, IndexRangeError, ShapeError, UsageError  # noqa: E402
 from numbanet.onnx.operators.registry import host_twin  # noqa: E402
+from tests.onnx.onnx_cases import run_host, run_onnxruntime  # noqa: E402
 
 rng = np.random.default_rng
 

@@ -639,7 +639,8 @@ def gemm(node, a, b, c=None):
 @host_operator("Einsum")
 def einsum(node, *operands):
     """Einstein's summation."""
-    return np.asarray(np.einsum(node.attributes["equation"], *operands)).astype(operands[0].dtype, copy=False)
+    wide = [operand.astype(np.float32) if operand.dtype.kind == "V" else operand for operand in operands]       # bfloat16
+    return np.asarray(np.einsum(node.attributes["equation"], *wide)).astype(operands[0].dtype, copy=False)
 
 
 @host_operator("Det")
