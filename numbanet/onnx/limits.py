@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import zip_longest
 
 import numpy as np
 
@@ -65,8 +66,64 @@ def _of_one_hot(info, indices, depth, *_):
     return math.prod(indices.shape) * _product(_numbers(depth))
 
 
-ELEMENTS = {"ConstantOfShape": _of_shape, "Expand": _of_expand, "Tile": _of_tile, "Range": _of_range, "Pad": _of_pad, "Resize": _of_resize,
-            "Upsample": _of_resize, "OneHot": _of_one_hot}
+def _of_window(info, x, w=None, *_):
+    """Convolution and pooling: at most the padded map, for each filter."""
+    axes = len(x.shape) - 2
+    pads = info.attributes.get("pads") or [0] * (2 * axes)
+    grown = [n + abs(p) + abs(q) for n, p, q in zip(x.shape[2:], pads, pads[axes:])]
+    return x.shape[0] * (x.shape[1] if w is None else w.shape[0]) * math.prod(grown) if axes > 0 else 0
+
+
+def _of_transposed(info, x, w, *_):
+    attributes, axes = info.attributes, len(x.shape) - 2
+    if axes < 1 or len(w.shape) != len(x.shape):
+        return 0
+    ones, zeros = [1] * axes, [0] * axes
+    each = zip(x.shape[2:], w.shape[2:], attributes.get("strides") or ones, attributes.get("dilations") or ones,
+               attributes.get("output_padding") or zeros, attributes.get("output_shape", zeros)[-axes:])
+    reached = [max(n * abs(s) + f * abs(d) + abs(e), abs(size)) for n, f, s, d, e, size in each]
+    return x.shape[0] * w.shape[1] * attributes.get("group", 1) * math.prod(reached)
+
+
+def _of_shape_attribute(info, *_):
+    return _product(info.attributes.get("shape", ()))
+
+
+def _of_window_function(info, size, *_):
+    return _product(_numbers(size))
+
+
+def _of_samples(info, x, *_):
+    return x.shape[0] * abs(info.attributes.get("sample_size", 1)) if x.shape else 0
+
+
+def _of_broadcast(info, *operands):
+    shapes = [o.shape for o in operands if o is not None]
+    sizes = [1] * max(map(len, shapes))
+    for shape in shapes:
+        for place, n in enumerate(reversed(shape)):
+            sizes[place] = max(sizes[place], n) if n and sizes[place] else 0
+    return math.prod(sizes)
+
+
+def _of_product(info, a, b, *_):
+    """Matrix products, with batch axes broadcast."""
+    rows, columns = (a.shape[-2] if len(a.shape) > 1 else 1), (b.shape[-1] if len(b.shape) > 1 else 1)
+    if info.op_type == "Gemm":
+        return max(a.shape, default=1) * max(b.shape, default=1)
+    return rows * columns * math.prod(max(m, n) for m, n in zip_longest(a.shape[:-2][::-1], b.shape[:-2][::-1], fillvalue=1))
+
+
+BROADCASTING = ("Add", "Sub", "Mul", "Div", "Pow", "Mod", "And", "Or", "Xor", "Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual",
+                "Where", "Min", "Max", "Sum", "Mean", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitShift", "PRelu")
+ELEMENTS = {
+    "ConstantOfShape": _of_shape, "Expand": _of_expand, "Tile": _of_tile, "Range": _of_range, "Pad": _of_pad, "Resize": _of_resize,
+    "Upsample": _of_resize, "OneHot": _of_one_hot, "ConvTranspose": _of_transposed, "RandomNormal": _of_shape_attribute,
+    "RandomUniform": _of_shape_attribute, "Multinomial": _of_samples, "MatMul": _of_product, "Gemm": _of_product,
+    **dict.fromkeys(BROADCASTING, _of_broadcast),
+    **dict.fromkeys(("Conv", "MaxPool", "AveragePool", "LpPool"), _of_window),
+    **dict.fromkeys(("HannWindow", "HammingWindow", "BlackmanWindow"), _of_window_function)}
+NO_OPERANDS = ("RandomNormal", "RandomUniform")
 
 
 def check_size(info: NodeInfo, operands, limit: int = MAX_ELEMENTS) -> None:
@@ -78,6 +135,7 @@ def check_size(info: NodeInfo, operands, limit: int = MAX_ELEMENTS) -> None:
         The result would have more than `limit` elements.
     """
     elements = ELEMENTS.get(info.op_type)
-    count = 0 if elements is None or not operands or operands[0] is None else elements(info, *operands)
+    given = info.op_type in NO_OPERANDS or operands and operands[0] is not None
+    count = elements(info, *operands) if elements is not None and given else 0
     if not count <= limit:
         raise OnnxError(f"{info}: the result would have {count:.3g} elements; expected at most {limit}")

@@ -23,7 +23,11 @@ from numbanet.onnx.operators.registry import STANDARD_DOMAIN, NodeInfo
 from numbanet.onnx.reading import MAX_NODES, attribute_value, dtype_of, tensor_values
 
 FOLDED_BYTES = 1 << 22              # larger results are computed in every run instead
-NOT_FOLDED = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
+# What prepares shapes and constants, with results whose size is known before; everything else runs with the model.
+FOLDED = {"Abs", "Add", "And", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConstantOfShape", "Div", "Equal", "Exp", "Expand",
+          "Flatten", "Floor", "Gather", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Log", "Max", "Min", "Mod", "Mul",
+          "Neg", "NonZero", "Not", "Or", "Pow", "Range", "Reciprocal", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum", "Reshape",
+          "Round", "Shape", "Sign", "Size", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze", "Where", "Xor"}
 
 
 @dataclass(slots=True)
@@ -200,7 +204,7 @@ class _Builder:
         """Run a node of constants now, where the result is small."""
         info = module.info
         values = [self._constant(name) if name else None for name in operands]
-        if info.op_type in NOT_FOLDED or not operands or any(v is None and name for v, name in zip(values, operands)):
+        if info.op_type not in FOLDED or not operands or any(v is None and name for v, name in zip(values, operands)):
             return False
         if sum(v.nbytes for v in values if v is not None) > FOLDED_BYTES:
             return False
@@ -308,9 +312,9 @@ def _declared(value) -> Declared:
     dtype = dtype_of(tensor.elem_type, repr(value.name)) if tensor.elem_type else None
     if not tensor.HasField("shape"):
         return Declared(value.name, dtype, None)
-    sizes = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in tensor.shape.dim)
-    if any(isinstance(n, int) and n < 0 for n in sizes):
-        raise OnnxError(f"onnx: {value.name!r} is declared with shape {sizes}; expected sizes of at least 0")
+    # Some exporters write -1 for a size that is open.
+    sizes = tuple((d.dim_value if d.dim_value >= 0 else None) if d.HasField("dim_value") else d.dim_param or None
+                  for d in tensor.shape.dim)
     return Declared(value.name, dtype, sizes)
 
 
