@@ -1,18 +1,49 @@
 """Initial values of parameters, with PyTorch's names and formulas.
 
 Every function fills its tensor in place, outside the tape, and returns it. Random ones draw from `generator`, or from
-the default generator of :mod:`numbanet.random`.
+the default generator of :mod:`numbanet.random`. Within :func:`skip` none of them does anything.
 """
 
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Callable
+from contextlib import contextmanager
+from functools import wraps
 
 import numpy as np
 
 from numbanet._tensor import Tensor
 from numbanet.autograd.grad_mode import no_grad
 from numbanet.errors import ShapeError, UsageError
+
+_thread = threading.local()
+
+
+@contextmanager
+def skip():
+    """Layers that are made inside have parameters of undefined values, in this thread: for weights that are loaded right afterwards.
+
+    Memory that nobody has written to takes no place, and no random numbers are drawn.
+    """
+    before = getattr(_thread, "skipping", False)
+    _thread.skipping = True
+    try:
+        yield
+    finally:
+        _thread.skipping = before
+
+
+def _fills(function: Callable) -> Callable:
+    """A function that fills its first argument, outside the tape and unless that is skipped (decorator)."""
+    @wraps(function)
+    def fill(tensor: Tensor, *args, **kwargs) -> Tensor:
+        if getattr(_thread, "skipping", False):
+            return tensor
+        with no_grad():
+            return function(tensor, *args, **kwargs)
+    return fill
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
@@ -36,19 +67,19 @@ def fans(tensor: Tensor) -> tuple[int, int]:
     return tensor.shape[1] * taps, tensor.shape[0] * taps
 
 
-@no_grad()
+@_fills
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator=None) -> Tensor:
     """U(a, b)."""
     return tensor.uniform_(a, b, generator=generator)
 
 
-@no_grad()
+@_fills
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator=None) -> Tensor:
     """N(mean, std^2)."""
     return tensor.normal_(mean, std, generator=generator)
 
 
-@no_grad()
+@_fills
 def constant_(tensor: Tensor, val: float) -> Tensor:
     return tensor.fill_(val)
 
@@ -61,7 +92,7 @@ def zeros_(tensor: Tensor) -> Tensor:
     return constant_(tensor, 0.0)
 
 
-@no_grad()
+@_fills
 def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0,
                   generator=None) -> Tensor:
     """N(mean, std^2) restricted to [a, b], by the inverse of its distribution function."""
@@ -74,7 +105,7 @@ def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float 
     return _assign(tensor, np.clip(quantile * std + mean, a, b))
 
 
-@no_grad()
+@_fills
 def eye_(tensor: Tensor) -> Tensor:
     """The identity matrix, cut or padded with zeros to the shape."""
     if tensor.ndim != 2:
@@ -82,7 +113,7 @@ def eye_(tensor: Tensor) -> Tensor:
     return _assign(tensor, np.eye(*tensor.shape))
 
 
-@no_grad()
+@_fills
 def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     """A convolution's weight (K, C, taps...) that hands its input channels through."""
     if tensor.ndim not in (3, 4, 5):
@@ -131,7 +162,7 @@ def kaiming_normal_(tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlin
     return normal_(tensor, 0.0, _kaiming_std(tensor, a, mode, nonlinearity), generator)
 
 
-@no_grad()
+@_fills
 def orthogonal_(tensor: Tensor, gain: float = 1.0, generator=None) -> Tensor:
     """A (semi-)orthogonal matrix over the flattened trailing dimensions (Saxe et al., 2013)."""
     if tensor.ndim < 2:

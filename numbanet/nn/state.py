@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from numbanet._tensor import Tensor, tensor
+from numbanet._tensor import Tensor, from_numpy
 from numbanet.errors import CheckpointError
+from numbanet.nn.matching import explain, without_prefix
 from numbanet.nn.parameter import Parameter
 
 
@@ -52,13 +52,17 @@ class StateMixin:
     def load_state_dict(self, state_dict: Mapping, strict: bool = True, assign: bool = False) -> IncompatibleKeys:
         """Copy values into the parameters and buffers; nothing is changed unless all of it fits.
 
+        A prefix that all names share and that stands for a wrapper (``module.``, ``_orig_mod.``, ``model.``) is left out where the
+        names fit without it. Values are converted to the dtypes of the members, so that weights stored in half precision load.
+
         Parameters
         ----------
         state_dict : mapping from names to numbanet tensors, NumPy arrays or PyTorch tensors
         strict : bool
             Raise also where keys are missing or left over.
         assign : bool
-            Take the tensors themselves (their dtype and device) instead of copying into the present ones.
+            Take tensors themselves (their dtype and device) instead of copying into the present ones. NumPy arrays of a member's dtype
+            are adopted without a copy where the device is the host: changing one changes the other.
 
         Returns
         -------
@@ -67,12 +71,13 @@ class StateMixin:
         Raises
         ------
         CheckpointError
-            Lists every missing and unexpected key, and every shape that differs.
+            Lists the missing and unexpected keys, with those that look alike, and the shapes that differ, with the likely reason.
         """
         if not isinstance(state_dict, Mapping):
             raise CheckpointError(f"load_state_dict: expected a mapping from names to tensors, received "
                                   f"{type(state_dict).__name__}")
         members = {key: (module, name) for key, module, name in self._named_state()}
+        state_dict = without_prefix(state_dict, members)
         missing = [key for key, (module, name) in members.items()
                    if key not in state_dict and name not in module._may_be_missing]
         unexpected = [key for key in state_dict if key not in members]
@@ -80,8 +85,7 @@ class StateMixin:
         different = [(key, values[key].shape, getattr(*members[key]).shape) for key in values
                      if values[key].shape != getattr(*members[key]).shape]
         if different or strict and (missing or unexpected):
-            raise CheckpointError(_explain(type(self).__name__, missing if strict else [], unexpected if strict else [],
-                                           different))
+            raise CheckpointError(explain(type(self).__name__, missing if strict else [], unexpected if strict else [], different))
         for key, value in values.items():
             _put(*members[key], value, assign)
         return IncompatibleKeys(missing, unexpected)
@@ -106,8 +110,10 @@ def _on_host(key: str, value) -> Tensor | np.ndarray:
 def _put(module, name: str, value, assign: bool) -> None:
     member = getattr(module, name)
     if assign:
-        made = value.detach() if isinstance(value, Tensor) else tensor(value, device=member.device)
-        setattr(module, name, Parameter(made, member.requires_grad) if isinstance(member, Parameter) else made)
+        if not isinstance(value, Tensor):       # kernels read contiguous, aligned arrays, and training writes to them
+            value = from_numpy(np.require(value, member.dtype, ["C", "A", "W", "E"]), member.device)
+        value = value.detach()
+        setattr(module, name, Parameter(value, member.requires_grad) if isinstance(member, Parameter) else value)
         return
     backend = member.backend
     if isinstance(value, Tensor):
@@ -116,18 +122,3 @@ def _put(module, name: str, value, assign: bool) -> None:
         value = backend.from_numpy(value.astype(member.dtype, copy=False))
     backend.copy(value, out=member.array)
     member.storage.version += 1
-
-
-def _explain(model: str, missing: list, unexpected: list, different: list) -> str:
-    lines = [f"load_state_dict: the state does not fit {model}:"]
-    for key in missing:
-        close = difflib.get_close_matches(key, unexpected, n=1, cutoff=0.6)
-        lines.append(f"  missing {key}" + (f" (the state has {close[0]}: another name?)" if close else ""))
-    for key in unexpected:
-        close = difflib.get_close_matches(key, missing, n=1, cutoff=0.6)
-        lines.append(f"  unexpected {key}" + (f" (did you mean {close[0]}?)" if close else ""))
-    for key, received, expected in different:
-        lines.append(f"  {key} expects shape {tuple(expected)}, received {tuple(received)}")
-    if missing or unexpected:
-        lines.append("pass strict=False to load what fits by name")
-    return "\n".join(lines)

@@ -25,6 +25,7 @@ METADATA = "extra/numbanet.json"            # beside what PyTorch reads
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_VERSION = 1001
 VERSIONS = range(1, 11)                     # of the zip format
+NUMBERS = (".format_version", ".storage_alignment", ".data/serialization_id")       # records that PyTorch reads as numbers
 _LEGACY_START = b"\x8a\n" + LEGACY_MAGIC.to_bytes(10, "little", signed=True) + b"."      # behind the protocol, and a frame from 4 on
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,9 @@ def read_zip(archive: Archive) -> tuple[dict[str, np.ndarray], dict]:
     version = bytes(_member(archive, f"{prefix}/version"))
     if not re.fullmatch(rb"\d{1,9}\n?", version) or int(version) not in VERSIONS:
         raise CheckpointError(f"a PyTorch file of version {version[:20]!r}; versions {VERSIONS[0]} to {VERSIONS[-1]} are read")
+    for name in NUMBERS:
+        if f"{prefix}/{name}" in archive.members and not bytes(archive.read(f"{prefix}/{name}")).isdigit():
+            raise CheckpointError(f"not a whole PyTorch file: {name} is no number")
     order = bytes(archive.read(f"{prefix}/byteorder")) if f"{prefix}/byteorder" in archive.members else b"little"
     if order not in (b"little", b"big"):
         raise CheckpointError(f"a PyTorch file of byte order {order[:20]!r}; expected little or big")

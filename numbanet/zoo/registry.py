@@ -15,6 +15,9 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from numbanet.errors import UsageError
+from numbanet.nn import init
+from numbanet.nn.matching import without_prefix
+from numbanet.weights import load_weights
 from numbanet.zoo.network import FeatureExtractor, Network
 
 ENTRY_POINT_GROUP = "numbanet.models"
@@ -99,17 +102,21 @@ def list_models(filter: str = "*") -> list[str]:
 
 
 def create_model(name: str, num_classes: int | None = None, in_chans: int | None = None, features_only: bool = False,
-                 out_indices=None, **options):
-    """A new model with random weights.
+                 out_indices=None, weights=None, **options):
+    """A new model, with random weights or those of a file.
 
     Parameters
     ----------
     name : str
         One of :func:`list_models`.
     num_classes, in_chans : int, optional
-        Other than the model's own numbers of classes and input channels.
+        Other than the model's own numbers of classes and input channels; by default those of the weights.
     features_only : bool
         The maps of the trunk's stages (those of `out_indices`, by default all) instead of a classifier.
+    weights : path, optional
+        What :func:`numbanet.load_weights` reads. The model is made without initial values and adopts the arrays of the file, which are
+        mapped into memory and read when they are used. What the file tells of its classes and of how pictures become input stands in
+        ``model.class_names`` (a list) and ``model.preprocessing`` (a dict), None where it does not.
     options
         Passed to the model's function.
 
@@ -117,12 +124,38 @@ def create_model(name: str, num_classes: int | None = None, in_chans: int | None
     ------
     UsageError
         No model has that name; `features_only` of a model without stages.
+    CheckpointError
+        The weights cannot be read, or are not those of this model.
     """
     info = model_info(name)
-    model = info.create(num_classes=info.num_classes if num_classes is None else num_classes,
-                        in_chans=info.input_size[0] if in_chans is None else in_chans, **options)
+    if weights is None:
+        model = _make(info, num_classes, in_chans, options)
+    else:
+        model = _make_with(load_weights(weights), info, num_classes, in_chans, options)
     if not features_only:
         return model
     if not isinstance(model, Network):
         raise UsageError(f"create_model: features_only expects a network with stages, {name} has none; call its forward_features")
     return FeatureExtractor(model, out_indices)
+
+
+def _make(info: ModelInfo, num_classes: int | None, in_chans: int | None, options: dict):
+    return info.create(num_classes=info.num_classes if num_classes is None else num_classes,
+                       in_chans=info.input_size[0] if in_chans is None else in_chans, **options)
+
+
+def _make_with(loaded: tuple[dict, dict], info: ModelInfo, num_classes: int | None, in_chans: int | None, options: dict):
+    """A model around the arrays of a file of weights."""
+    arrays, metadata = loaded
+    stored = {key: metadata[key] for key in ("num_classes", "in_chans") if type(metadata.get(key)) is int}
+    given = stored.get("num_classes") if num_classes is None else num_classes
+    with init.skip():
+        model = _make(info, given, stored.get("in_chans") if in_chans is None else in_chans, options)
+        arrays = without_prefix(arrays, model.state_dict())
+        if given is None and isinstance(model, Network):
+            last = arrays.get(f"{model.classifier_path}.weight")
+            if last is not None and last.ndim and len(last) not in (0, model.num_classes):
+                model.reset_classifier(len(last))
+    model.load_state_dict(arrays, assign=True)
+    model.class_names, model.preprocessing = metadata.get("classes"), metadata.get("preprocessing")
+    return model
