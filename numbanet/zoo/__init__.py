@@ -5,6 +5,7 @@ from numbanet.zoo.convnext import ConvNeXt, convnext_small, convnext_tiny
 from numbanet.zoo.densenet import DenseNet, densenet121, densenet161, densenet169, densenet201
 from numbanet.zoo.efficientnet import EfficientNet, efficientnet_b0, efficientnet_b1, efficientnet_b2, efficientnet_b3, efficientnet_b4
 from numbanet.zoo.efficientnet_lite import EfficientNetLite, efficientnet_lite0
+from numbanet.zoo.fcn import FCN, FCNHead, FCNOutputs, FCNResNet, fcn, fcn_resnet50, fcn_resnet101
 from numbanet.zoo.lenet import LeNet5, LeNet5Of1998, lenet5, lenet5_1998, map_criterion
 from numbanet.zoo.mnasnet import MNASNet, mnasnet0_5, mnasnet0_75, mnasnet1_0, mnasnet1_3
 from numbanet.zoo.mobilenet_v1 import MobileNetV1, mobilenet_v1
@@ -18,6 +19,7 @@ from numbanet.zoo.resnet import ResNet, resnet18, resnet34, resnet50, resnet50_v
 from numbanet.zoo.resnet_cifar import CifarResNet, resnet20_cifar, resnet56_cifar
 from numbanet.zoo.resnext import resnext50_32x4d, resnext101_32x8d, resnext101_64x4d
 from numbanet.zoo.shufflenet_v2 import ShuffleNetV2, shufflenet_v2_x0_5, shufflenet_v2_x1_0, shufflenet_v2_x1_5, shufflenet_v2_x2_0
+from numbanet.zoo.unet import UNet, unet
 from numbanet.zoo.wide_resnet import wide_resnet50_2, wide_resnet101_2
 
 __all__ = [
@@ -39,4 +41,6 @@ __all__ = [
     "ConvNeXt", "convnext_small", "convnext_tiny",
     "DenseNet", "densenet121", "densenet161", "densenet169", "densenet201",
     "RegNet", "regnet_x_1_6gf", "regnet_x_400mf", "regnet_y_1_6gf", "regnet_y_400mf",
+    "FCN", "FCNHead", "FCNOutputs", "FCNResNet", "fcn", "fcn_resnet50", "fcn_resnet101",
+    "UNet", "unet",
 ]
