@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from numbanet.errors import OnnxError, UnsupportedOperationError
 from numbanet.onnx.operators.registry import STANDARD_DOMAIN, host_twin, tensor_operator
-from numbanet.onnx.reading import MAX_NODES, onnx_package
+from numbanet.onnx.reading import MAX_NODES, first_line, onnx_package
 
 STRUCTURAL = {"Constant", "If"}     # handled while the program is built
 LISTED = 20                         # unsupported nodes that a message names
@@ -33,16 +33,20 @@ def inlined(model, versions: dict[str, int]):
     onnx = onnx_package()
     if model.functions:
         _check_expansion(model)
-        model = onnx.inliner.inline_local_functions(model)
-    wanted = sorted({(domain_of(n), n.op_type) for n in _all_nodes(model.graph) if not is_known(domain_of(n), n.op_type, versions.get(
-        domain_of(n), 0)) and _has_body(onnx, n, versions)})
+        model = _expanded(onnx.inliner.inline_local_functions, model)
+    wanted = sorted({(domain_of(n), n.op_type) for n in _all_nodes(model.graph)
+                     if not is_known(domain_of(n), n.op_type, versions.get(domain_of(n), 0)) and _has_body(onnx, n, versions)})
     if wanted:
-        try:
-            model = onnx.inliner.inline_selected_functions(model, wanted, inline_schema_functions=True)
-        except (RuntimeError, ValueError) as error:
-            names = ", ".join(name for _, name in wanted)
-            raise OnnxError(f"onnx: {names} could not be expanded into simpler operators ({error})") from None
+        model = _expanded(onnx.inliner.inline_selected_functions, model, wanted, inline_schema_functions=True)
     return model
+
+
+def _expanded(inline, *arguments, **options):
+    from google.protobuf.message import DecodeError
+    try:
+        return inline(*arguments, **options)
+    except (RuntimeError, ValueError, DecodeError) as error:
+        raise OnnxError(f"onnx: functions cannot be expanded ({first_line(error)})") from None
 
 
 def _has_body(onnx, node, versions) -> bool:
@@ -53,13 +57,13 @@ def _has_body(onnx, node, versions) -> bool:
     return schema.has_function or schema.has_context_dependent_function
 
 
-def _all_nodes(graph, depth: int = 0):
+def _all_nodes(graph):
     """Nodes of a graph and of the graphs in its attributes."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                yield from _all_nodes(attribute.g, depth + 1)
+                yield from _all_nodes(attribute.g)
 
 
 def _check_expansion(model) -> None:
@@ -87,14 +91,17 @@ def _check_expansion(model) -> None:
         raise OnnxError(f"onnx: the functions of the model expand to {total} nodes; expected at most {MAX_NODES}")
 
 
-def check_supported(nodes, versions: dict[str, int]) -> None:
-    """All operators that nothing here computes, in one error.
+def check_supported(model, versions: dict[str, int]) -> None:
+    """All operators of a graph that nothing here computes or expands, in one error.
 
     Raises
     ------
     UnsupportedOperationError
     """
-    missing = [n for n in nodes if not is_known(domain_of(n), n.op_type, versions.get(domain_of(n), 0))]
+    onnx = onnx_package()
+    functions = {(f.domain, f.name) for f in model.functions}
+    missing = [n for n in model.graph.node if not is_known(domain_of(n), n.op_type, versions.get(domain_of(n), 0))
+               and (n.domain, n.op_type) not in functions and not _has_body(onnx, n, versions)]
     if missing:
         raise UnsupportedOperationError(unsupported_message(missing, versions))
 

@@ -41,10 +41,10 @@ def load(source) -> OnnxModel:
     """
     model, folder = read_model(source)
     versions = opsets(model)
+    check_supported(model, versions)
+    check_with_reference(model)
     model = inlined(model, versions)
     versions = opsets(model)
-    check_supported(model.graph.node, versions)
-    check_with_reference(model)
     program = build(model, versions, folder)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     return OnnxModel(program, versions, metadata, model.graph.name).eval()

@@ -59,6 +59,9 @@ def _of_resize(info, x, *operands):
         return _product(sizes) * (math.prod(x.shape[:len(x.shape) - len(sizes)]) if len(sizes) < len(x.shape) else 1)
     scales = [_numbers(o) for o in operands[-2:] if o is not None and o.shape]
     scales = scales[-1] if scales else info.attributes.get("scales", ())
+    if info.attributes.get("coordinate_transformation_mode") == "tf_crop_and_resize" and operands:
+        roi = _numbers(operands[0])
+        scales = [scale * (end - start) for scale, start, end in zip(scales, roi, roi[len(scales):])]
     return math.prod(x.shape) * math.prod(map(abs, scales))
 
 
@@ -97,6 +100,62 @@ def _of_samples(info, x, *_):
     return x.shape[0] * abs(info.attributes.get("sample_size", 1)) if x.shape else 0
 
 
+def _of_crop(info, x, target, *_):
+    sizes, target = list(x.shape), _numbers(target)
+    for axis, n in zip(info.attributes.get("axes") or range(len(sizes)), target):
+        sizes[axis] = n
+    return _product(sizes)
+
+
+def _of_affine_grid(info, theta, size, *_):
+    return _product(_numbers(size)) * len(size)
+
+
+def _of_unpooled(info, x, indices, target=None, *_):
+    if target is not None:
+        return _product(_numbers(target))
+    attributes, axes = info.attributes, len(x.shape) - 2
+    return _product([*x.shape[:2], *(n * abs(s) + abs(k) for n, s, k in zip(x.shape[2:], attributes.get("strides") or [1] * axes,
+                                                                              attributes["kernel_shape"]))])
+
+
+def _of_image(info, x, image, block, *_):
+    pads = info.attributes.get("pads") or ()
+    grown = [n + sum(map(abs, pads)) for n in _numbers(image)]
+    return x.shape[0] * max(1, x.shape[1] // max(1, _product(_numbers(block)))) * _product(grown)
+
+
+def _of_gather(info, x, indices, *_):
+    axis = info.attributes.get("axis", 0)
+    return math.prod(indices.shape) * (math.prod(x.shape) // max(1, x.shape[axis]))
+
+
+def _of_gather_nd(info, x, indices, *_):
+    depth = info.attributes.get("batch_dims", 0) + indices.shape[-1]
+    return math.prod(indices.shape[:-1]) * math.prod(x.shape[depth:])
+
+
+def _of_grid(info, x, grid, *_):
+    return x.shape[1] * math.prod(grid.shape[:-1])
+
+
+def _of_regions(info, x, rois, *_):
+    return rois.shape[0] * x.shape[1] * _product([info.attributes.get("output_height", 1), info.attributes.get("output_width", 1)])
+
+
+def _of_einsum(info, *operands):
+    """The result's labels; those before it are summed, so the operands bound them."""
+    inputs, arrow, output = info.attributes["equation"].replace(" ", "").partition("->")
+    sizes, rest = {}, 1
+    for labels, operand in zip(inputs.split(","), operands):
+        before, dots, after = labels.partition("...")
+        kept = len(operand.shape) - len(after)
+        sizes |= dict(zip(before, operand.shape)) | dict(zip(after, operand.shape[kept:]))
+        rest *= math.prod(operand.shape[len(before):kept]) if dots else 1
+    wanted = output if arrow else [label for label in sizes if inputs.count(label) == 1]
+    return rest * math.prod(sizes.get(label, 1) for label in wanted)
+
+
 def _of_broadcast(info, *operands):
     shapes = [o.shape for o in operands if o is not None]
     sizes = [1] * max(map(len, shapes))
@@ -110,7 +169,8 @@ def _of_product(info, a, b, *_):
     """Matrix products, with batch axes broadcast."""
     rows, columns = (a.shape[-2] if len(a.shape) > 1 else 1), (b.shape[-1] if len(b.shape) > 1 else 1)
     if info.op_type == "Gemm":
-        return max(a.shape, default=1) * max(b.shape, default=1)
+        rows, columns = a.shape[1 if info.attributes.get("transA") else 0], b.shape[0 if info.attributes.get("transB") else 1]
+        return rows * columns
     return rows * columns * math.prod(max(m, n) for m, n in zip_longest(a.shape[:-2][::-1], b.shape[:-2][::-1], fillvalue=1))
 
 
@@ -120,20 +180,23 @@ ELEMENTS = {
     "ConstantOfShape": _of_shape, "Expand": _of_expand, "Tile": _of_tile, "Range": _of_range, "Pad": _of_pad, "Resize": _of_resize,
     "Upsample": _of_resize, "OneHot": _of_one_hot, "ConvTranspose": _of_transposed, "RandomNormal": _of_shape_attribute,
     "RandomUniform": _of_shape_attribute, "Multinomial": _of_samples, "MatMul": _of_product, "Gemm": _of_product,
+    "CenterCropPad": _of_crop, "AffineGrid": _of_affine_grid, "MaxUnpool": _of_unpooled, "Col2Im": _of_image, "Gather": _of_gather,
+    "GatherND": _of_gather_nd, "GridSample": _of_grid, "RoiAlign": _of_regions, "Einsum": _of_einsum,
     **dict.fromkeys(BROADCASTING, _of_broadcast),
-    **dict.fromkeys(("Conv", "MaxPool", "AveragePool", "LpPool"), _of_window),
+    **dict.fromkeys(("Conv", "MaxPool", "AveragePool", "LpPool", "ConvInteger"), _of_window),
     **dict.fromkeys(("HannWindow", "HammingWindow", "BlackmanWindow"), _of_window_function)}
 NO_OPERANDS = ("RandomNormal", "RandomUniform")
 
 
-def check_size(info: NodeInfo, operands, limit: int = MAX_ELEMENTS) -> None:
+def check_size(info: NodeInfo, operands, limit: int | None = None) -> None:
     """Refuse a result whose size an operand asks for.
 
     Raises
     ------
     OnnxError
-        The result would have more than `limit` elements.
+        The result would have more than `limit` elements, by default `MAX_ELEMENTS`.
     """
+    limit = MAX_ELEMENTS if limit is None else limit
     elements = ELEMENTS.get(info.op_type)
     given = info.op_type in NO_OPERANDS or operands and operands[0] is not None
     count = elements(info, *operands) if elements is not None and given else 0

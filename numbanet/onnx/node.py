@@ -67,6 +67,7 @@ class OnnxNode(Module):
         self.host_operator = host_twin(info.domain, info.op_type, info.version)
         self.weights: list = []         # parameters of the model that the node reads
         self.ran_on_host = self.tensor_operator is None
+        self.max_elements: int | None = None    # of a result whose size an operand asks for; None is the usual limit
         self.shapes_only = False        # while tracing for a summary: an operator on the host sees zeros
 
     @property
@@ -88,7 +89,7 @@ class OnnxNode(Module):
         info = self.info
         info.training = self.training
         try:
-            check_size(info, operands)
+            check_size(info, operands, self.max_elements)
             result = self._compute(operands)
         except NumbanetError:
             raise

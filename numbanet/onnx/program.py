@@ -17,7 +17,6 @@ from numbanet.autograd.grad_mode import no_grad
 from numbanet.dtypes import is_floating_point
 from numbanet.errors import NumbanetError, OnnxError, UnsupportedOperationError
 from numbanet.onnx.functions import domain_of, is_known, unsupported_message
-from numbanet.onnx.limits import check_size
 from numbanet.onnx.node import OnnxNode, holds
 from numbanet.onnx.operators.registry import STANDARD_DOMAIN, NodeInfo
 from numbanet.onnx.reading import MAX_NODES, attribute_value, dtype_of, tensor_values
@@ -209,11 +208,13 @@ class _Builder:
         if sum(v.nbytes for v in values if v is not None) > FOLDED_BYTES:
             return False
         try:
-            check_size(info, values, FOLDED_BYTES // 4)
+            module.max_elements = FOLDED_BYTES // 4
             with no_grad():
                 results = module.eval()(*values)
         except NumbanetError:
             return False            # the error, if it is one, comes in a run, with the path of the node
+        finally:
+            module.max_elements = None
         results = [r.numpy() if isinstance(r, Tensor) else r for r in results]
         if not all(isinstance(r, np.ndarray) and r.nbytes <= FOLDED_BYTES for name, r in zip(outputs, results) if name):
             return False

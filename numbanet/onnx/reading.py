@@ -59,13 +59,30 @@ def _parsed(onnx, data: bytes, what: str):
     try:
         model.ParseFromString(data)
     except (DecodeError, RuntimeError, ValueError) as error:
-        raise OnnxError(f"onnx: {what} cannot be read as an ONNX model ({_line(error)})") from None
+        raise OnnxError(f"onnx: {what} cannot be read as an ONNX model ({first_line(error)})") from None
     if not model.HasField("graph"):
         raise OnnxError(f"onnx: {what} cannot be read as an ONNX model (there is no graph in it)")
+    _check_text(model, what)
     return model
 
 
-def _line(error) -> str:
+def _check_text(message, what: str) -> None:
+    """Refuse names that are not UTF-8, which the parser hands on as bytes."""
+    waiting = [message]
+    while waiting:
+        for field, value in waiting.pop().ListFields():
+            values = value if _is_repeated(field) else (value,)
+            if field.message_type is not None:
+                waiting.extend(values)
+            elif field.type == field.TYPE_STRING and any(isinstance(text, bytes) for text in values):
+                raise OnnxError(f"onnx: {what} cannot be read as an ONNX model ({field.full_name} is not text in UTF-8)")
+
+
+def _is_repeated(field) -> bool:
+    return field.is_repeated if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED
+
+
+def first_line(error) -> str:
     """The first line of a message of another library, shortened."""
     text = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return text if len(text) <= 200 else f"{text[:200]}..."
@@ -105,7 +122,7 @@ def check_with_reference(model) -> None:
     try:
         onnx.checker.check_model(_without_large_tensors(onnx, model))
     except (onnx.checker.ValidationError, RuntimeError, ValueError, TypeError) as error:
-        raise OnnxError(f"onnx: the model is not valid ({_line(error)})") from None
+        raise OnnxError(f"onnx: the model is not valid ({first_line(error)})") from None
 
 
 def _without_large_tensors(onnx, model):
@@ -129,7 +146,7 @@ def _without_large_tensors(onnx, model):
 
 
 def _copy_field(target, field, value) -> None:
-    if field.is_repeated if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED:
+    if _is_repeated(field):
         getattr(target, field.name).extend(value)
     elif field.message_type is not None:
         getattr(target, field.name).CopyFrom(value)
