@@ -243,6 +243,10 @@ class Backend:
         """False only where the two certainly do not overlap."""
         raise NotImplementedError
 
+    def is_unshared(self, holder: list, index: int) -> bool:
+        """True only where nothing but ``holder[index]`` refers to that array, and no other array to its memory."""
+        return False
+
     def synchronize(self) -> None:
         """Wait until everything asked for so far is done."""
 

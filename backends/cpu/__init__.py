@@ -19,6 +19,9 @@ class CPUBackend(HostBackend):
     implementations = implements
     empty = staticmethod(memory.empty)
 
+    def is_unshared(self, holder, index):
+        return memory.is_unshared(holder, index)
+
     def may_share_memory(self, first, second):
         return not memory.are_apart(first, second) and super().may_share_memory(first, second)
 

@@ -42,13 +42,17 @@ def copy_into(x: np.ndarray, out: np.ndarray) -> None:
     np.copyto(out, x)
 
 
+_CHANNELS_TO_THE_END = {rank: (0, *range(2, rank), 1) for rank in range(2, 8)}
+_CHANNELS_BACK = {rank: (0, rank - 1, *range(1, rank - 1)) for rank in range(2, 8)}
+
+
 def pixels(x: np.ndarray) -> np.ndarray:
     """(N, C, ...) as (N, ..., C) with unit stride over the channels: a view where the memory allows it, else a copy."""
-    last = x.transpose(0, *range(2, x.ndim), 1)
+    last = x.transpose(_CHANNELS_TO_THE_END[x.ndim])
     return last if last.strides[-1] == x.itemsize or last.shape[-1] == 1 else np.ascontiguousarray(last)
 
 
 def finish_pixels(filled: np.ndarray, out: np.ndarray) -> None:
     """Bring what a kernel wrote to ``pixels(out)`` into `out`, where that was a copy."""
-    if not np.may_share_memory(filled, out):
-        np.copyto(out.transpose(0, *range(2, out.ndim), 1), filled)
+    if filled.base is not out and (filled.base is None or filled.base is not out.base):
+        np.copyto(out, filled.transpose(_CHANNELS_BACK[out.ndim]))

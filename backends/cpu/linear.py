@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from numbanet.backends.cpu import reduction
 from numbanet.backends.cpu.gemm import gemm
 from numbanet.backends.cpu.registry import implements
 
@@ -51,3 +52,8 @@ def linear_backward_input(grad_y, weight, out):
 @implements
 def linear_backward_weight(grad_y, x, out):
     gemm(grad_y.T, x, out)
+
+
+@implements
+def linear_backward_bias(grad_y, out):
+    reduction.sum(grad_y, (0,), False, out)

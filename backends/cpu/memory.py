@@ -11,10 +11,10 @@ moment.
 """
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 
 import numpy as np
@@ -22,7 +22,7 @@ import numpy as np
 ALIGNMENT = 64
 SMALLEST_BLOCK = 256
 STEPS = 4                    # size classes between two powers of two: at most a fifth of a block is wasted
-REMEMBERED_SIZES = 4096
+REMEMBERED_LAYOUTS = 4096
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,15 @@ def are_apart(first: np.ndarray, second: np.ndarray) -> bool:
     return one is not other and type(one) is _Lease and type(other) is _Lease
 
 
+def is_unshared(holder: list[np.ndarray], index: int) -> bool:
+    """True only where nothing but ``holder[index]`` refers to that array, and no other array to its block."""
+    return type(holder[index].base) is _Lease and _references(holder, index) == _OF_ONE_HOLDER
+
+
+def _references(holder, index) -> tuple[int, int]:
+    return sys.getrefcount(holder[index]), sys.getrefcount(holder[index].base)
+
+
 class Allocator:
     """Pools of blocks by size class.
 
@@ -72,7 +81,7 @@ class Allocator:
     def __init__(self, limit: int):
         self.limit = limit
         self._pools: dict[int, list[_Block]] = {}        # by block size
-        self._pool_of: dict[int, list[_Block]] = {}      # by requested size
+        self._layouts: dict[tuple, tuple] = {}           # by shape, dtype and order: what `empty` needs to know
         self._held = self._peak = 0
         self._lock = threading.RLock()                   # a finaliser may run while this thread holds it
 
@@ -88,27 +97,28 @@ class Allocator:
         order
             The axes from the slowest to the fastest in memory; None for row-major.
         """
-        dtype = np.dtype(dtype)
-        size = prod(shape) * dtype.itemsize
+        try:
+            pool, size, strides = self._layouts[shape, dtype, order]
+        except (KeyError, TypeError):                    # a new one, or a list, which cannot be a key
+            shape, order = tuple(shape), None if order is None else tuple(order)
+            pool, size, strides = self._layout(shape, np.dtype(dtype), order)
+            self._layouts[shape, dtype, order] = pool, size, strides
         if not size:
             return np.empty(shape, dtype)
-        pool = self._pool_of.get(size)
-        if pool is None:
-            pool = self._find_pool(size)
         try:
             block = pool.pop()
         except IndexError:
             block = self._new_block(pool, size)
-        strides = None if order is None else _strides(tuple(shape), tuple(order), dtype.itemsize)
         return np.ndarray(shape, dtype, block.view(_Lease), 0, strides)
 
-    def _find_pool(self, size: int) -> list[_Block]:
-        if len(self._pool_of) >= REMEMBERED_SIZES:
-            self._pool_of.clear()
+    def _layout(self, shape: tuple, dtype: np.dtype, order: tuple | None) -> tuple[list[_Block], int, tuple | None]:
+        """Where the blocks of such arrays rest, their bytes, and the strides."""
+        size = prod(shape) * dtype.itemsize
+        if len(self._layouts) >= REMEMBERED_LAYOUTS:
+            self._layouts.clear()
         with self._lock:
             pool = self._pools.setdefault(size_class(size), [])
-        self._pool_of[size] = pool
-        return pool
+        return pool, size, None if order is None else _strides(shape, order, dtype.itemsize)
 
     def _new_block(self, pool: list[_Block], size: int) -> _Block:
         size = size_class(size)
@@ -163,7 +173,6 @@ def size_class(size: int) -> int:
     return -(-size // step) * step
 
 
-@lru_cache(maxsize=4096)
 def _strides(shape: tuple[int, ...], order: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
     strides, step = [0] * len(shape), itemsize
     for axis in reversed(order):
@@ -183,6 +192,7 @@ allocator = Allocator(_default_limit())
 empty = allocator.empty
 trim = allocator.trim
 statistics = allocator.statistics
+_OF_ONE_HOLDER = _references([empty((1,), np.uint8)], 0)      # counted by the same code, whatever this Python counts
 
 
 def empty_channels_last(shape: Sequence[int], dtype: np.dtype | str = np.float32) -> np.ndarray:

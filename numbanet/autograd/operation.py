@@ -28,7 +28,9 @@ class Operation:
 
     view = False                     # outputs share the memory (and the version) of the first tensor
     differentiable = True            # False: integer or boolean results, never recorded
-    out = None                       # the array that an in-place call wants the result in: `forward` may pass it on as out=
+    out = None                       # the array that an in-place call wants the result in: `forward` may pass it on as out=;
+                                     # in `backward` the gradient itself, where nobody needs it any longer
+    overwrites_gradient = False      # True: `backward` passes `out` on, to a primitive that may overwrite its gradient
     __slots__ = ("_saved", "_versions", "_inputs", "_released", "__dict__")
 
     def forward(self, backend, *arguments):

@@ -109,39 +109,61 @@ def _sweep(roots, seeds, retain_graph, wanted, found):
             yield from leaves.passed(record)
             continue
         _run_hooks(record, gradients)
-        backend, operation = record.backend, record.operation
-        for index, gradient in enumerate(gradients):
-            if gradient is not None and (record, index) in found:
-                found[record, index] = gradient
+        if found:
+            _note(found, record, gradients)
         needs = [e is not None and (useful is None or _is_useful(e, wanted, useful)) for e in record.edges]
         if any(needs):
-            filled = [backend.full(shape, 0.0, dtype) if g is None and is_floating_point(dtype) else g
-                      for g, (shape, dtype) in zip(gradients, record.outputs)]
-            results = _run(operation, backend, filled, needs)
-            if len(results) != len(record.edges):
-                raise AutogradError(f"{record.name}: backward returned {len(results)} gradients, expected {len(record.edges)}, "
-                                    "one per tensor argument")
-            for position, (edge, result) in enumerate(zip(record.edges, results)):
-                if not needs[position] or result is None:
-                    continue
-                if type(edge) is tuple:
-                    _add_to(pending, owned, *edge, result, backend)
-                else:
-                    others = (*filled, *results[:position], *results[position + 1:])
-                    leaves.add(edge, result, backend, others)
+            _hand_on(record, gradients, needs, pending, owned, leaves)
         yield from leaves.passed(record)
         if not retain_graph:
-            operation.release()
+            record.operation.release()
+
+
+def _note(found, record, gradients) -> None:
+    """Keep the gradients of inner tensors that were asked for."""
+    for index, gradient in enumerate(gradients):
+        if gradient is not None and (record, index) in found:
+            found[record, index] = gradient
+
+
+def _hand_on(record, gradients: list, needs, pending, owned, leaves) -> None:
+    """Run the backward of one record and pass its results along the edges.
+
+    A function of its own, so that none of its variables holds a gradient any longer than it must: one that nobody holds may
+    be overwritten.
+    """
+    backend, operation = record.backend, record.operation
+    for index, (shape, dtype) in enumerate(record.outputs):
+        if gradients[index] is None and is_floating_point(dtype):
+            gradients[index] = backend.full(shape, 0.0, dtype)
+    results = _run(operation, backend, gradients, needs)
+    if len(results) != len(record.edges):
+        raise AutogradError(f"{record.name}: backward returned {len(results)} gradients, expected {len(record.edges)}, "
+                            "one per tensor argument")
+    for position, edge in enumerate(record.edges):
+        if not needs[position] or results[position] is None:
+            continue
+        if type(edge) is tuple:
+            _add_to(pending, owned, *edge, results[position], backend)
+        elif backend.is_unshared(results, position):
+            leaves.add(edge, results[position], True, backend)
+        else:
+            others = (*gradients, *results[:position], *results[position + 1:])
+            alone = not _is_expanded(results[position]) and not any(
+                o is not None and backend.may_share_memory(results[position], o) for o in others)
+            leaves.add(edge, results[position], alone, backend)
 
 
 def _run(operation, backend, gradients, needs) -> tuple:
-    """One operation's backward; a tracing backend is told which."""
+    """One operation's backward, its results as a list; a tracing backend is told which."""
     if backend.is_tracing:
         backend.enter_backward(operation)
+    operation.out = gradients[0] if operation.overwrites_gradient and backend.is_unshared(gradients, 0) else None
     results = operation.backward(backend, *gradients, needs=needs)
+    operation.out = None
     if backend.is_tracing:
         backend.leave_backward()
-    return results if type(results) is tuple else (results,)
+    return list(results) if type(results) is tuple else [results]
 
 
 class _Leaves:
@@ -155,10 +177,9 @@ class _Leaves:
                 if edge is not None and type(edge) is not tuple:
                     self.remaining[id(edge)] = self.remaining.get(id(edge), 0) + 1
 
-    def add(self, leaf, gradient, backend, others) -> None:
-        """`others`: the arrays that `gradient` might share its memory with."""
+    def add(self, leaf, gradient, alone, backend) -> None:
+        """`alone`: whether no one else holds the gradient's memory."""
         if id(leaf) not in self.sums:
-            alone = not _is_expanded(gradient) and not any(o is not None and backend.may_share_memory(gradient, o) for o in others)
             self.sums[id(leaf)] = (leaf, gradient, alone, backend)
             return
         _, total, alone, _ = self.sums[id(leaf)]

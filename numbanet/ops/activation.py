@@ -26,6 +26,7 @@ class ReLU(_OfOutput):
     """max(x, 0) (Nair and Hinton, 2010)."""
 
     operation_name = "relu"
+    overwrites_gradient = True
 
     def forward(self, backend, x):
         y = backend.relu_forward(x, out=self.out)
@@ -34,13 +35,14 @@ class ReLU(_OfOutput):
 
     def backward(self, backend, grad_y, needs):
         y, = self.saved
-        return backend.relu_backward_input(grad_y, y)
+        return backend.relu_backward_input(grad_y, y, out=self.out)
 
 
 class Hardtanh(_OfOutput):
     """x limited to [minimum, maximum]."""
 
     operation_name = "hardtanh"
+    overwrites_gradient = True
 
     def forward(self, backend, x, minimum, maximum):
         y = backend.hardtanh_forward(x, minimum, maximum, out=self.out)
@@ -49,7 +51,7 @@ class Hardtanh(_OfOutput):
 
     def backward(self, backend, grad_y, needs):
         y, minimum, maximum = self.saved
-        return backend.hardtanh_backward_input(grad_y, y, minimum, maximum)
+        return backend.hardtanh_backward_input(grad_y, y, minimum, maximum, out=self.out)
 
 
 class LeakyReLU(Operation):

@@ -10,6 +10,7 @@ import pytest
 import numbanet
 from numbanet.autograd import Operation, backward, grad, gradient_check
 from numbanet.autograd.operation import Record
+from numbanet.backends import get_backend
 from numbanet.errors import AutogradError, BackendError, ShapeError, UnsupportedOperationError
 from numbanet.ops.activation import relu
 from numbanet.ops.elementwise import add
@@ -249,3 +250,41 @@ def test_a_broadcast_gradient_is_accumulated(backend):
         x.mean().backward()
     numbanet.autograd.backward([x.sum(0), x.mean(0)], [numbanet.ones(4, device=backend)] * 2)
     np.testing.assert_allclose(x.grad.numpy(), 2 / 12 + 1 + 1 / 3, rtol=1e-6)
+
+
+def test_a_gradient_that_someone_holds_is_not_overwritten():
+    """ReLU writes its gradient over the one it receives, where no one else can see it."""
+    u, v = (numbanet.tensor([-1.0, 2.0, -3.0, 4.0], requires_grad=True) for _ in range(2))
+    seed = numbanet.tensor([1.0, 2.0, 3.0, 4.0])
+    seen = []
+    hidden = numbanet.relu(u * 1.0)
+    hidden.retain_grad()
+    hidden.register_hook(seen.append)
+    total = hidden + numbanet.relu(v * 1.0)         # the sum hands the same gradient to both
+    total.backward(seed)
+    np.testing.assert_array_equal(seed.numpy(), [1, 2, 3, 4])
+    np.testing.assert_array_equal(seen[0].numpy(), [1, 2, 3, 4])
+    np.testing.assert_array_equal(hidden.grad.numpy(), [1, 2, 3, 4])
+    for leaf in (u, v):
+        np.testing.assert_array_equal(leaf.grad.numpy(), [0, 2, 0, 4])
+
+
+def test_a_gradient_that_was_asked_for_is_not_overwritten():
+    x = numbanet.tensor([-1.0, 2.0], requires_grad=True)
+    inner = x * 3.0
+    hidden = numbanet.relu(inner)
+    loss = (hidden * hidden).sum()
+    grads = numbanet.autograd.grad(loss, [hidden, inner, x])
+    for received, expected in zip(grads, ([0, 12], [0, 12], [0, 36])):
+        np.testing.assert_array_equal(received.numpy(), expected)
+
+
+def test_a_gradient_that_nobody_holds_is_overwritten(monkeypatch):
+    backend, given = get_backend("cpu"), []
+    original = backend.relu_backward_input
+    monkeypatch.setitem(backend.__dict__, "relu_backward_input",
+                        lambda grad, y, out=None: (given.append(out is grad), original(grad, y, out=out))[1])
+    x = numbanet.tensor([-1.0, 2.0], requires_grad=True)
+    (numbanet.relu(x * 3.0) * 2.0).sum().backward()
+    assert given == [True]
+    np.testing.assert_array_equal(x.grad.numpy(), [0, 6])
