@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from numbanet.errors import CheckpointError
 
-MAX_OPCODES = 2_000_000         # about 50,000 tensors
+MAX_OPCODES = 500_000           # about 12,000 tensors
 MAX_BYTES = 32 << 20
 MAX_TEXT = 1 << 20              # bytes of one string
 LARGEST_KEY = 1 << 31

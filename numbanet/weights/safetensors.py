@@ -3,7 +3,7 @@
     length (u64) | {"name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, "__metadata__": {...}} | bytes
 
 Refused is whatever the format's own library refuses (https://github.com/huggingface/safetensors): gaps, overlaps, bytes left over,
-sizes that contradict shapes, JSON that is not plain; and, beyond it, names that occur twice and headers above 8 MiB.
+sizes that contradict shapes, JSON that is not plain; and, beyond it, names that occur twice and headers above 4 MiB.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numbanet import dtypes
 from numbanet.errors import CheckpointError
 from numbanet.weights.mapping import array_at, checked_size
 
-MAX_HEADER = 8 << 20        # parsing costs up to 20 times the text in memory; 8 MiB hold about 80,000 arrays
+MAX_HEADER = 4 << 20        # about 40,000 arrays; parsing costs up to 20 times the text in memory
 ALIGNMENT = 64              # of the first array of the files written here
 _CODES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32", "I16": "int16",
           "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool"}

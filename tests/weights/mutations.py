@@ -47,12 +47,12 @@ def survivors(path, files: Iterator[bytes]) -> Iterator[tuple[bytes, dict]]:
     """Those files that are read, and what was read; any other end than a CheckpointError, or a long wait, is a failure."""
     for data in files:
         path.write_bytes(data)
-        begin = time.perf_counter()
+        begin = time.process_time()
         try:
             arrays, _ = load_weights(path)
         except CheckpointError:
             arrays = None
-        assert time.perf_counter() - begin < SECONDS, data
+        assert time.process_time() - begin < SECONDS, data
         if arrays is not None:
             for array in arrays.values():
                 array.tobytes()                 # touches every page: none lies beyond the file
