@@ -146,14 +146,14 @@ def _of_regions(info, x, rois, *_):
 def _of_einsum(info, *operands):
     """The result's labels; those before it are summed, so the operands bound them."""
     inputs, arrow, output = info.attributes["equation"].replace(" ", "").partition("->")
-    sizes, rest = {}, 1
+    sizes, batches = {}, [()]
     for labels, operand in zip(inputs.split(","), operands):
         before, dots, after = labels.partition("...")
         kept = len(operand.shape) - len(after)
         sizes |= dict(zip(before, operand.shape)) | dict(zip(after, operand.shape[kept:]))
-        rest *= math.prod(operand.shape[len(before):kept]) if dots else 1
+        batches.append(operand.shape[len(before):kept] if dots else ())
     wanted = output if arrow else [label for label in sizes if inputs.count(label) == 1]
-    return rest * math.prod(sizes.get(label, 1) for label in wanted)
+    return math.prod(map(max, zip_longest(*(batch[::-1] for batch in batches), fillvalue=1))) * math.prod(sizes.get(n, 1) for n in wanted)
 
 
 def _of_broadcast(info, *operands):

@@ -24,7 +24,11 @@ def node_model(op_type: str, *arrays, version: int = VERSION, outputs: int = 1, 
     empty = [onnx.helper.make_empty_tensor_value_info(name) for name in node.output]
     graph = onnx.helper.make_graph([node], op_type, inputs, empty)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", version)], ir_version=10)
-    return onnx.shape_inference.infer_shapes(model)
+    model = onnx.shape_inference.infer_shapes(model)
+    for value in model.graph.output:
+        if not value.type.tensor_type.HasField("shape"):            # which depends on values; these operators keep the rank
+            value.type.tensor_type.shape.dim.extend([onnx.TensorShapeProto.Dimension()] * max(1, arrays[0].ndim))
+    return model
 
 
 def run_onnxruntime(op_type: str, *arrays, **options):

@@ -7,9 +7,10 @@ import pytest
 
 pytest.importorskip("onnx")
 
-from numbanet.errors import DTypeError, IndexRangeError, ShapeError, UsageError  # noqa: E402
+import numbanet.onnx.backend as backend  # noqa: E402
+from numbanet.errors import DTypeError, IndexRangeError, OnnxError, ShapeError, UsageError  # noqa: E402
 from numbanet.onnx.operators.registry import host_twin  # noqa: E402
-from tests.onnx.onnx_cases import run_host, run_onnxruntime  # noqa: E402
+from tests.onnx.onnx_cases import node_model, run_host, run_onnxruntime  # noqa: E402
 
 rng = np.random.default_rng
 
@@ -294,6 +295,45 @@ def test_random_numbers_follow_their_seed_and_distribution():
     assert drawn.dtype == np.int32 and (drawn[1] == 2).all()
     np.testing.assert_allclose(np.bincount(drawn[0]) / 9000, [0.2, 0.7, 0.1], atol=0.03)
     assert abs(run_host("Bernoulli", np.full(9000, 0.3, np.float32)).mean() - 0.3) < 0.03
+
+
+def _floats(*shape):
+    return np.zeros(shape, np.float32)
+
+
+HUGE = 1 << 40
+HOSTILE = [
+    ("CenterCropPad", (_floats(2, 3), np.array([HUGE, 3])), {}),
+    ("AffineGrid", (_floats(1, 2, 3), np.array([1, 1, HUGE, 9])), {}),
+    ("MaxUnpool", (_floats(1, 1, 2, 2), np.zeros((1, 1, 2, 2), np.int64)), {"kernel_shape": [2, 2], "strides": [HUGE, 2]}),
+    ("MaxUnpool", (_floats(1, 1, 2, 2), np.zeros((1, 1, 2, 2), np.int64), np.array([1, 1, HUGE, 2])), {"kernel_shape": [2, 2]}),
+    ("Col2Im", (_floats(1, 4, 9), np.array([HUGE, 4]), np.array([2, 2])), {}),
+    ("Gather", (_floats(1, 1 << 16), np.zeros(1 << 16, np.int64)), {}),
+    ("GatherND", (_floats(1, 1 << 16), np.zeros((1 << 16, 1), np.int64)), {}),
+    ("GridSample", (_floats(1, 1 << 16, 1, 1), _floats(1, 1 << 14, 1, 2)), {}),
+    ("RoiAlign", (_floats(1, 1, 4, 4), _floats(1, 4), np.zeros(1, np.int64)), {"output_height": HUGE, "version": 16}),
+    ("RoiAlign", (_floats(1, 1, 4, 4), np.array([[0, 0, 1e9, 1e9]], np.float32), np.zeros(1, np.int64)), {"version": 16}),
+    ("Einsum", (_floats(1 << 15), _floats(1 << 15)), {"equation": "a,b->ab"}),
+    ("Einsum", (_floats(1 << 15, 1, 1), _floats(1, 1 << 15, 1)), {"equation": "...a,...a"}),
+    ("Resize", (_floats(4, 4), np.array([0, 0, 1e9, 1], np.float32), np.ones(2, np.float32)),
+     {"coordinate_transformation_mode": "tf_crop_and_resize", "mode": "cubic"}),
+    ("TopK", (np.zeros(4, np.uint64), np.array([HUGE])), {"outputs": 2}),
+    ("Gemm", (_floats(1 << 15, 1), _floats(1, 1 << 15)), {}),
+    ("BlackmanWindow", (np.array(HUGE),), {}),
+    ("RandomUniform", (), {"shape": [HUGE]}),
+]
+
+
+@pytest.mark.parametrize(("name", "operands", "options"), HOSTILE, ids=[f"{name}-{i}" for i, (name, _, _) in enumerate(HOSTILE)])
+def test_results_that_fit_nowhere_are_refused(name, operands, options):
+    with pytest.raises((OnnxError, ShapeError), match="expected (at most|k of at most)"):
+        backend.run_model(node_model(name, *operands, **options), list(operands))
+
+
+def test_einsum_shares_its_batch_axes():
+    a, b = rng(20).normal(size=(1 << 12, 8, 2)), rng(21).normal(size=(1 << 12, 2, 8))
+    y, = backend.run_model(node_model("Einsum", a, b, equation="...ij, ...jk -> ...ik"), [a, b])
+    np.testing.assert_allclose(y, a @ b)
 
 
 def test_every_host_operator_says_what_it_computes():

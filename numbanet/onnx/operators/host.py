@@ -288,7 +288,7 @@ def split(node, x, sizes=None):
     axis = _normal_axis(node, node.attributes.get("axis", 0), x.ndim)
     sizes = _operand_or_attribute(node, sizes, "split")
     if sizes is None:
-        parts = node.attributes.get("num_outputs", len(node.outputs))
+        parts = len(node.outputs)
         chunk = -(-x.shape[axis] // parts)
         sizes = [chunk] * (parts - 1) + [x.shape[axis] - chunk * (parts - 1)]
     if sum(sizes) != x.shape[axis] or min(sizes, default=0) < 0:
@@ -477,6 +477,8 @@ def top_k(node, x, k=None):
         order = x.shape[axis] - 1 - np.flip(np.argsort(np.flip(x, axis), axis, kind="stable"), axis)
     else:
         order = np.argsort(x, axis, kind="stable")
+    if not 0 <= k <= x.shape[axis]:
+        raise ShapeError(f"{node}: expected k of at most {x.shape[axis]}, the length of axis {axis}, received {k}")
     order = np.take(order, np.arange(k), axis)
     return np.take_along_axis(x, order, axis), order.astype(np.int64)
 
@@ -640,7 +642,7 @@ def gemm(node, a, b, c=None):
 def einsum(node, *operands):
     """Einstein's summation."""
     wide = [operand.astype(np.float32) if operand.dtype.kind == "V" else operand for operand in operands]       # bfloat16
-    return np.asarray(np.einsum(node.attributes["equation"], *wide)).astype(operands[0].dtype, copy=False)
+    return np.asarray(np.einsum(node.attributes["equation"], *wide, optimize=True)).astype(operands[0].dtype, copy=False)
 
 
 @host_operator("Det")
@@ -668,12 +670,16 @@ def _spatial(node, x_sizes, kernel):
     return strides, dilations, begins, ends
 
 
-def _windows(x, kernel, strides, dilations):
-    """A view (N, C, O1, O2, ..., K1, K2, ...) of all windows of x (N, C, D1, D2, ...)."""
-    rank = len(kernel)
-    extents = [(k - 1) * d + 1 for k, d in zip(kernel, dilations)]
-    view = np.lib.stride_tricks.sliding_window_view(x, extents, tuple(range(2, 2 + rank)))
-    return view[(slice(None), slice(None), *(slice(None, None, s) for s in strides), *(slice(None, None, d) for d in dilations))]
+def _counts(sizes, kernel, strides, dilations, begins, ends):
+    """How many windows stand along each axis."""
+    return [max(0, (n + b + e - (k - 1) * d - 1) // s + 1) for n, k, s, d, b, e in zip(sizes, kernel, strides, dilations, begins, ends)]
+
+
+def _taps(kernel, strides, dilations, counts):
+    """For each place in a window: its coordinates, and the index of the pixels (N, C, O1, O2, ...) that all windows have there."""
+    for tap in itertools.product(*map(range, kernel)):
+        yield tap, (slice(None), slice(None), *(slice(t * d, t * d + s * (o - 1) + 1, s) if o else slice(0)
+                                                for t, d, s, o in zip(tap, dilations, strides, counts)))
 
 
 @host_operator("ConvInteger")
@@ -685,12 +691,14 @@ def conv_integer(node, x, w, x_zero_point=None, w_zero_point=None):
     w = w.astype(np.int32)
     if w_zero_point is not None:
         w = w - w_zero_point.astype(np.int32).reshape((-1,) + (1,) * (w.ndim - 1))
+    counts, C = _counts(x.shape[2:], kernel, strides, dilations, begins, ends), w.shape[1]
     x = np.pad(x, [(0, 0), (0, 0), *zip(begins, ends)])
-    rank, C = len(kernel), w.shape[1]
-    parts = [np.tensordot(_windows(x[:, g * C:(g + 1) * C], kernel, strides, dilations), part, ([1, *range(2 + rank, 2 + 2 * rank)],
-                                                                                                list(range(1, 2 + rank))))
-             for g, part in enumerate(np.split(w, groups))]                                     # each (N, O1, O2, ..., K / groups)
-    return np.moveaxis(np.concatenate(parts, -1), -1, 1)
+    y = np.zeros((len(x), *counts, len(w)), np.int32)
+    for tap, pixels in _taps(kernel, strides, dilations, counts):
+        for g, part in enumerate(np.split(w[(slice(None), slice(None), *tap)], groups)):          # (K / groups, C)
+            own = slice(g * len(part), (g + 1) * len(part))
+            y[..., own] += np.tensordot(x[pixels][:, g * C:(g + 1) * C], part, (1, 1))
+    return np.moveaxis(y, -1, 1)
 
 
 @host_operator("MaxPool")
@@ -701,12 +709,13 @@ def max_pool(node, x):
     if node.attributes.get("ceil_mode", 0):
         spans = [n + b + e - (k - 1) * d - 1 for n, b, e, k, d in zip(sizes, begins, ends, kernel, dilations)]
         ends = [e + (-span) % s if (span + (-span) % s) < n + b else e for e, span, s, n, b in zip(ends, spans, strides, sizes, begins)]
+    counts = _counts(sizes, kernel, strides, dilations, begins, ends)
     lowest = np.iinfo(x.dtype).min if _integer(x.dtype) else -np.inf
     padded = np.pad(x, [(0, 0), (0, 0), *zip(begins, ends)], constant_values=lowest)
-    windows = _windows(padded, kernel, strides, dilations)
-    windows = windows.reshape(*windows.shape[:2 + len(kernel)], -1)                     # (N, C, O1, O2, ..., K1 * K2 ...)
-    best = windows.argmax(-1)
-    y = np.take_along_axis(windows, best[..., None], -1)[..., 0]
+    y, best = np.full((*x.shape[:2], *counts), lowest, x.dtype), np.zeros((*x.shape[:2], *counts), np.int64)
+    for number, (_, pixels) in enumerate(_taps(kernel, strides, dilations, counts)):
+        larger = ~(padded[pixels] <= y) & (y == y)                  # the first one, and the first NaN stays
+        y, best = np.where(larger, padded[pixels], y), np.where(larger, number, best)
     if not node.wants(1):
         return y
     starts = np.indices(best.shape, sparse=True)
@@ -740,12 +749,11 @@ def col2im(node, x, image_shape, block_shape):
     image, block = [int(n) for n in image_shape], [int(n) for n in block_shape]
     strides, dilations, begins, ends = _spatial(node, image, block)
     padded = [n + b + e for n, b, e in zip(image, begins, ends)]
-    counts = [(n - (k - 1) * d - 1) // s + 1 for n, k, s, d in zip(padded, block, strides, dilations)]
+    counts = _counts(image, block, strides, dilations, begins, ends)
     columns = x.reshape(len(x), -1, *block, *counts)                                # (N, C, K1, K2, ..., O1, O2, ...)
     y = np.zeros((len(x), columns.shape[1], *padded), x.dtype)
-    for tap in itertools.product(*map(range, block)):
-        places = tuple(slice(t * d, t * d + s * (o - 1) + 1, s) for t, d, s, o in zip(tap, dilations, strides, counts))
-        y[(slice(None), slice(None), *places)] += columns[(slice(None), slice(None), *tap)]
+    for tap, pixels in _taps(block, strides, dilations, counts):
+        y[pixels] += columns[(slice(None), slice(None), *tap)]
     return y[(slice(None), slice(None), *(slice(b, b + n) for b, n in zip(begins, image)))]
 
 
@@ -786,25 +794,20 @@ def _nearest_positions(coordinates, mode: str):
     return {"round_prefer_ceil": lambda x: np.floor(x + 0.5), "floor": np.floor, "ceil": np.ceil}[mode](coordinates)
 
 
-def _resize_matrix(coordinates, n: int, scale: float, attributes):
-    """Weights (out, n) of one axis."""
-    mode, rows = attributes.get("mode", "nearest"), np.arange(len(coordinates))
-    matrix = np.zeros((len(coordinates), n))
+def _resize_taps(coordinates, n: int, scale: float, attributes):
+    """Positions and weights, both (taps, out), of the inputs that make each output along one axis."""
+    mode = attributes.get("mode", "nearest")
     if mode == "nearest":
-        positions = _nearest_positions(coordinates, attributes.get("nearest_mode", "round_prefer_floor"))
-        matrix[rows, np.clip(positions, 0, n - 1).astype(np.int64)] = 1
-        return matrix
+        positions = _nearest_positions(coordinates, attributes.get("nearest_mode", "round_prefer_floor"))[None]
+        return np.clip(positions, 0, n - 1).astype(np.int64), np.ones((1, len(coordinates)))
     stretch = min(scale, 1.0) if attributes.get("antialias", 0) else 1.0
     radius = (1 if mode == "linear" else 2) / stretch
-    taps = np.arange(-math.ceil(radius) + 1, math.ceil(radius) + 1)
-    positions = np.floor(coordinates)[:, None] + taps                       # (out, taps)
-    distance = (positions - coordinates[:, None]) * stretch
+    positions = np.floor(coordinates) + np.arange(-math.ceil(radius) + 1, math.ceil(radius) + 1)[:, None]
+    distance = (positions - coordinates) * stretch
     weights = np.maximum(0, 1 - np.abs(distance)) if mode == "linear" else _cubic(distance, attributes.get("cubic_coeff_a", -0.75))
     if attributes.get("exclude_outside", 0):
         weights = np.where((positions < 0) | (positions >= n), 0, weights)
-    weights = weights / weights.sum(1, keepdims=True)
-    np.add.at(matrix, (rows[:, None], np.clip(positions, 0, n - 1).astype(np.int64)), weights)
-    return matrix
+    return np.clip(positions, 0, n - 1).astype(np.int64), weights / weights.sum(0)
 
 
 def _resize_sizes(node, x, axes, scales, sizes):
@@ -822,7 +825,7 @@ def _resize_sizes(node, x, axes, scales, sizes):
 @host_operator("Resize")
 @host_operator("Upsample")
 def resize(node, x, *operands):
-    """Resampling along axes, one matrix an axis: nearest, linear or cubic, with every coordinate mode, antialiased on request."""
+    """Resampling along one axis after another: nearest, linear or cubic, with every coordinate mode, antialiased on request."""
     legacy = node.op_type == "Upsample" or node.version < 11
     roi, scales, sizes = (None, *operands, None)[:3] if legacy else (*operands, None, None, None)[:3]
     attributes = node.attributes | ({"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"} if legacy else {})
@@ -831,24 +834,31 @@ def resize(node, x, *operands):
     sizes = None if sizes is None or sizes.size == 0 else [int(n) for n in sizes]
     mode = attributes.get("coordinate_transformation_mode", "half_pixel")
     roi = [0.0] * len(axes) + [1.0] * len(axes) if roi is None or roi.size == 0 else roi.tolist()
-    y, outside = x.astype(np.float64) if attributes.get("mode", "nearest") != "nearest" else x, None
-    for place, (axis, (out, scale)) in enumerate(zip(axes, _resize_sizes(node, x, axes, scales, sizes))):
-        n, start, end = x.shape[axis], roi[place], roi[len(axes) + place]
-        crop = mode == "tf_crop_and_resize"
-        if crop and sizes is None:
-            out = math.floor(n * (end - start) * scale)
-        elif out == n and scale == 1:
+    crop, nearest = mode == "tf_crop_and_resize", attributes.get("mode", "nearest") == "nearest"
+    lengths = _resize_sizes(node, x, axes, scales, sizes)
+    if crop and sizes is None:
+        lengths = [(math.floor(x.shape[axis] * (end - start) * scale), scale)
+                   for axis, (_, scale), start, end in zip(axes, lengths, roi, roi[len(axes):])]
+    target = list(x.shape)
+    for axis, (out, _) in zip(axes, lengths):
+        target[axis] = out
+    if min(target, default=0) <= 0 or not x.size:
+        return np.zeros(target, x.dtype)
+    y, outside = x if nearest else x.astype(np.float64), np.zeros((1,) * x.ndim, bool)
+    for axis, (out, scale), start, end in zip(axes, lengths, roi, roi[len(axes):]):
+        n = x.shape[axis]
+        if out == n and scale == 1 and not crop:
             continue
         coordinates = _source_coordinates(mode, n, out, scale, start, end)
-        matrix = _resize_matrix(coordinates, n, scale, attributes)
-        if attributes.get("mode", "nearest") == "nearest":
-            y = np.take(y, matrix.argmax(1), axis)
+        positions, weights = _resize_taps(coordinates, n, scale, attributes)
+        along = (-1,) + (1,) * (x.ndim - 1 - axis)
+        if nearest:
+            y = np.take(y, positions[0], axis)
         else:
-            y = np.moveaxis(np.tensordot(matrix, y, (1, axis)), 0, axis)
+            y = sum(np.take(y, tap, axis) * weight.reshape(along) for tap, weight in zip(positions, weights))
         if crop:
-            beyond = ((coordinates < 0) | (coordinates > n - 1)).reshape((-1,) + (1,) * (x.ndim - 1 - axis))
-            outside = beyond if outside is None else outside | beyond
-    if outside is not None:
+            outside = outside | ((coordinates < 0) | (coordinates > n - 1)).reshape(along)
+    if outside.any():
         y = np.where(outside, attributes.get("extrapolation_value", 0.0), y)
     if _integer(x.dtype) and y.dtype.kind == "f":
         y = np.clip(np.rint(y), np.iinfo(x.dtype).min, np.iinfo(x.dtype).max)
@@ -965,6 +975,8 @@ def roi_align(node, x, rois, batch_indices):
         if not half_pixel:
             height, width = max(height, 1.0), max(width, 1.0)
         per_row, per_column = (ratio, ratio) if ratio > 0 else (math.ceil(height / OH), math.ceil(width / OW))
+        if max(per_row * OH, per_column * OW) > 1 << 14:
+            raise ShapeError(f"{node}: expected at most {1 << 14} samples along a region's side, received the region {roi.tolist()}")
         ys = top + (np.arange(OH * per_row) + 0.5) * height / (OH * per_row)
         xs = left + (np.arange(OW * per_column) + 0.5) * width / (OW * per_column)
         valid = ((ys >= -1) & (ys <= H))[:, None] & ((xs >= -1) & (xs <= W))
