@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from numbanet import nn
 from numbanet.nn import init
+from numbanet.zoo.layers import initialize_linear
 from numbanet.zoo.network import Network, Stage
 from numbanet.zoo.registry import IMAGENET, register_model
 
@@ -122,10 +123,7 @@ class AlexNetOf2012(Network):
                 init.constant_(layer.bias, bias.get(name, 0.0))
 
     def make_classifier(self, num_classes: int) -> nn.Module:
-        layer = super().make_classifier(num_classes)
-        init.normal_(layer.weight, std=0.01)
-        init.zeros_(layer.bias)
-        return layer
+        return initialize_linear(super().make_classifier(num_classes), 0.01)
 
     def forward_features(self, x):
         """(N, C, H, W) to (N, 256, 6, 6) of 227 x 227."""
@@ -136,8 +134,8 @@ class AlexNetOf2012(Network):
         return self.classifier(self.avgpool(features).flatten(1))
 
 
-@register_model(input_size=(3, 224, 224), paper="Krizhevsky 2014, One Weird Trick for Parallelizing Convolutional Neural Networks", **IMAGENET,
-                parameters=61_100_840, multiply_adds=714_188_480, crop_pct=0.875)
+@register_model(input_size=(3, 224, 224), **IMAGENET, parameters=61_100_840, multiply_adds=714_188_480, crop_pct=0.875,
+                paper="Krizhevsky 2014, One Weird Trick for Parallelizing Convolutional Neural Networks")
 def alexnet(num_classes: int = 1000, in_chans: int = 3, **options) -> AlexNet:
     """AlexNet as one tower, without normalisation."""
     return AlexNet(num_classes, in_chans, **options)

@@ -37,7 +37,7 @@ def initialize_he(module: nn.Module) -> None:
                 init.zeros_(layer.bias)
 
 
-def initialize_linear(layer: nn.Linear, std: float) -> nn.Linear:
+def initialize_linear(layer: nn.Linear | nn.Conv2d, std: float) -> nn.Linear | nn.Conv2d:
     """Weights N(0, std^2), biases 0."""
     init.normal_(layer.weight, 0.0, std)
     init.zeros_(layer.bias)

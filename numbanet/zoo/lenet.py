@@ -265,14 +265,15 @@ def map_criterion(logits, target, j: float = 0.1, reduction: str = "mean"):
     return F.cross_entropy(cat([logits, rubbish], 1), target, reduction=reduction)
 
 
-@register_model(input_size=(1, 32, 32), num_classes=10, mean=(0.1307,), std=(0.3081,), paper=PAPER)
+@register_model(input_size=(1, 32, 32), num_classes=10, mean=(0.1307,), std=(0.3081,), paper=PAPER,
+                parameters=61_706, multiply_adds=416_520)
 def lenet5(num_classes: int = 10, in_chans: int = 1) -> LeNet5:
     """LeNet-5 in its modern form: ReLU, max pooling, a linear output; 61,706 parameters."""
     return LeNet5(num_classes, in_chans)
 
 
 @register_model(input_size=(1, 32, 32), num_classes=10, mean=(-_BLANK / (_INK - _BLANK),), std=(1 / (_INK - _BLANK),),
-                paper=PAPER)
+                paper=PAPER, parameters=60_000, multiply_adds=560_520)
 def lenet5_1998(num_classes: int = 10, in_chans: int = 1) -> LeNet5Of1998:
     """LeNet-5 as published in 1998: trainable subsampling, scaled tanh, partial C3, distances to bitmaps."""
     if num_classes != 10:

