@@ -216,6 +216,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help="put the table into docs/onnx-operators.md")
     parser.add_argument("--device", default="CPU", help="CPU, CUDA, or a device of numbanet (default: CPU)")
     options = parser.parse_args(arguments)
+    if options.write and not PAGE.exists():
+        parser.error(f"--write needs a source tree with {PAGE.name}")
     text = report(options.device)
     sys.stdout.write(text)
     if options.write:

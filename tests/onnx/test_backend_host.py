@@ -179,6 +179,30 @@ def test_col2im_is_torchs_adjoint(attributes):
     close(run_host("Col2Im", weights.numpy(), np.array(image), np.array(block), **attributes), expected, 1e-12)
 
 
+@pytest.mark.parametrize("attributes", [{"ceil_mode": 1, "strides": [2, 3]}, {"dilations": [2, 1], "pads": [1, 1, 1, 1]}])
+def test_max_pool_of_host_values_is_torchs(attributes):
+    torch = pytest.importorskip("torch")
+    x = rng(22).integers(-9, 9, (2, 3, 8, 7)).astype(np.float32)        # with ties
+    x[0, 0, 3, 3], x[1, 2] = np.nan, -np.inf
+    options = {"stride": attributes.get("strides", 1), "padding": attributes.get("pads", [0])[0],
+               "dilation": attributes.get("dilations", 1), "ceil_mode": "ceil_mode" in attributes}
+    theirs, places = torch.nn.functional.max_pool2d(torch.from_numpy(x), (3, 2), return_indices=True, **options)
+    y, flat = run_host("MaxPool", x, kernel_shape=[3, 2], outputs=2, **attributes)
+    np.testing.assert_array_equal(y, theirs.numpy())
+    finite = np.isfinite(y)
+    np.testing.assert_array_equal((flat % 56)[finite], places.numpy()[finite])
+    np.testing.assert_array_equal(x.reshape(-1)[flat][finite], y[finite])
+    _, by_columns = run_host("MaxPool", x, kernel_shape=[3, 2], outputs=2, storage_order=1, **attributes)
+    np.testing.assert_array_equal(x.transpose(0, 1, 3, 2).reshape(-1)[by_columns][finite], y[finite])
+
+
+def test_hardmax_before_opset_13_takes_the_axes_together():
+    x = rng(23).normal(size=(2, 3, 4)).astype(np.float32)
+    y = run_host("Hardmax", x, version=11, axis=1)
+    assert y.sum() == 2 and [row.argmax() for row in y.reshape(2, 12)] == [row.argmax() for row in x.reshape(2, 12)]
+    assert run_host("Hardmax", x, axis=1).sum() == 8
+
+
 @pytest.mark.parametrize("rank", [1, 2])
 def test_max_unpool_undoes_torchs_pooling(rank):
     torch = pytest.importorskip("torch")
