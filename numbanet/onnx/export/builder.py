@@ -64,8 +64,8 @@ class Builder:
         """
         imported = self.path.rpartition("/")[2].partition("_")[0] == op_type      # whose nodes are layers called path/Operator
         name = self.unique(self.path if imported else self.inside(op_type))
-        names = [x.name if isinstance(x, Operand) else "" if x is None
-                 else self.initializer(f"{name}.{_input_name(op_type, i)}", x) if isinstance(x, np.ndarray) else x
+        inputs = [x.name if isinstance(x, Operand) else x for x in inputs]
+        names = ["" if x is None else self.initializer(f"{name}.{_input_name(op_type, i)}", x) if isinstance(x, np.ndarray) else x
                  for i, x in enumerate(inputs)]
         while names and not names[-1]:
             names.pop()

@@ -14,15 +14,18 @@ def _sizes(shape: Shape) -> tuple[int | str, ...]:
 
 
 class Assembly:
-    """A translated program: nodes, initialisers, and what goes in and out by name."""
+    """A translated program: nodes, initialisers, and what goes in and out by name.
 
-    def __init__(self, program: Program, input_names: list[str], output_names: list[str]):
+    `renamed` gives layers and weights other names than their dotted ones.
+    """
+
+    def __init__(self, program: Program, input_names: list[str], output_names: list[str], renamed: dict[str, str]):
         inputs, outputs = program.graph.inputs, program.graph.outputs
         batched = next((name for name, v in zip(input_names, inputs) if Size(1, 0) in program.shapes[v][:1]), None)
         builder = Builder(batched)
         for name in (*input_names, *output_names):
             builder.unique(name)
-        translator = Translator(program, builder)
+        translator = Translator(program, builder, renamed)
         for value, name in zip(inputs, input_names):
             translator.bind(value, name)
         translator.run()

@@ -83,7 +83,7 @@ def adaptive_avg_pool2d(b, x, output_size):
     if output_size == (1, 1):
         return b.node("GlobalAveragePool", x)
     if kernel := _even(x, output_size):
-        return b.node("AveragePool", x, kernel_shape=kernel, strides=kernel)
+        return b.node("AveragePool", x, kernel_shape=kernel, strides=kernel, pads=(0, 0, 0, 0))
     rows, columns = (_mean_matrix(n, o, x.dtype) for n, o in zip(x.shape[2:], output_size))
     return b.node("MatMul", b.node("MatMul", rows, x), np.ascontiguousarray(columns.T))
 
@@ -101,7 +101,7 @@ def adaptive_max_pool2d(b, x, output_size):
     if output_size == (1, 1) and not b.wanted[1]:
         return b.node("GlobalMaxPool", x), None
     if kernel := _even(x, output_size):
-        return _max_pool(b, x, kernel_shape=kernel, strides=kernel)
+        return _max_pool(b, x, dilations=(1, 1), kernel_shape=kernel, strides=kernel, pads=(0, 0, 0, 0))
     y = x.name
     for axis, outputs in zip((2, 3), output_size):
         along = np.array([axis], np.int64)

@@ -30,8 +30,19 @@ def _register_sum(primitive: str, op_type: str) -> None:
 
 
 _register_sum("sum", "ReduceSum")
-_register_sum("mean", "ReduceMean")
 _register_sum("prod", "ReduceProd")
+
+
+@translates("mean")
+def mean(b, x, axes, keepdims):
+    if _is_of_whole_maps(x, axes, keepdims):
+        return b.node("GlobalAveragePool", x)
+    return _reduce(b, "ReduceMean", x, axes, keepdims)
+
+
+def _is_of_whole_maps(x, axes, keepdims) -> bool:
+    """Whether each channel of (N, C, ...) becomes one element, which ONNX calls global pooling."""
+    return keepdims and len(x.shape) > 2 and axes == tuple(range(2, len(x.shape))) and is_floating_point(x.dtype)
 
 
 def _of_numbers(b, op_type: str, x, axes, keepdims) -> str:
@@ -44,6 +55,8 @@ def _of_numbers(b, op_type: str, x, axes, keepdims) -> str:
 
 @translates("max_reduce")
 def max_reduce(b, x, axes, keepdims):
+    if _is_of_whole_maps(x, axes, keepdims):
+        return b.node("GlobalMaxPool", x)
     return _of_numbers(b, "ReduceMax", x, axes, keepdims)
 
 

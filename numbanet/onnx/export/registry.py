@@ -15,9 +15,9 @@ TRANSLATIONS: dict[str, Callable] = {}
 
 @dataclass(frozen=True)
 class Operand:
-    """A value of the ONNX graph: its name, its shape (sizes that follow the batch are `Size`), its dtype."""
+    """A value of the ONNX graph: its name (a small constant itself), its shape (sizes that follow the batch are `Size`), its dtype."""
 
-    name: str
+    name: str | np.ndarray
     shape: Shape
     dtype: np.dtype
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
+import numpy as np
+
 from numbanet.backends import PRIMITIVES
 from numbanet.errors import UnsupportedOperationError
 from numbanet.graph import Value
@@ -42,9 +44,9 @@ def _located(where: str):
 class Translator:
     """Adds the nodes of a program to a :class:`Builder`; afterwards :meth:`outputs` tells what the results are called."""
 
-    def __init__(self, program: Program, builder: Builder):
-        self.program, self.builder = program, builder
-        self._names: dict[Value, str] = {}
+    def __init__(self, program: Program, builder: Builder, renamed: dict[str, str]):
+        self.program, self.builder, self._renamed = program, builder, renamed
+        self._names: dict[Value, str | np.ndarray] = {}
         self._views: dict[Value, tuple[Value, Call]] = {}       # view -> what it is a view of, and how
         self._versions: dict[Value, int] = {}                   # of the memory of a value that is no view
         self._seen: dict[Value, int] = {}                       # the version that a view's name is of
@@ -60,7 +62,7 @@ class Translator:
     def run(self) -> None:
         """Translate all calls, in order."""
         for position, call in enumerate(self.program.calls):
-            self.builder.path = call.path
+            self.builder.path = self._renamed.get(call.path, call.path)
             self.builder.wanted = tuple(v is not None and v in self._last for v in call.results)
             with _located(f"{call.path or 'model'} {call.primitive}"):
                 self._run(position, call)
@@ -69,7 +71,8 @@ class Translator:
         """What the outputs are called, after :meth:`run`."""
         self.builder.path = ""
         with _located("the outputs"):
-            return [self.name(v) for v in self.program.graph.outputs]
+            names = [self.name(v) for v in self.program.graph.outputs]
+        return [self.builder.initializer("constant", name) if isinstance(name, np.ndarray) else name for name in names]
 
     def _run(self, position: int, call: Call) -> None:
         made = self._translate(call)
@@ -86,8 +89,8 @@ class Translator:
                 self._views[value] = next(call.operands()), call
                 self._seen[value] = self._version(value)
 
-    def name(self, value: Value) -> str:
-        """What the value is called now."""
+    def name(self, value: Value) -> str | np.ndarray:
+        """What the value is called now; a constant of one element is given itself, and called as the node that reads it."""
         if value in self._views and self._seen[value] != self._version(value):
             source, call = self._views[value]
             self._check_layout_is_known(call)
@@ -95,18 +98,18 @@ class Translator:
             self._seen[value] = self._version(value)
         elif value not in self._names:
             if value not in self.program.arrays:
-                raise UnsupportedOperationError("the statistics or positions that a primitive returns beside its result are read, and ONNX has no such output")
+                raise UnsupportedOperationError("statistics or positions that a primitive returns beside its result are read, and ONNX has "
+                                                "no such output")
             self._names[value] = self._constant(value)
         return self._names[value]
 
-    def _constant(self, value: Value) -> str:
+    def _constant(self, value: Value) -> str | np.ndarray:
         array, shape = self.program.arrays[value], self.program.shapes[value]
-        kept, self.builder.path = self.builder.path, self.builder.path if value.kind == "constant" else ""
-        name = self.builder.initializer(value.name if value.kind == "state" else f"{self.builder.path or 'model'}.constant", array)
+        if value.kind == "state":
+            return self.builder.initializer(self._renamed.get(value.name, value.name), array)
         if array.shape != shape:
-            name = self.builder.node("Expand", name, self.builder.ints(shape))
-        self.builder.path = kept
-        return name
+            return self.builder.node("Expand", array, self.builder.ints(shape))
+        return array if array.size == 1 else self.builder.initializer(self.builder.inside("constant"), array)
 
     def _operand(self, value: Value) -> Operand:
         return Operand(self.name(value), self.program.shapes[value], value.dtype)
@@ -127,7 +130,8 @@ class Translator:
     def _write(self, value: Value, name: str, position: int, call: Call) -> None:
         whole = self._whole(value)
         if whole.kind == "state":
-            raise UnsupportedOperationError(f"it changes {whole.name}, and the weights of an ONNX graph are constants; keep parameters and buffers as they are in evaluation mode")
+            raise UnsupportedOperationError(f"it changes {whole.name}, and the weights of an ONNX graph are constants; keep parameters and "
+                                            "buffers as they are in evaluation mode")
         shared = [v for v in (whole, *(v for v in self._views if self._whole(v) is whole))
                   if v is not value and self._last.get(v, -1) > position]
         if shared:
@@ -156,4 +160,5 @@ class Translator:
 
     def _check_layout_is_known(self, call: Call) -> None:
         if call.primitive == "reshape":         # which copies or does not, by the strides of its operand
-            raise UnsupportedOperationError("a tensor is changed in place while it is also read under another shape; change a clone(), or reshape afterwards")
+            raise UnsupportedOperationError("a tensor is changed in place while it is also read under another shape; change a clone(), or "
+                                            "reshape afterwards")

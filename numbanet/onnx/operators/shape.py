@@ -179,6 +179,7 @@ def _sliced(node, x, starts, ends, axes, steps):
     steps = [1] * len(starts) if steps is None else steps
     if not len(starts) == len(ends) == len(axes) == len(steps):
         raise ShapeError(f"{node}: expected as many starts as ends, axes and steps, received {starts}, {ends}, {axes}, {steps}")
+    key, turned = [slice(None)] * x.ndim, []
     for start, end, axis, step in zip(starts, ends, axes, steps):
         axis = _axis(node, axis, x.ndim)
         if step == 0:
@@ -188,12 +189,12 @@ def _sliced(node, x, starts, ends, axes, steps):
         bounds = slice(start, None if step < 0 and end < -n else end, step).indices(n)
         kept = range(*bounds)
         if step > 0:
-            index = slice(kept.start, max(kept.start, kept.stop), step)
+            key[axis] = slice(kept.start, max(kept.start, kept.stop), step)
         else:               # forwards first, then turned
-            index = slice(kept[-1], kept[0] + 1, -step) if kept else slice(0, 0)
-        x = x[(slice(None),) * axis + (index,)]
-        x = x.flip(axis) if step < 0 and len(kept) else x
-    return x
+            key[axis] = slice(kept[-1], kept[0] + 1, -step) if kept else slice(0, 0)
+            turned.append(axis)
+    x = x[tuple(key)]
+    return x.flip(turned) if turned else x
 
 
 # --- padding --------------------------------------------------------------------------------------------------------
