@@ -19,7 +19,7 @@ from numbanet.zoo.resnet import ResNet, resnet18, resnet34, resnet50, resnet50_v
 from numbanet.zoo.resnet_cifar import CifarResNet, resnet20_cifar, resnet56_cifar
 from numbanet.zoo.resnext import resnext50_32x4d, resnext101_32x8d, resnext101_64x4d
 from numbanet.zoo.shufflenet_v2 import ShuffleNetV2, shufflenet_v2_x0_5, shufflenet_v2_x1_0, shufflenet_v2_x1_5, shufflenet_v2_x2_0
-from numbanet.zoo.squeezenet import SqueezeNet, squeezenet1_0, squeezenet1_1
+from numbanet.zoo.squeezenet import SqueezeNet, squeezenet1_0, squeezenet1_1, squeezenet1_1_tf
 from numbanet.zoo.unet import UNet, unet
 from numbanet.zoo.vgg import VGG, vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn, vgg19, vgg19_bn
 from numbanet.zoo.wide_resnet import wide_resnet50_2, wide_resnet101_2
@@ -30,7 +30,7 @@ __all__ = [
     "AlexNet", "AlexNetOf2012", "alexnet", "alexnet_2012",
     "ZFNet512", "zfnet512",
     "VGG", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
-    "SqueezeNet", "squeezenet1_0", "squeezenet1_1",
+    "SqueezeNet", "squeezenet1_0", "squeezenet1_1", "squeezenet1_1_tf",
     "LeNet5", "LeNet5Of1998", "lenet5", "lenet5_1998", "map_criterion",
     "ResNet", "resnet18", "resnet34", "resnet50", "resnet50_v1", "resnet101", "resnet152",
     "CifarResNet", "resnet20_cifar", "resnet56_cifar",

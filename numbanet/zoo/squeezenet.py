@@ -10,7 +10,7 @@ from __future__ import annotations
 from numbanet import nn
 from numbanet.nn import init
 from numbanet.ops.rearrange import cat
-from numbanet.zoo.layers import initialize_linear
+from numbanet.zoo.layers import Conv2dSame, initialize_linear
 from numbanet.zoo.network import Network, Stage
 from numbanet.zoo.registry import IMAGENET, register_model
 
@@ -51,21 +51,25 @@ class SqueezeNet(Network):
     in_chans : int
     dropout : float
         Before the last convolution.
+    same_padding : bool
+        The first convolution padded as TensorFlow's SAME, and no pooling over the border.
     """
 
     classifier_path = "classifier.1"
     num_features = 512
 
-    def __init__(self, version=_VERSION_1_0, num_classes: int = 1000, in_chans: int = 3, dropout: float = 0.5):
+    def __init__(self, version=_VERSION_1_0, num_classes: int = 1000, in_chans: int = 3, dropout: float = 0.5,
+                 same_padding: bool = False):
         super().__init__()
         self.num_classes, self.in_chans = num_classes, in_chans
         (channels, kernel), rows = version
-        self.minimum_size = kernel + 14     # the least from which every pooling finds a window to begin with
-        layers, stages = [nn.Conv2d(in_chans, channels, kernel, 2), nn.ReLU()], []
+        # The least from which every pooling finds a window: to begin with, or a whole one.
+        self.minimum_size = 29 if same_padding else kernel + 14
+        layers, stages = [(Conv2dSame if same_padding else nn.Conv2d)(in_chans, channels, kernel, 2), nn.ReLU()], []
         for row in rows:
             if row == POOL:
                 stages.append(Stage(f"features.{len(layers) - 1}", channels, 2 ** (len(stages) + 1)))
-                layers.append(nn.MaxPool2d(3, 2, ceil_mode=True))
+                layers.append(nn.MaxPool2d(3, 2, ceil_mode=not same_padding))
             else:
                 layers.append(Fire(channels, *row))
                 channels = 2 * row[1]
@@ -104,3 +108,10 @@ def squeezenet1_0(num_classes: int = 1000, in_chans: int = 3, **options) -> Sque
 def squeezenet1_1(num_classes: int = 1000, in_chans: int = 3, **options) -> SqueezeNet:
     """SqueezeNet 1.1: as accurate at 2.4 times less computation."""
     return SqueezeNet(_VERSION_1_1, num_classes, in_chans, **options)
+
+
+@register_model(input_size=(3, 227, 227), paper=PAPER, mean=(104 / 255, 116.7 / 255, 122.7 / 255), std=(1 / 255,) * 3,
+                parameters=1_235_496, multiply_adds=352_932_608, interpolation="bicubic")
+def squeezenet1_1_tf(num_classes: int = 1000, in_chans: int = 3, **options) -> SqueezeNet:
+    """SqueezeNet 1.1, padded as the weights of TensorFlow and Keras expect; channels are blue, green, red."""
+    return SqueezeNet(_VERSION_1_1, num_classes, in_chans, same_padding=True, **options)
