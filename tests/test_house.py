@@ -44,7 +44,7 @@ NUMPY_IN_OPS = {
     "rearrange": "the index array of repeat_interleave",
 }
 # What is longer than 600 lines, and why:
-LONG = {"numbanet.onnx.operators.host": "a list of short functions, one an operator: every operator that runs in NumPy is in this one place"}
+LONG = {"numbanet.onnx.operators.host": "short functions, one an operator: every operator that runs in NumPy is in this one place"}
 DECORATORS_OF_NUMBA = {"njit", "jit", "vectorize", "guvectorize", "stencil", "cfunc", "cuda"}
 
 
