@@ -137,16 +137,26 @@ class OnnxNode(Module):
         self.ran_on_host = True
         if operator.reads_metadata:
             return operator.function(info, *operands)
-        if any(isinstance(o, Tensor) and o.backend.is_tracing for o in operands):
+        sources = [o for o in operands if isinstance(o, Tensor)]
+        if any(source.backend.is_tracing for source in sources):
             if not self.shapes_only:
                 raise UnsupportedOperationError(f"{info} runs on the host, so a trace cannot hold it")
             operands = [np.zeros(o.shape, o.dtype) if isinstance(o, Tensor) else o for o in operands]
         result = operator.function(info, *map(to_host, operands))
-        source = next((o for o in operands if isinstance(o, Tensor) and o.requires_grad), None)
-        if source is None:
+        if not sources:
             return result
-        return tuple(FromHost.apply(source, r, str(info)) if isinstance(r, np.ndarray) and is_floating_point(r.dtype) else r
-                     for r in (result if isinstance(result, tuple) else (result,)))
+        return tuple(self._back(r, sources) for r in (result if isinstance(result, tuple) else (result,)))
+
+    def _back(self, value, sources):
+        """Floats computed from tensors as a tensor again; integers, which are mostly indices and shapes, stay on the host."""
+        if not isinstance(value, np.ndarray) or not is_floating_point(value.dtype):
+            return value
+        if sources[0].backend.is_tracing:
+            return sources[0].backend.lift(tensor(value, device=self.info.device))
+        source = next((s for s in sources if s.requires_grad), None)
+        if source is None:
+            return tensor(value, device=self.info.device)
+        return FromHost.apply(source, value, str(self.info))
 
 
 def _described(operands) -> str:

@@ -45,7 +45,12 @@ def _reshaped(node, x, shape):
     if not node.attributes.get("allowzero", 0):
         if any(n == 0 and i >= x.ndim for i, n in enumerate(shape)):
             raise ShapeError(f"{node}: shape {shape} copies a size that x {x.shape} does not have")
+        copied = [i for i, n in enumerate(shape) if n == 0]
         shape = [x.shape[i] if n == 0 else n for i, n in enumerate(shape)]
+        if shape.count(-1) == 1 and any(x.shape[i] == 0 for i in copied):      # of an empty batch the other axes still say what is left
+            rest, given = (math.prod(sizes) for sizes in ([n for i, n in enumerate(x.shape) if i not in copied],
+                                                          [n for i, n in enumerate(shape) if i not in copied and n != -1]))
+            shape = [rest // given if n == -1 and given else n for n in shape]
     return x.reshape(*shape) if shape else x.reshape(())
 
 
