@@ -16,6 +16,8 @@ VERBS = {
     "train": "train a network, with a progress bar and a run folder to look at",
     "predict": "name what is on images, with a trained network",
     "summary": "the layers of a network: shapes, parameters, costs, receptive fields",
+    "convert": "weights from one format to another: safetensors, .npz, .pt, .pth",
+    "export": "a network as an ONNX file, for other programs",
     "models": "the networks that can be created by name",
     "doctor": "what numbanet found here: processor, threads, caches, versions",
     "warmup": "compile kernels ahead, so that the first training step is fast",

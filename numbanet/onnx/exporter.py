@@ -58,7 +58,7 @@ def save(model, path, example, *, metadata: dict | None = None, input_names=None
     example : Tensor, array, or tuple of them
         Inputs; only shapes and dtypes count. Those whose first axis is as long as that of the first input follow the batch.
     metadata : dict, optional
-        Any JSON: class names, preprocessing. It is stored under the key "numbanet".
+        Any JSON: class names, preprocessing. It is stored under the key "numbanet". An imported model's own by default.
     input_names, output_names : sequences of str, optional
         By default "input" and "output", or the names of forward's parameters and "output0", "output1", ...
     dynamic_batch : whether the first axis is free; else the shapes are those of `example`
@@ -87,6 +87,8 @@ def save(model, path, example, *, metadata: dict | None = None, input_names=None
     assembly = Assembly(program, _checked_names("input_names", names, len(program.graph.inputs)),
                         _checked_names("output_names", output_names or getattr(model, "output_names", None) or _output_names(program),
                                        len(program.graph.outputs)), _renamed(model))
+    if metadata is None and hasattr(model, "numbanet_metadata"):
+        metadata = model.numbanet_metadata()
     properties = {METADATA_KEY: json.dumps(metadata)} if metadata else {}
     return _write(assembly, Path(path), getattr(model, "graph_name", "") or type(model).__name__, properties, external_data_above)
 

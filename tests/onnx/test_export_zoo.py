@@ -15,15 +15,15 @@ from numbanet.onnx.exporter import save  # noqa: E402
 from numbanet.zoo.network import Network  # noqa: E402
 from tests.onnx.exporting import assert_close, run  # noqa: E402
 
-LARGEST = 12_000_000        # parameters; by default the smallest model of each file runs, if it is not larger
+LARGEST = 2_000_000_000     # multiply-adds; by default the smallest model of each file runs, if it is not larger
 NORMALIZATIONS = nn.BatchNorm1d, nn.BatchNorm2d
 
 
 def _models():
-    infos = sorted(map(zoo.model_info, zoo.list_models()), key=lambda info: info.parameters or 0)
+    infos = sorted(map(zoo.model_info, zoo.list_models()), key=lambda info: info.multiply_adds or 0)
     smallest = {info.create.__module__: info for info in reversed(infos)}
     for info in infos:
-        default = smallest[info.create.__module__] is info and (info.parameters or 0) < LARGEST
+        default = smallest[info.create.__module__] is info and (info.multiply_adds or 0) < LARGEST
         yield pytest.param(info.name, marks=[] if default else [pytest.mark.full])
 
 
