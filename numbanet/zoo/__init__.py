@@ -6,6 +6,8 @@ from numbanet.zoo.densenet import DenseNet, densenet121, densenet161, densenet16
 from numbanet.zoo.efficientnet import EfficientNet, efficientnet_b0, efficientnet_b1, efficientnet_b2, efficientnet_b3, efficientnet_b4
 from numbanet.zoo.efficientnet_lite import EfficientNetLite, efficientnet_lite0
 from numbanet.zoo.fcn import FCN, FCNHead, FCNOutputs, FCNResNet, fcn, fcn_resnet50, fcn_resnet101
+from numbanet.zoo.googlenet import GoogLeNet, GoogLeNetOf2014, GoogLeNetOutputs, googlenet, googlenet_2014
+from numbanet.zoo.inception_v3 import Inception3, InceptionOutputs, inception_v3
 from numbanet.zoo.lenet import LeNet5, LeNet5Of1998, lenet5, lenet5_1998, map_criterion
 from numbanet.zoo.mnasnet import MNASNet, mnasnet0_5, mnasnet0_75, mnasnet1_0, mnasnet1_3
 from numbanet.zoo.mobilenet_v1 import MobileNetV1, mobilenet_v1
@@ -30,6 +32,8 @@ __all__ = [
     "AlexNet", "AlexNetOf2012", "alexnet", "alexnet_2012",
     "ZFNet512", "zfnet512",
     "VGG", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
+    "GoogLeNet", "GoogLeNetOf2014", "GoogLeNetOutputs", "googlenet", "googlenet_2014",
+    "Inception3", "InceptionOutputs", "inception_v3",
     "SqueezeNet", "squeezenet1_0", "squeezenet1_1", "squeezenet1_1_tf",
     "LeNet5", "LeNet5Of1998", "lenet5", "lenet5_1998", "map_criterion",
     "ResNet", "resnet18", "resnet34", "resnet50", "resnet50_v1", "resnet101", "resnet152",

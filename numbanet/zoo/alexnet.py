@@ -108,10 +108,11 @@ class AlexNetOf2012(Network):
             channels = filters
         self.features = nn.Sequential(layers)
         self.avgpool = nn.AdaptiveAvgPool2d(6)
-        self.classifier = nn.Sequential({
-            "fc6": nn.Linear(256 * 6 * 6, 4096), "relu6": nn.ReLU(), "drop6": nn.Dropout(dropout),
-            "fc7": nn.Linear(4096, 4096), "relu7": nn.ReLU(), "drop7": nn.Dropout(dropout),
-            "fc8": nn.Linear(4096, num_classes) if num_classes else nn.Identity()})
+        with init.skip():       # drawn once, at the end
+            self.classifier = nn.Sequential({
+                "fc6": nn.Linear(256 * 6 * 6, 4096), "relu6": nn.ReLU(), "drop6": nn.Dropout(dropout),
+                "fc7": nn.Linear(4096, 4096), "relu7": nn.ReLU(), "drop7": nn.Dropout(dropout),
+                "fc8": nn.Linear(4096, num_classes) if num_classes else nn.Identity()})
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -7,6 +7,7 @@ Parameter names are torchvision's, and so are the initial values: the paper star
 from __future__ import annotations
 
 from numbanet import nn
+from numbanet.nn import init
 from numbanet.zoo.layers import initialize_he, initialize_linear
 from numbanet.zoo.network import Network, Stage
 from numbanet.zoo.registry import IMAGENET, register_model
@@ -59,10 +60,11 @@ class VGG(Network):
         self.features = nn.Sequential(*layers)
         self.stages = (*stages, Stage(f"features.{len(layers) - 1}", channels, 2 ** len(column)))
         self.avgpool = nn.AdaptiveAvgPool2d(7)
-        self.classifier = nn.Sequential(
-            nn.Linear(512 * 7 * 7, 4096), nn.ReLU(), nn.Dropout(dropout),
-            nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(dropout),
-            self.make_classifier(num_classes) if num_classes else nn.Identity())
+        with init.skip():       # drawn once, at the end
+            self.classifier = nn.Sequential(
+                nn.Linear(512 * 7 * 7, 4096), nn.ReLU(), nn.Dropout(dropout),
+                nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(dropout),
+                self.make_classifier(num_classes) if num_classes else nn.Identity())
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

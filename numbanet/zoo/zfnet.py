@@ -8,6 +8,7 @@ normalisation are those of the network of that name that the ONNX project distri
 from __future__ import annotations
 
 from numbanet import nn
+from numbanet.nn import init
 from numbanet.zoo.layers import initialize_linear
 from numbanet.zoo.network import Network, Stage
 from numbanet.zoo.registry import IMAGENET, register_model
@@ -55,10 +56,11 @@ class ZFNet512(Network):
             channels = filters
         self.features = nn.Sequential(layers)
         self.avgpool = nn.AdaptiveAvgPool2d(6)
-        self.classifier = nn.Sequential({
-            "fc6": nn.Linear(512 * 6 * 6, 4096), "relu6": nn.ReLU(), "drop6": nn.Dropout(dropout),
-            "fc7": nn.Linear(4096, 1024), "relu7": nn.ReLU(), "drop7": nn.Dropout(dropout),
-            "fc8": nn.Linear(1024, num_classes) if num_classes else nn.Identity()})
+        with init.skip():       # drawn once, at the end
+            self.classifier = nn.Sequential({
+                "fc6": nn.Linear(512 * 6 * 6, 4096), "relu6": nn.ReLU(), "drop6": nn.Dropout(dropout),
+                "fc7": nn.Linear(4096, 1024), "relu7": nn.ReLU(), "drop7": nn.Dropout(dropout),
+                "fc8": nn.Linear(1024, num_classes) if num_classes else nn.Identity()})
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

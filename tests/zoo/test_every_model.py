@@ -15,6 +15,7 @@ import numbanet
 from numbanet import nn, zoo
 from numbanet.errors import ShapeError
 from numbanet.graph import summarize, trace
+from numbanet.nn import init
 from numbanet.zoo.network import FeatureExtractor, Network
 from tests.zoo.keys import committed_keys, keys_of
 
@@ -74,7 +75,8 @@ def test_stages(made):
     shapes = _traced_shapes(FeatureExtractor(model), (1, *made.info.input_size))
     assert [s[1] for s in shapes] == [stage.channels for stage in model.stages]
     for shape, stage in zip(shapes, model.stages, strict=True):
-        assert all(abs(n - whole / stage.reduction) <= 2 for n, whole in zip(shape[2:], size)), (stage, shape)
+        whole = [n / stage.reduction for n in size]         # less some of the border, where windows have no padding
+        assert all(0.8 * n - 1 <= received <= n + 1 for received, n in zip(shape[2:], whole)), (stage, shape)
     assert [s.reduction for s in model.stages] == sorted({s.reduction for s in model.stages})
     assert _traced_shapes(FeatureExtractor(model, [-1]), (1, *made.info.input_size)) == shapes[-1:]
 
@@ -88,7 +90,8 @@ def test_maps_are_not_changed_in_place(made):
 def test_other_classes_and_channels(made):
     _network(made)
     height, width = _small_size(made)
-    model = zoo.create_model(made.info.name, num_classes=7, in_chans=1).eval()
+    with init.skip():
+        model = zoo.create_model(made.info.name, num_classes=7, in_chans=1).eval()
     assert (model.num_classes, model.in_chans) == (7, 1)
     shape = 2, 1, height, width
     assert _traced_shapes(model, shape)[0][:2] == (2, 7)
@@ -100,7 +103,8 @@ def test_other_classes_and_channels(made):
         assert _traced_shapes(model, shape)[0][:2] == (2, num_classes or model.num_features)
     training_outputs = trace(model.train(), numbanet.empty((2, 1, *_small_size(Made(made.info, model), training=True)))).outputs
     assert all(v.shape[:2] == (2, 3) for v in training_outputs)     # auxiliary heads follow
-    without = zoo.create_model(made.info.name, num_classes=0, in_chans=1)
+    with init.skip():
+        without = zoo.create_model(made.info.name, num_classes=0, in_chans=1)
     assert _traced_shapes(without, shape)[0][:2] == (2, model.num_features)
 
 
@@ -123,10 +127,10 @@ def _pass(made, size):
     x = numbanet.randn(2, made.info.input_size[0], *size)
     loss = sum((y * y).mean() for y in _outputs(model(x)))
     loss.backward()
-    sums = {name: float(abs(p.grad).sum()) for name, p in model.named_parameters() if p.grad is not None}
-    assert list(sums) == [name for name, p in model.named_parameters()]
-    assert [name for name, total in sums.items() if not math.isfinite(total)] == []
-    assert sum(total > 0 for total in sums.values()) > len(sums) / 2
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    extremes = {name: (float(p.grad.numpy().min()), float(p.grad.numpy().max())) for name, p in model.named_parameters()}
+    assert [name for name, pair in extremes.items() if not all(map(math.isfinite, pair))] == []
+    assert sum(pair != (0, 0) for pair in extremes.values()) > len(extremes) / 2
     model.zero_grad()
     with numbanet.no_grad():
         y = model.eval()(x[:1]).numpy()
@@ -144,7 +148,8 @@ def test_trains_and_evaluates_at_full_size(made):
 
 def test_state_round_trip(made):
     """Another model takes over all of the state: equal output in evaluation."""
-    other = zoo.create_model(made.info.name).eval()
+    with init.skip():
+        other = zoo.create_model(made.info.name).eval()
     state = made.model.state_dict()
     assert not other.load_state_dict(state, assign=True).missing_keys
     x = numbanet.randn(1, made.info.input_size[0], *_small_size(made))
