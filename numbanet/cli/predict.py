@@ -8,15 +8,16 @@ import sys
 from pathlib import Path
 
 EXAMPLE = ("  numbanet predict runs/lenet5-1 digit.png photos/ --top 3\n  cat digit.png | numbanet predict runs/lenet5-1 - --json\n"
-           "  numbanet predict model.onnx photo.jpg")
+           "  numbanet predict resnet50.pth photo.jpg --model resnet50\n  numbanet predict model.onnx photo.jpg")
 
 
 def configure(parser) -> None:
-    parser.add_argument("weights", help="a run folder, a .safetensors file written by 'numbanet train', or a .onnx file")
+    parser.add_argument("weights", help="a run folder, weights (.safetensors, .npz, .pt, .pth), or a .onnx file")
     parser.add_argument("images", nargs="+", help="image files, folders of them, or - for standard input")
     parser.add_argument("--top", type=int, default=3, help="how many classes to show (default 3)")
     parser.add_argument("--raw", action="store_true", help="digits: use the picture as it is, without making it look as MNIST's do")
-    parser.add_argument("--metadata", metavar="FILE", help="ONNX: JSON with 'classes' and 'preprocessing' that the model lacks")
+    parser.add_argument("--model", metavar="NAME", help="the network, where the weights do not say it (see 'numbanet models')")
+    parser.add_argument("--metadata", metavar="FILE", help="JSON with the 'classes' and 'preprocessing' that the weights lack")
     parser.add_argument("--device", default="cpu", help="cpu (default) or reference")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 
@@ -47,13 +48,13 @@ def run(arguments) -> int:
 
 def _classifier(arguments):
     from numbanet.errors import UsageError
-    if Path(arguments.weights).suffix.lower() == ".onnx":
-        from numbanet.train.onnx_prediction import load_onnx_classifier
-        return load_onnx_classifier(arguments.weights, arguments.device, arguments.metadata)
-    if arguments.metadata is not None:
-        raise UsageError("--metadata: only .onnx models take it; other weights carry their own")
-    from numbanet.train.prediction import load_classifier
-    return load_classifier(arguments.weights, arguments.device)
+    if Path(arguments.weights).suffix.lower() != ".onnx":
+        from numbanet.train.prediction import load_classifier
+        return load_classifier(arguments.weights, arguments.device, arguments.model, arguments.metadata)
+    if arguments.model is not None:
+        raise UsageError("--model: a .onnx file holds its network; leave it out")
+    from numbanet.train.onnx_prediction import load_onnx_classifier
+    return load_onnx_classifier(arguments.weights, arguments.device, arguments.metadata)
 
 
 def _sources(names):

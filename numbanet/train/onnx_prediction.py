@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from pathlib import Path
 
 import numpy as np
 
 import numbanet
-from numbanet.errors import CheckpointError, UsageError
-from numbanet.train.prediction import Classifier
+from numbanet.errors import UsageError
+from numbanet.train.prediction import Classifier, check_classes, read_metadata
 from numbanet.train.preprocessing import Preprocessing
 from numbanet.zoo.registry import IMAGENET
 
@@ -39,15 +37,6 @@ class OnnxClassifier(Classifier):
         scores = np.exp(scores - scores.max(initial=-np.inf))
         return scores / scores.sum()
 
-    def __call__(self, source, top: int = 3, raw: bool = False) -> list[dict]:
-        probabilities = self.probabilities(self.preprocessing.read(source, raw))
-        if self.classes is None:
-            self.classes = [str(i) for i in range(len(probabilities))]
-        if len(self.classes) != len(probabilities):
-            raise CheckpointError(f"the model gives {len(probabilities)} classes, {len(self.classes)} are named")
-        order = np.argsort(-probabilities, kind="stable")[:top]
-        return [{"class": self.classes[i], "probability": float(probabilities[i])} for i in order]
-
 
 def load_onnx_classifier(path, device: str = "cpu", metadata=None) -> OnnxClassifier:
     """The classifier of an ONNX model.
@@ -67,7 +56,7 @@ def load_onnx_classifier(path, device: str = "cpu", metadata=None) -> OnnxClassi
     """
     from numbanet.onnx import load
     model = load(path)
-    known = model.numbanet_metadata() if metadata is None else _read(metadata)
+    known = model.numbanet_metadata() if metadata is None else read_metadata(metadata)
     channels_last, size = _image_size(path, model)
     if "preprocessing" in known:
         preprocessing = Preprocessing.from_metadata(known["preprocessing"])
@@ -76,19 +65,9 @@ def load_onnx_classifier(path, device: str = "cpu", metadata=None) -> OnnxClassi
         logger.warning("%s does not say how pictures become its input; they are scaled to %s x %s pixels and normalised as for ImageNet",
                        path, *size[1:])
     classes = known.get("classes")
-    if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
-        raise CheckpointError(f"{metadata or path}: classes expects a list of names, received {type(classes).__name__}")
+    if classes is not None:
+        check_classes(metadata or path, classes)
     return OnnxClassifier(model, classes, preprocessing, channels_last, device)
-
-
-def _read(path) -> dict:
-    try:
-        found = json.loads(Path(path).read_text())
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path}: expected {{\"classes\": ..., \"preprocessing\": ...}}, received {type(found).__name__}")
-    return found
 
 
 def _image_size(path, model) -> tuple[bool, tuple[int, int, int]]:

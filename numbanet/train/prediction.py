@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,21 @@ import numbanet
 from numbanet.errors import CheckpointError
 from numbanet.train.preprocessing import Preprocessing
 from numbanet.weights import load_weights
-from numbanet.zoo import create_model
+from numbanet.zoo import create_model, model_info
 
 
 class Classifier:
-    """Names what is on a picture."""
+    """Names what is on a picture; without names of classes, by their numbers."""
 
-    def __init__(self, model, classes, preprocessing: Preprocessing, device: str = "cpu"):
+    def __init__(self, model, classes: list[str] | None, preprocessing: Preprocessing, device: str = "cpu"):
         self.model, self.classes, self.preprocessing, self.device = model.to(device).eval(), classes, preprocessing, device
         self._transform = preprocessing.batch_transform()
+
+    def probabilities(self, pixels) -> np.ndarray:
+        """Of the classes, for one picture of the preprocessing's size."""
+        with numbanet.no_grad():
+            logits = self.model(numbanet.tensor(self._transform(pixels[None]), device=self.device))
+            return numbanet.softmax(logits, 1).numpy()[0]
 
     def __call__(self, source, top: int = 3, raw: bool = False) -> list[dict]:
         """The `top` most probable classes of an image (path or open file): [{"class": ..., "probability": ...}].
@@ -27,31 +34,65 @@ class Classifier:
         ------
         DataError
             Not an image, broken, too large, or no ink on a picture of a digit.
+        CheckpointError
+            The model gives another number of classes than are named.
         """
-        pixels = self.preprocessing.read(source, raw)
-        with numbanet.no_grad():
-            logits = self.model(numbanet.tensor(self._transform(pixels[None]), device=self.device))
-            probabilities = numbanet.softmax(logits, 1).numpy()[0]
+        probabilities = self.probabilities(self.preprocessing.read(source, raw))
+        classes = self.classes or [str(i) for i in range(len(probabilities))]
+        if len(classes) != len(probabilities):
+            raise CheckpointError(f"the model gives {len(probabilities)} classes, {len(classes)} are named")
         order = np.argsort(-probabilities, kind="stable")[:top]
-        return [{"class": self.classes[i], "probability": float(probabilities[i])} for i in order]
+        return [{"class": classes[i], "probability": float(probabilities[i])} for i in order]
 
 
-def load_classifier(path, device: str = "cpu") -> Classifier:
-    """The classifier of a run folder (its best weights) or of a .safetensors file that `numbanet train` wrote."""
+def load_classifier(path, device: str = "cpu", model: str | None = None, metadata=None) -> Classifier:
+    """The classifier of a run folder (its best weights) or of a file of weights.
+
+    Parameters
+    ----------
+    path : of the folder, or of a file that :func:`numbanet.load_weights` reads
+    model : str, optional
+        Of what network the weights are, where they do not say it themselves. The preprocessing is then the model's usual one.
+    metadata : path of a JSON file, optional
+        What :func:`read_metadata` reads, in place of what the weights carry.
+
+    Raises
+    ------
+    CheckpointError
+        The weights cannot be read, do not fit the model, or do not say what it is.
+    """
     path = Path(path)
     file = path / "weights" / "best.safetensors" if path.is_dir() else path
     if not file.exists():
         what = f"{path} has no weights yet" if path.is_dir() else f"{path} does not exist"
-        raise CheckpointError(f"{what}; expected a run folder or a .safetensors file written by 'numbanet train'")
-    arrays, metadata = load_weights(file)
-    missing = [k for k in ("model", "num_classes", "in_chans", "classes", "preprocessing") if k not in metadata]
-    if missing:
-        raise CheckpointError(f"{file}: the weights do not say their {', '.join(missing)}; expected a file written by 'numbanet train'")
-    preprocessing = Preprocessing.from_metadata(metadata["preprocessing"])
-    classes, num_classes, in_chans = metadata["classes"], metadata["num_classes"], metadata["in_chans"]
-    if not isinstance(classes, list) or len(classes) != num_classes or in_chans != preprocessing.input_size[0]:
-        raise CheckpointError(f"{file}: the weights contradict themselves: {num_classes} classes, named {classes}, {in_chans} channels, "
-                              f"input {preprocessing.input_size}; expected a file written by 'numbanet train'")
-    model = create_model(metadata["model"], num_classes=num_classes, in_chans=in_chans)
-    model.load_state_dict(arrays)
-    return Classifier(model, classes, preprocessing, device)
+        raise CheckpointError(f"{what}; expected a run folder or a file of weights (.safetensors, .npz, .pt, .pth)")
+    arrays, stored = load_weights(file)
+    stored = stored | ({} if model is None else {"model": model}) | ({} if metadata is None else read_metadata(metadata))
+    if not isinstance(stored.get("model"), str):
+        raise CheckpointError(f"{file}: the weights do not say of which model they are; name it with --model (see 'numbanet models')")
+    info = model_info(stored["model"])
+    preprocessing = Preprocessing.from_metadata(stored["preprocessing"]) if "preprocessing" in stored else Preprocessing.for_model(info)
+    classes, in_chans = stored.get("classes"), stored.get("in_chans", info.input_size[0])
+    if classes is not None:
+        check_classes(file, classes)
+        stored.setdefault("num_classes", len(classes))
+    if classes is not None and len(classes) != stored["num_classes"] or in_chans != preprocessing.input_size[0]:
+        raise CheckpointError(f"{file}: the weights contradict themselves: {stored.get('num_classes')} classes, named {classes}, "
+                              f"{in_chans} channels, input {preprocessing.input_size}")
+    return Classifier(create_model(stored["model"], weights=(arrays, stored)), classes, preprocessing, device)
+
+
+def read_metadata(path) -> dict:
+    """``{"classes": [...], "preprocessing": {...}}`` of a JSON file; each may be absent."""
+    try:
+        found = json.loads(Path(path).read_text())
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: expected {{\"classes\": ..., \"preprocessing\": ...}}, received {type(found).__name__}")
+    return found
+
+
+def check_classes(file, classes) -> None:
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise CheckpointError(f"{file}: classes expects a list of names, received {type(classes).__name__}")

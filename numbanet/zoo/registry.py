@@ -113,10 +113,10 @@ def create_model(name: str, num_classes: int | None = None, in_chans: int | None
         Other than the model's own numbers of classes and input channels; by default those of the weights.
     features_only : bool
         The maps of the trunk's stages (those of `out_indices`, by default all) instead of a classifier.
-    weights : path, optional
-        What :func:`numbanet.load_weights` reads. The model is made without initial values and adopts the arrays of the file, which are
-        mapped into memory and read when they are used. What the file tells of its classes and of how pictures become input stands in
-        ``model.class_names`` (a list) and ``model.preprocessing`` (a dict), None where it does not.
+    weights : path or (arrays, metadata), optional
+        What :func:`numbanet.load_weights` reads, or has read. The model is made without initial values and adopts the arrays of the
+        file, which are mapped into memory and read when they are used. What the file tells of its classes and of how pictures become
+        input stands in ``model.class_names`` (a list) and ``model.preprocessing`` (a dict), None where it does not.
     options
         Passed to the model's function.
 
@@ -131,7 +131,7 @@ def create_model(name: str, num_classes: int | None = None, in_chans: int | None
     if weights is None:
         model = _make(info, num_classes, in_chans, options)
     else:
-        model = _make_with(load_weights(weights), info, num_classes, in_chans, options)
+        model = _make_with(weights if isinstance(weights, tuple) else load_weights(weights), info, num_classes, in_chans, options)
     if not features_only:
         return model
     if not isinstance(model, Network):

@@ -130,10 +130,10 @@ def other_model(arrays, _metadata):
 
 
 WEIGHTS = {
-    "missing": (lambda t, p: None, "w.safetensors does not exist; expected a run folder or a .safetensors file"),
+    "missing": (lambda t, p: None, "w.safetensors does not exist; expected a run folder or a file of weights"),
     "truncated": (lambda t, p: p.write_bytes((t.run / "weights" / "best.safetensors").read_bytes()[:-100]), "not a whole safetensors file"),
-    "not weights": (lambda t, p: p.write_text("weights"), "not a whole safetensors file"),
-    "without metadata": (lambda t, p: save_weights(p, {"w": np.zeros(2)}), "do not say their model, num_classes"),
+    "not weights": (lambda t, p: p.write_text("weights of a network"), "neither safetensors nor .npz"),
+    "without metadata": (lambda t, p: save_weights(p, {"w": np.zeros(2)}), "do not say of which model they are; name it with --model"),
     "other arrays": (damaged(other_model), "missing features.c1.bias"),
     "other shapes": (damaged(lambda a, m: a.update({"features.c1.weight": np.zeros((6, 3, 5, 5), np.float32)})), "features.c1.weight"),
     "unknown model": (damaged(lambda a, m: m.update(model="lenet9")), "no model 'lenet9'; did you mean lenet5?"),

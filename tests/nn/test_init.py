@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from statistics import NormalDist
 
 import numpy as np
@@ -116,3 +117,25 @@ def test_parameters_stay_leaves_and_their_version_rises():
 def test_bad_arguments(call, error, message):
     with pytest.raises(error, match=message):
         call(numbanet.empty(4))
+
+
+def test_skip_leaves_values_and_generator_alone():
+    state = numbanet.random.get_rng_state()
+    fills = [fill for fill, *_ in RANDOM.values()] + [init.zeros_, init.ones_, init.eye_, init.dirac_, init.orthogonal_]
+    tensor = numbanet.full((3, 3, 1, 1), 5.0)
+    with init.skip():
+        with init.skip():
+            pass
+        for fill in fills:
+            assert fill(tensor) is tensor
+    assert (tensor.numpy() == 5).all() and str(numbanet.random.get_rng_state()) == str(state)
+    assert (init.zeros_(tensor).numpy() == 0).all()
+
+
+def test_skip_holds_for_one_thread():
+    tensor = numbanet.full((2, 2), 5.0)
+    with init.skip():
+        thread = threading.Thread(target=init.zeros_, args=(tensor,))
+        thread.start()
+        thread.join()
+    assert (tensor.numpy() == 0).all()

@@ -116,3 +116,117 @@ def test_assign_takes_the_tensors_themselves():
 def test_what_is_no_state(state, message):
     with pytest.raises(CheckpointError, match=message):
         _net().load_state_dict(state)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod.", "_orig_mod.model."])
+def test_names_of_wrapped_networks(prefix, caplog):
+    net, other = _net(), _net()
+    with caplog.at_level("INFO", "numbanet"):
+        net.load_state_dict({prefix + key: value for key, value in other.state_dict().items()})
+    np.testing.assert_array_equal(net[3].weight.detach().numpy(), other[3].weight.detach().numpy())
+    assert f"begin with '{prefix}', which was left out" in caplog.text
+
+
+def test_a_prefix_that_belongs_to_the_names_stays():
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = _net()
+
+    net, other = Wrapped(), Wrapped()
+    net.load_state_dict(other.state_dict())
+    net.load_state_dict({f"module.{key}": value for key, value in other.state_dict().items()})
+    np.testing.assert_array_equal(net.model[3].bias.detach().numpy(), other.model[3].bias.detach().numpy())
+    some = {"model.3.bias": np.zeros(3, np.float32), "3.weight": np.zeros((3, 8), np.float32)}
+    assert _net().load_state_dict(some, strict=False).unexpected_keys == ["model.3.bias"]       # only what all names share
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("assign", [False, True])
+def test_arrays_take_the_dtype_of_the_members(name, assign, rng):
+    net = _net()
+    dtype = numbanet.dtypes.as_dtype(name)
+    values = {key: np.asarray(rng.standard_normal(t.shape)).astype(dtype) for key, t in net.state_dict().items()}
+    net.load_state_dict(values, assign=assign)
+    assert {t.dtype for t in net.parameters()} == {numbanet.float32} and net[1].num_batches_tracked.dtype == numbanet.int64
+    np.testing.assert_array_equal(net[0].weight.detach().numpy(), values["0.weight"].astype(np.float32))
+
+
+def test_another_number_of_classes_is_explained():
+    small, large = (nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, classes)) for classes in (3, 10))
+    with pytest.raises(CheckpointError, match=r"(?s)2.weight expects shape \(3, 8\), received \(10, 8\).*2.bias.*of a model with "
+                                              r"num_classes=10, this one has 3: .*reset_classifier\(3\)"):
+        small.load_state_dict(large.state_dict())
+    wide = nn.Sequential(nn.Conv2d(4, 2, 3), nn.Flatten(), nn.Linear(8, 3))
+    with pytest.raises(CheckpointError, match="of a model with in_chans=4, this one has 1"):
+        small.load_state_dict(wide.state_dict())
+    with pytest.raises(CheckpointError) as caught:      # both at once: the shapes alone
+        small.load_state_dict(nn.Sequential(nn.Conv2d(4, 2, 3), nn.Flatten(), nn.Linear(8, 10)).state_dict())
+    assert "num_classes" not in str(caught.value) and "in_chans" not in str(caught.value)
+
+
+def test_long_lists_are_cut():
+    state = {f"blocks.{i}.{name}": np.zeros(1) for i in range(2000) for name in ("weight", "bias")}
+    net = nn.Sequential(*[nn.Linear(1, 1) for _ in range(2000)])
+    with pytest.raises(CheckpointError) as caught:
+        net.load_state_dict(state)
+    assert "unexpected blocks.0.weight" in str(caught.value) and str(caught.value).count("and 3980 more") == 2
+    assert len(str(caught.value)) < 5000
+
+
+# Adopted arrays
+
+def _flat(size: int, offset: int) -> np.ndarray:
+    """Zeros whose address is `offset` bytes beyond a multiple of 64."""
+    memory = np.zeros(size * 4 + 128, np.uint8)
+    start = -memory.ctypes.data % 64 + offset
+    return memory[start:start + size * 4].view(np.float32)
+
+
+def test_assign_adopts_arrays(backend, rng):
+    net = _net().to(backend)
+    values = {key: rng.standard_normal(t.shape).astype(t.dtype) for key, t in net.state_dict().items()}
+    net.load_state_dict(values, assign=True)
+    for key, t in net.state_dict().items():
+        assert np.shares_memory(t.numpy(), values[key]), key
+        assert t.device == backend
+    assert isinstance(net[0].weight, nn.Parameter) and net[0].weight.requires_grad
+    version = net[0].weight.storage.version
+    with numbanet.no_grad():
+        net[0].weight.fill_(2)
+    assert (values["0.weight"] == 2).all() and net[0].weight.storage.version > version
+
+
+@pytest.mark.parametrize("spoil", [lambda a: np.asfortranarray(a), lambda a: np.repeat(a, 2, -1)[..., ::2],
+                                   lambda a: np.frombuffer(a.tobytes(), np.float32).reshape(a.shape),
+                                   lambda a: np.frombuffer(bytearray(b"." + a.tobytes()), np.float32, a.size, 1).reshape(a.shape)],
+                         ids=["fortran", "strided", "read-only", "misaligned"])
+def test_assign_copies_what_kernels_cannot_use(spoil, rng):
+    layer, values = nn.Conv2d(2, 3, (2, 4)), rng.standard_normal((3, 2, 2, 4)).astype(np.float32)
+    spoilt = spoil(values)
+    layer.load_state_dict({"weight": spoilt, "bias": np.zeros(3, np.float32)}, assign=True)
+    flags = layer.weight.array.flags
+    assert flags.c_contiguous and flags.aligned and flags.writeable and not np.shares_memory(layer.weight.array, spoilt)
+    np.testing.assert_array_equal(layer.weight.detach().numpy(), values)
+
+
+@pytest.mark.parametrize("offset", [0, 4, 28, 60])
+def test_networks_compute_the_same_wherever_adopted_arrays_lie(offset, rng):
+    net = nn.Sequential(nn.Conv2d(16, 40, 3), nn.BatchNorm2d(40), nn.Conv2d(40, 24, 1), nn.Conv2d(24, 24, 3, groups=24), nn.Flatten(),
+                        nn.Linear(384, 7))
+    x = numbanet.tensor(rng.standard_normal((2, 16, 8, 8)).astype(np.float32))
+    expected = net(x)
+    expected.sum().backward()
+    gradients = {key: p.grad.numpy().copy() for key, p in net.named_parameters()}
+    moved = {}
+    for key, t in net.state_dict().items():
+        values = t.numpy()
+        moved[key] = _flat(values.size, offset).reshape(values.shape) if values.dtype == np.float32 else values.copy()
+        moved[key][...] = values
+    net.load_state_dict(moved, assign=True)
+    assert net[0].weight.array.ctypes.data % 64 == offset
+    y = net(x)
+    np.testing.assert_array_equal(y.detach().numpy(), expected.detach().numpy())
+    y.sum().backward()
+    for key, p in net.named_parameters():
+        np.testing.assert_array_equal(p.grad.numpy(), gradients[key])
