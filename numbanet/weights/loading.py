@@ -28,7 +28,14 @@ def save_weights(path, state: dict, metadata: dict | None = None) -> None:
     state : mapping from names to tensors or arrays
     metadata : dict, optional
         What JSON can hold: model, class names, preprocessing.
+
+    Raises
+    ------
+    CheckpointError
+        A dtype that the format lacks, a name that is taken, or a file that cannot be written.
     """
+    if own_metadata.NAME in state:
+        raise CheckpointError(f"save_weights: {own_metadata.NAME} is where the metadata stand; give the array another name")
     arrays = {name: np.asarray(_host(value), order="C") for name, value in state.items()}
     write = WRITERS.get(Path(path).suffix.lower(), safetensors.write)
     with atomic_file(path) as temporary, open(temporary, "wb") as file:

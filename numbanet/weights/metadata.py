@@ -7,6 +7,7 @@ import json
 from numbanet.errors import CheckpointError
 
 FORMAT = "1"
+NAME = "__metadata__"       # among the names of arrays, in safetensors by definition
 
 
 def encode(metadata: dict | None) -> dict[str, str]:

@@ -1,4 +1,7 @@
-"""NumPy's ``.npz``: a zip archive of ``.npy`` files. Arrays of objects, which would have to be unpickled, are refused."""
+"""NumPy's ``.npz``: a zip archive of ``.npy`` files. Arrays of objects, which would have to be unpickled, are refused.
+
+The metadata are one more array, of bytes: JSON in UTF-8.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,6 @@ from numbanet.weights import metadata as own_metadata
 from numbanet.weights.mapping import array_at, checked_size
 from numbanet.weights.zip_archive import Archive
 
-METADATA = "__metadata__"       # an array of bytes: UTF-8 JSON
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _HEADER_LIMIT = 10_000          # NumPy's own for the text, plus what stands before it
 EPOCH = (1980, 1, 1, 0, 0, 0)   # zip's earliest: the same arrays give the same file
@@ -28,7 +30,7 @@ def read(archive: Archive) -> tuple[dict[str, np.ndarray], dict]:
         raise CheckpointError(f"a zip file that is neither .npz nor PyTorch's: {other!r} is not a .npy file" if other is not None else
                               "a zip file without arrays")
     arrays = {name.removesuffix(".npy"): _array(name, archive.read(name, check=True)) for name in archive.members}
-    described = arrays.pop(METADATA, None)
+    described = arrays.pop(own_metadata.NAME, None)
     return arrays, {} if described is None else own_metadata.decode_json(described.tobytes())
 
 
@@ -39,7 +41,7 @@ def write(file, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -
             raise CheckpointError(f"save_weights: {name} is of dtype {array.dtype}; weights are arrays of numbers")
     described = np.frombuffer(json.dumps(metadata).encode(), np.uint8)
     with zipfile.ZipFile(file, "w") as archive:
-        for name, array in {**arrays, METADATA: described}.items():
+        for name, array in {**arrays, own_metadata.NAME: described}.items():
             if array.dtype.name == "bfloat16":
                 array = array.astype(np.float32)
             with archive.open(zipfile.ZipInfo(f"{name}.npy", EPOCH), "w", force_zip64=True) as member:

@@ -17,6 +17,7 @@ import numpy as np
 from numbanet import dtypes
 from numbanet.errors import CheckpointError
 from numbanet.weights.mapping import array_at, checked_size
+from numbanet.weights.metadata import NAME
 
 MAX_HEADER = 4 << 20        # about 40,000 arrays; parsing costs up to 20 times the text in memory
 ALIGNMENT = 64              # of the first array of the files written here
@@ -28,9 +29,9 @@ _CODE_OF = {name: code for code, name in _CODES.items()}
 def read(data) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Arrays (views of `data`, a buffer of the whole file) and the header's metadata, strings by name."""
     header, start = _header(data)
-    metadata = header.pop("__metadata__", {})
+    metadata = header.pop(NAME, {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise _damaged("__metadata__ expects a map of strings")
+        raise _damaged(f"{NAME} expects a map of strings")
     arrays, spans = {}, []
     for name, entry in header.items():
         dtype, shape, begin, end = _entry(name, entry)
@@ -44,7 +45,7 @@ def read(data) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 def write(file, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
     """Write to an open binary file; the widest elements come first, so that each array stands at a multiple of its element's size."""
-    header, position = {"__metadata__": dict(metadata)}, 0
+    header, position = {NAME: dict(metadata)}, 0
     order = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
     for name in order:
         array = arrays[name]

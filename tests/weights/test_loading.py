@@ -137,6 +137,12 @@ def test_dtypes_that_a_format_lacks(suffix, tmp_path):
     assert not (tmp_path / f"c.{suffix}").exists()
 
 
+@pytest.mark.parametrize("suffix", ["safetensors", "npz", "pth"])
+def test_the_name_of_the_metadata_is_taken(suffix, tmp_path):
+    with pytest.raises(CheckpointError, match="__metadata__ is where the metadata stand"):
+        save_weights(tmp_path / f"w.{suffix}", {"__metadata__": np.ones(1)})
+
+
 def test_no_file(tmp_path):
     with pytest.raises(CheckpointError, match="absent does not exist"):
         load_weights(tmp_path / "absent")
