@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import numpy as np
@@ -15,11 +14,15 @@ from numbanet.nn import init
 from tests.zoo.keys import committed_keys, keys_of
 from tests.zoo.torchvision_peer import make_peer, peer_names, torchvision
 
-# One of each family; all of them with -m full.
-REPRESENTATIVE = ("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3", "mnasnet0_5", "mobilenet_v2",
-                  "mobilenet_v3_small", "regnet_y_400mf", "resnet18", "resnext50_32x4d", "shufflenet_v2_x0_5", "squeezenet1_1", "vgg11_bn")
+# Of each family a small one; all of them with -m full.
+REPRESENTATIVE = ("convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3", "mnasnet0_5", "mobilenet_v2",
+                  "mobilenet_v3_small", "regnet_y_400mf", "resnet18", "resnext50_32x4d", "shufflenet_v2_x0_5", "squeezenet1_1")
+LONG_STEPS = ("inception_v3",)      # in training it needs 299 x 299 pixels
 SHARED = [name for name in zoo.list_models() if committed_keys(name)]
-MODELS = [pytest.param(name, marks=() if name in REPRESENTATIVE else pytest.mark.full) for name in SHARED]
+
+
+def _models(representative):
+    return [pytest.param(name, marks=() if name in representative else pytest.mark.full) for name in SHARED]
 
 
 @pytest.fixture(autouse=True)
@@ -82,15 +85,15 @@ def _error(received, expected, floor: float = 0.0) -> float:
     return float(np.abs(received - expected).max() / max(np.abs(expected).max(), floor, 1e-30))
 
 
-def _size(name: str, model) -> int:
+def _size(model, least: int = 128) -> int:
     """Small, and large enough for batch normalisation over the last maps."""
-    model.train()
-    return max(128, model.minimum_size)
+    return max(least, model.minimum_size)
 
 
-def _compare_logits(name: str, size: int, rng) -> float:
+def _compare_logits(name: str, rng, size: int | None = None) -> float:
     import torch
     ours, peer = _pair(name, rng)
+    size = size or _size(ours.eval())
     x = rng.standard_normal((2, 3, size, size), dtype=np.float32)
     with numbanet.no_grad(), torch.no_grad():
         return _error(ours.eval()(numbanet.tensor(x)), peer.eval()(torch.from_numpy(x)))
@@ -101,31 +104,24 @@ def _losses(functional, outputs, target):
     return sum(functional.cross_entropy(y, target) for y in (outputs if isinstance(outputs, tuple) else (outputs,)))
 
 
-def _compare_step(name: str, rng) -> dict[str, float]:
+def _compare_step(name: str, rng, dtype: str = "float32") -> dict[str, float]:
     """The worst errors of one step of training: loss, gradients, running statistics."""
     import torch
     ours, peer = _pair(name, rng)
-    size = _size(name, ours)
-    x, target = rng.standard_normal((4, 3, size, size), dtype=np.float32), rng.integers(0, 1000, 4)
-    exact = copy.deepcopy(peer).double()
-    loss = _losses(F, ours.train()(numbanet.tensor(x)), numbanet.tensor(target))
-    expected = _losses(torch.nn.functional, peer.train()(torch.from_numpy(x)), torch.from_numpy(target))
+    size = _size(ours.train(), 128 if dtype == "float32" else 64)
+    x, target = rng.standard_normal((4, 3, size, size)).astype(dtype), rng.integers(0, 1000, 4)
+    ours.to(dtype=dtype)
+    peer.train().to(getattr(torch, dtype))
+    loss = _losses(F, ours(numbanet.tensor(x)), numbanet.tensor(target))
+    expected = _losses(torch.nn.functional, peer(torch.from_numpy(x)), torch.from_numpy(target))
     loss.backward()
     expected.backward()
-    gradients, buffers = dict(peer.named_parameters()), dict(peer.named_buffers())
-    errors = {"loss": _error(loss, expected), "gradients": _gradient_error(ours, gradients),
-              "statistics": max((_error(b, buffers[key]) for key, b in ours.named_buffers() if key in buffers), default=0.0)}
-    if errors["gradients"] > 1e-4:      # is it the network that rounds so?
-        _losses(torch.nn.functional, exact.train()(torch.from_numpy(x).double()), torch.from_numpy(target)).backward()
-        precise = dict(exact.named_parameters())
-        errors |= {"gradients": _gradient_error(ours, precise), "gradients of the peer": _gradient_error(peer, precise)}
-    return errors
-
-
-def _gradient_error(model, expected: dict) -> float:
+    gradients, buffers = {key: p.grad for key, p in peer.named_parameters()}, dict(peer.named_buffers())
     # What a bias ahead of a batch normalisation receives is rounding alone; the median tensor gives the scale of that.
-    floor = float(np.median([float(p.grad.abs().max()) for p in expected.values()]))
-    return max(_error(p.grad, expected[key].grad, floor) for key, p in model.named_parameters())
+    floor = float(np.median([float(g.abs().max()) for g in gradients.values()]))
+    return {"loss": _error(loss, expected),
+            "gradients": max(_error(p.grad, gradients[key], floor) for key, p in ours.named_parameters()),
+            "statistics": max((_error(b, buffers[key]) for key, b in ours.named_buffers() if key in buffers), default=0.0)}
 
 
 @pytest.mark.parametrize("name", SHARED)
@@ -139,22 +135,26 @@ def test_every_shared_model_has_its_keys():
     assert sorted(peer_names() & set(zoo.list_models())) == SHARED, "run python -m tests.zoo.write_keys"
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", _models(REPRESENTATIVE))
 def test_logits(name, rng):
     torchvision()
-    assert _compare_logits(name, _size(name, zoo.create_model(name)), rng) <= 1e-5
+    assert _compare_logits(name, rng) <= 1e-5
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("name", SHARED)
 def test_logits_at_full_size(name, rng):
     torchvision()
-    assert _compare_logits(name, zoo.model_info(name).input_size[1], rng) <= 1e-5
+    assert _compare_logits(name, rng, zoo.model_info(name).input_size[1]) <= 1e-5
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", _models(set(REPRESENTATIVE) - set(LONG_STEPS)))
 def test_training_step(name, rng):
     torchvision()
     errors = _compare_step(name, rng)
     assert errors["loss"] <= 1e-5 and errors["statistics"] <= 1e-5, errors
-    assert errors["gradients"] <= max(1e-4, 3 * errors.get("gradients of the peer", 0.0)), errors
+    if errors["gradients"] > 1e-4:
+        # A maximum or a sign that other roundings decide otherwise sends a gradient elsewhere; not so in double precision.
+        assert errors["gradients"] <= 0.2, errors
+        precise = _compare_step(name, rng, "float64")
+        assert max(precise.values()) <= 1e-9, (errors, precise)
