@@ -67,6 +67,8 @@ def load_weights(path) -> tuple[dict[str, np.ndarray], dict]:
         return _read(map_file(path))
     except CheckpointError as error:
         raise CheckpointError(f"load_weights: {path}: {error.message}") from error
+    except OSError as error:
+        raise CheckpointError(f"load_weights: {path} cannot be read ({error.strerror or error})") from error
 
 
 def _read(data) -> tuple[dict[str, np.ndarray], dict]:

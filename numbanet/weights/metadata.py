@@ -7,6 +7,7 @@ import json
 from numbanet.errors import CheckpointError
 
 FORMAT = "1"
+MAX_TEXT = 4 << 20          # bytes of JSON
 NAME = "__metadata__"       # among the names of arrays, in safetensors by definition
 
 
@@ -36,6 +37,8 @@ def decode(strings: dict) -> dict:
 
 def decode_json(text: bytes) -> dict:
     """:func:`decode` of a JSON text, as ``.npz`` and PyTorch files carry it."""
+    if len(text) > MAX_TEXT:
+        raise CheckpointError(f"metadata of {len(text)} bytes; at most {MAX_TEXT} are read")
     try:
         strings = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -106,10 +106,9 @@ class Machine:
         return values
 
     def top(self, kind: type, what: str):
-        value = self.stack[-1] if len(self.stack) > (self.marks[-1] if self.marks else 0) else None
-        if not isinstance(value, kind):
+        if len(self.stack) <= (self.marks[-1] if self.marks else 0) or not isinstance(self.stack[-1], kind):
             raise CheckpointError(f"the pickle adds {what} to no {kind.__name__}")
-        return value
+        return self.stack[-1]
 
     # Opcodes that do more than push one value
     def declare_protocol(self) -> None:
@@ -162,8 +161,7 @@ class Machine:
 
     def build(self) -> None:
         """The attributes of a state_dict (its `_metadata`) are of no use here."""
-        state = self.pop()
-        if type(state) is not dict or type(self.stack[-1] if self.stack else None) is not OrderedDict:
+        if type(self.pop()) is not dict or type(self.top(object, "a state")) is not OrderedDict:
             raise self.refused("the state of an object (BUILD)")
 
     def load_persistent(self) -> None:

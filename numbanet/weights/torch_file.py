@@ -108,7 +108,7 @@ def find_state(loaded) -> dict[str, TensorView]:
         inside = next((name for name in CONTAINERS if _has_tensors(loaded.get(name))), None)
         if inside is not None:
             state = loaded[inside]
-            others = [str(key) for key in loaded if key != inside]
+            others = [f"{key!s:.40}" for key in loaded if key != inside]
             log.info("read %r of the checkpoint; left out %s", inside, ", ".join(others[:20]) or "nothing")
     if not _has_tensors(state):
         raise CheckpointError(f"the file holds {_kind(loaded)}; expected a state_dict: tensors by name, or one under "
@@ -117,7 +117,7 @@ def find_state(loaded) -> dict[str, TensorView]:
         raise CheckpointError("the file holds tensors under numbers; expected a state_dict: tensors by name")
     left_out = [key for key, value in state.items() if not isinstance(value, TensorView)]
     if left_out:
-        log.info("left out of the state_dict, since they are no tensors: %s", ", ".join(left_out[:20]))
+        log.info("left out of the state_dict, since they are no tensors: %s", ", ".join(f"{key:.40}" for key in left_out[:20]))
     return {key: value for key, value in state.items() if isinstance(value, TensorView)}
 
 

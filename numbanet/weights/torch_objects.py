@@ -95,7 +95,7 @@ def rebuild_tensor(storage, offset, shape, strides) -> TensorView:
     if not isinstance(storage, Storage) or any(type(n) is not tuple for n in (shape, strides)) or len(shape) != len(strides):
         raise CheckpointError("a tensor that is described in another way than PyTorch does")
     if any(type(n) is not int or n < 0 for n in (offset, *shape, *strides)):
-        raise CheckpointError(f"a tensor with offset {offset!r:.40}, shape {shape!r:.80}, strides {strides!r:.80}; expected numbers from 0")
+        raise CheckpointError("a tensor whose offset, shape and strides are not all numbers from 0")      # their repr might be endless
     checked_size("a tensor", shape, storage.dtype)
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides)) if 0 not in shape else offset - 1
     if last >= storage.count:

@@ -12,11 +12,13 @@ from typing import NamedTuple
 
 from numbanet.errors import CheckpointError
 
-MAX_MEMBERS = 100_000
-FREE_EXPANSION = 256 << 20      # bytes that any archive may expand to
+MAX_MEMBERS = 20_000
+FREE_EXPANSION = 192 << 20      # bytes that any archive may expand to
 MAX_RATIO = 20                  # by which larger ones may exceed the archive
+PIECE = 1 << 16                 # compressed bytes at a time: at most 64 MiB decompressed
 STORED, DEFLATED = 0, 8
 KNOWN_FLAGS = 0x080E            # deflate's options, sizes behind the data, names in UTF-8: not encrypted, not a patch
+NEWEST = 63                     # version of the APPNOTE, times ten, that a reader has to know
 FOLDER = 0x10                   # of MS-DOS's file attributes
 
 _LOCAL = struct.Struct("<4s5H3L2H")
@@ -86,9 +88,12 @@ class Archive:
 
     @staticmethod
     def _inflate(member: Member, raw) -> bytearray:
-        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        inflater, out = zlib.decompressobj(-zlib.MAX_WBITS), bytearray()
         try:
-            out = bytearray(inflater.decompress(raw, member.size + 1))
+            for begin in range(0, len(raw), PIECE):
+                out += inflater.decompress(raw[begin:begin + PIECE])
+                if len(out) > member.size:
+                    break
         except zlib.error as error:
             raise _damaged(f"{member.name!r} cannot be decompressed: {error}") from error
         if len(out) != member.size or not inflater.eof:
@@ -117,8 +122,8 @@ class Archive:
             raise _damaged("it is one part of several")
         if count > MAX_MEMBERS:
             raise _damaged(f"it has {count} members; at most {MAX_MEMBERS} are read")
-        if begin + length > end:
-            raise _damaged("its directory lies outside of it")
+        if begin + length != end:
+            raise _damaged("its directory does not lie before its end")
         return count, begin, begin + length
 
     def _wide_end(self, locator: int, narrow: list[int]) -> tuple[int, list[int]]:
@@ -132,7 +137,7 @@ class Archive:
 
     def _entry(self, position: int, begin: int, end: int) -> tuple[Member, int, int]:
         """(member, position of its local header, position of the next entry)."""
-        (_, _, _, flags, method, _, _, crc, compressed, size, name_length, extra_length, comment_length, disk, _, attributes,
+        (_, _, needed, flags, method, _, _, crc, compressed, size, name_length, extra_length, comment_length, disk, _, attributes,
          header) = self._unpack(_CENTRAL, position, b"PK\1\2", end)
         name_end = position + _CENTRAL.size + name_length
         next_entry = name_end + extra_length + comment_length
@@ -144,8 +149,8 @@ class Archive:
         except UnicodeDecodeError as error:
             raise _damaged(f"the name {raw_name!r:.80} is not UTF-8") from error
         size, compressed, header = _widened(self.data[name_end:name_end + extra_length], [size, compressed, header])
-        if flags & ~KNOWN_FLAGS or method not in (STORED, DEFLATED) or disk:
-            raise _damaged(f"{name!r} is encrypted, or compressed by another method than deflate")
+        if flags & ~KNOWN_FLAGS or method not in (STORED, DEFLATED) or disk or needed > NEWEST:
+            raise _damaged(f"{name!r} is encrypted, of a newer format, or not compressed by deflate")
         if method == STORED and compressed != size or attributes & FOLDER and not name.endswith("/"):
             raise _damaged(f"{name!r} contradicts itself about its size")
         _, _, _, local_method, *_, local_name, local_extra = self._unpack(_LOCAL, header, b"PK\3\4", begin)
