@@ -42,6 +42,11 @@ class ModelInfo:
     interpolation: str = "bilinear"         # how pictures are scaled
     crop_pct: float = 1.0                   # the part of the scaled picture's shorter side that the network sees
 
+    @property
+    def family(self) -> str:
+        """The networks of one paper, or of one reading of it: the module that makes them."""
+        return self.create.__module__.rpartition(".")[2]
+
 
 _models: dict[str, ModelInfo] = {}
 
@@ -90,7 +95,7 @@ def model_info(name: str) -> ModelInfo:
     _load_plugins()
     if name not in _models:
         close = difflib.get_close_matches(name, _models, n=1, cutoff=0.4)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(_models))}"
+        hint = f"did you mean {close[0]}?" if close else f"list_models() names all {len(_models)}"
         raise UsageError(f"create_model: there is no model {name!r}; {hint}")
     return _models[name]
 

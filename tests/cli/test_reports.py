@@ -38,10 +38,15 @@ def test_summary_of_the_1998_network():
 
 def test_models():
     answer = run("models")
-    assert answer.code == 0 and [line.split()[0] for line in answer.out.splitlines()] == list_models()
-    assert [line.split()[0] for line in run("models", "*_1998").out.splitlines()] == ["lenet5_1998"]
+    header, *lines = answer.out.splitlines()
+    assert answer.code == 0 and [line.split()[0] for line in lines] == list_models() and len(max(lines, key=len)) <= 80
+    assert header.split() == "model family params mult-adds input".split()
+    assert run("models", "lenet5").out.splitlines()[1].split() == "lenet5 lenet 61.7 K 416.5 K 1x32x32".split()
+    assert run("models", "resnet152").out.splitlines()[1].split() == "resnet152 resnet 60.2 M 11.5 G 3x224x224".split()
     report = json.loads(run("models", "--json").out)
-    assert report["lenet5"]["input_size"] == [1, 32, 32] and "1998" in report["lenet5"]["paper"]
+    assert report["lenet5"]["input_size"] == [1, 32, 32] and "1998" in report["lenet5"]["paper"] and report["lenet5"]["family"] == "lenet"
+    answer = run("models", "x*")
+    assert answer.code == 2 and "no model matches 'x*'; there are" in answer.err and "alexnet, convnext" in answer.err
 
 
 def test_doctor():
