@@ -25,10 +25,11 @@ EPOCH = (1980, 1, 1, 0, 0, 0)   # zip's earliest: the same arrays give the same 
 
 def read(archive: Archive) -> tuple[dict[str, np.ndarray], dict]:
     """Arrays by name and metadata."""
-    other = next((name for name in archive.members if not name.endswith(".npy")), None)
-    if other is not None or not archive.members:
-        raise CheckpointError(f"a zip file that is neither .npz nor PyTorch's: {other!r} is not a .npy file" if other is not None else
-                              "a zip file without arrays")
+    if not archive.members:
+        raise CheckpointError("a zip file without arrays")
+    for name in archive.members:
+        if not name.endswith(".npy"):
+            raise CheckpointError(f"a zip file that is neither .npz nor PyTorch's: {name!r:.80} is not a .npy file")
     arrays = {name.removesuffix(".npy"): _array(name, archive.read(name, check=True)) for name in archive.members}
     described = arrays.pop(own_metadata.NAME, None)
     return arrays, {} if described is None else own_metadata.decode_json(described.tobytes())

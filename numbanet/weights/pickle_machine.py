@@ -24,7 +24,6 @@ LARGEST_KEY = 1 << 31
 _REFUSED = {b"i": "INST", b"o": "OBJ", b"\x81": "NEWOBJ", b"\x92": "NEWOBJ_EX", b"\x82": "EXT1", b"\x83": "EXT2", b"\x84": "EXT4",
             b"P": "PERSID", b"I": "INT", b"L": "LONG", b"S": "STRING", b"V": "UNICODE", b"F": "FLOAT", b"p": "PUT", b"g": "GET",
             b"d": "DICT", b"l": "LIST", b"0": "POP", b"1": "POP_MARK", b"2": "DUP", b"\x8b": "LONG4", b"T": "BINSTRING"}
-_MARK = object()
 
 
 class Machine:

@@ -78,7 +78,6 @@ def _header(data) -> tuple[dict, int]:
         if not text.startswith("{"):
             raise ValueError("it begins with another character than {")
         header = json.loads(text, object_pairs_hook=_unique, parse_int=_natural, parse_float=_no_number, parse_constant=_no_number)
-        text = None
     except (ValueError, RecursionError) as error:
         raise _damaged(f"the header cannot be read: {str(error)[:200]}") from error
     return header, 8 + length

@@ -1,5 +1,6 @@
 """Hostile and damaged files: a clear error, soon, in little memory; nothing executed, nothing written."""
 
+import ast
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors
 
+import numbanet.weights
 from numbanet.weights import load_weights
 from tests.weights import hostile
 
@@ -45,6 +47,13 @@ def test_a_clear_error(name, ends):
 def test_the_safetensors_library_refuses_these_too(name):
     with pytest.raises(safetensors.SafetensorError):
         safetensors.deserialize(hostile.SAFETENSORS[name][0])
+
+
+def test_no_reader_knows_pickle():
+    for path in Path(numbanet.weights.__file__).parent.glob("*.py"):
+        names = {alias.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, (ast.Import, ast.ImportFrom))
+                 for alias in [*node.names, ast.alias(getattr(node, "module", None) or "")]}
+        assert not {name for name in names if "pickle" in name and name != "numbanet.weights.pickle_machine"}, path
 
 
 def test_what_the_hostile_files_are_made_from_is_read(tmp_path):
