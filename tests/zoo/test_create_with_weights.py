@@ -41,6 +41,13 @@ def test_the_model_of_the_file(small):
     np.testing.assert_array_equal(loaded.eval()(x).detach().numpy(), model.eval()(x).detach().numpy())
 
 
+def test_arrays_of_the_file_are_adopted(small):
+    arrays, _ = load_weights(small[0])
+    model = zoo.create_model("resnet20_cifar", weights=(arrays, {}))
+    for name, t in model.state_dict().items():
+        assert np.shares_memory(t.numpy(), arrays[name]), name
+
+
 def test_training_leaves_the_file_alone(small):
     path, _ = small
     before = path.read_bytes()
