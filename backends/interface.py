@@ -56,6 +56,15 @@ def channels_last(rank: int) -> tuple[int, ...] | None:
     return (0, *range(2, rank), 1) if rank > 2 else None
 
 
+def dense_strides(shape: tuple[int, ...], dtype: np.dtype, order: tuple[int, ...] | None = None) -> tuple[int, ...]:
+    """Strides in bytes of an array without gaps in the given memory order."""
+    strides, step = [0] * len(shape), dtype.itemsize
+    for axis in reversed(order or range(len(shape))):
+        strides[axis] = step
+        step *= max(shape[axis], 1)
+    return tuple(strides)
+
+
 @lru_cache(maxsize=8192)
 def _order(shape, strides):
     axes = [a for a in range(len(shape)) if shape[a] != 1]
@@ -222,6 +231,14 @@ class Backend:
             return out
         return call
 
+    def unchecked(self, name: str) -> Callable:
+        """The primitive as a function of all its arguments and, where it has outputs, a last one `out`: for calls that were checked."""
+        implementation, declared = self.implementations.get(name), PRIMITIVES[name]
+        if implementation is not None:
+            return implementation
+        call = getattr(self, name)
+        return call if _writes_nothing(declared) else lambda *arguments: call(*arguments[:-1], out=arguments[-1])
+
     def implements(self, name: str) -> bool:
         """Whether `backend.<name>` runs, itself or as a composition."""
         return name in self.implementations or (name in PRIMITIVES and PRIMITIVES[name].composition is not None)
@@ -230,6 +247,10 @@ class Backend:
     def empty(self, shape: tuple[int, ...], dtype: np.dtype, order: tuple[int, ...] | None = None) -> Array:
         """An uninitialised array in the given memory order (see :class:`ArraySpec`)."""
         raise NotImplementedError
+
+    def carve(self, block: Array, offset: int, shape: tuple[int, ...], dtype: np.dtype, order: tuple[int, ...] | None = None) -> Array:
+        """An array within `block`, bytes from `offset` on; a backend without such views may give memory of its own."""
+        return self.empty(shape, dtype, order)
 
     def from_numpy(self, array: np.ndarray) -> Array:
         """An array of this backend with these values; shares the memory where the backend can."""
@@ -242,6 +263,26 @@ class Backend:
     def may_share_memory(self, first: Array, second: Array) -> bool:
         """False only where the two certainly do not overlap."""
         raise NotImplementedError
+
+    def prepare(self, primitive: str, arguments: tuple, constant: frozenset[int]) -> Callable | None:
+        """A faster way to repeat one call of a primitive, or None where there is none.
+
+        Parameters
+        ----------
+        primitive
+            Its name.
+        arguments
+            All arguments of the call: arrays with the shapes and strides of every later one, and the attributes.
+        constant
+            Positions of operands that will be the same arrays with the same contents in every later call.
+
+        Returns
+        -------
+        Callable or None
+            A function of the same arguments and `out`, that checks nothing: shapes and attributes are as given here. It
+            may hold what it made of the constant operands, so whoever changes one prepares anew.
+        """
+        return None
 
     def is_unshared(self, holder: list, index: int) -> bool:
         """True only where nothing but ``holder[index]`` refers to that array, and no other array to its memory."""

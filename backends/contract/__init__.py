@@ -2,8 +2,8 @@
 
 import importlib
 
-FAMILIES = ("activation", "convolution", "elementwise", "image", "indexing", "linear", "loss", "normalization", "optimizer",
-            "padding", "pooling", "random", "reduction", "resize", "shape", "softmax")
+FAMILIES = ("activation", "convolution", "elementwise", "fused", "image", "indexing", "linear", "loss", "normalization",
+            "optimizer", "padding", "pooling", "random", "reduction", "resize", "shape", "softmax")
 
 for _family in FAMILIES:
     importlib.import_module(f"{__name__}.{_family}")

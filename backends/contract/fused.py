@@ -1,0 +1,133 @@
+"""What inference fuses: a layer, and what follows it element by element, in one pass over the result.
+
+Each primitive here has a composition of plain ones, which also says what it computes, so that a backend needs none of them.
+Limits: `minimum` and `maximum` as in `clamp`, None being no limit; a NaN stays NaN. ReLU is (0, None), ReLU6 (0, 6).
+Batch norm in inference is one multiplication and one addition a channel:
+
+    (x - mean) / sqrt(variance + epsilon) * gamma + beta  =  x * scale + shift
+    scale = gamma / sqrt(variance + epsilon),   shift = beta - mean * scale
+"""
+
+from __future__ import annotations
+
+from numbanet.backends.contract.checks import check_float, check_shape
+from numbanet.backends.contract.convolution import conv2d_forward
+from numbanet.backends.contract.linear import linear_forward
+from numbanet.backends.contract.pooling import max_pool2d_forward
+from numbanet.backends.interface import Array, ArraySpec, channels_last, primitive
+from numbanet.errors import ShapeError, UsageError
+from numbanet.geometry import ConvGeometry, PoolGeometry
+
+
+def _check_limits(operation: str, minimum: float | None, maximum: float | None) -> None:
+    if minimum is not None and maximum is not None and not minimum <= maximum:
+        raise UsageError(f"{operation}: minimum expects at most maximum, received {minimum} and {maximum}")
+
+
+def _limited(backend, x, minimum, maximum):
+    return x if minimum is None and maximum is None else backend.clamp(x, minimum, maximum)
+
+
+@primitive
+def conv2d_fused(x: Array, weight: Array, bias: Array | None, residual: Array | None, geometry: ConvGeometry,
+                 minimum: float | None, maximum: float | None):
+    """y (N, K, OH, OW): `conv2d_forward` plus `residual`, of y's shape, limited to [minimum, maximum]."""
+    spec = conv2d_forward.specification(x, weight, bias, geometry)
+    check_float("conv2d", x=x, residual=residual)
+    check_shape("conv2d", "residual", residual, spec.shape)
+    _check_limits("conv2d", minimum, maximum)
+    return spec
+
+
+@conv2d_fused.composed
+def _conv2d_fused(backend, x, weight, bias, residual, geometry, minimum, maximum):
+    y = backend.conv2d_forward(x, weight, bias, geometry)
+    if residual is not None:
+        y = backend.add(y, residual)
+    return _limited(backend, y, minimum, maximum)
+
+
+@primitive
+def linear_fused(x: Array, weight: Array, bias: Array | None, minimum: float | None, maximum: float | None):
+    """y (M, O): `linear_forward`, limited to [minimum, maximum]."""
+    _check_limits("linear", minimum, maximum)
+    return linear_forward.specification(x, weight, bias)
+
+
+@linear_fused.composed
+def _linear_fused(backend, x, weight, bias, minimum, maximum):
+    return _limited(backend, backend.linear_forward(x, weight, bias), minimum, maximum)
+
+
+@primitive
+def channel_affine(x: Array, scale: Array, shift: Array, minimum: float | None, maximum: float | None):
+    """x (N, C) or (N, C, ...) times scale (C,) plus shift (C,), limited to [minimum, maximum]."""
+    check_float("channel_affine", x=x, scale=scale, shift=shift)
+    if len(x.shape) < 2:
+        raise ShapeError(f"channel_affine: x expects (N, C) or (N, C, ...), received shape {x.shape}")
+    check_shape("channel_affine", "scale", scale, x.shape[1:2])
+    check_shape("channel_affine", "shift", shift, x.shape[1:2])
+    _check_limits("channel_affine", minimum, maximum)
+    return ArraySpec(x.shape, x.dtype, channels_last(len(x.shape)))
+
+
+@channel_affine.composed
+def _channel_affine(backend, x, scale, shift, minimum, maximum):
+    per_channel = (scale.shape[0], *[1] * (len(x.shape) - 2))
+    y = backend.multiply(x, backend.reshape(scale, per_channel))
+    return _limited(backend, backend.add(y, backend.reshape(shift, per_channel)), minimum, maximum)
+
+
+def _check_statistics(operation: str, channels: int, **per_channel) -> None:
+    for name, values in per_channel.items():
+        check_shape(operation, name, values, (channels,))
+
+
+@primitive
+def batch_norm_scale_shift(gamma: Array | None, beta: Array | None, mean: Array, variance: Array, epsilon: float):
+    """(scale (C,), shift (C,)) of batch norm by the given statistics; `gamma` None counts as 1, `beta` None as 0."""
+    check_float("batch_norm_scale_shift", mean=mean, variance=variance, gamma=gamma, beta=beta)
+    if len(mean.shape) != 1:
+        raise ShapeError(f"batch_norm_scale_shift: mean expects shape (C,), received {mean.shape}")
+    _check_statistics("batch_norm_scale_shift", mean.shape[0], variance=variance, gamma=gamma, beta=beta)
+    spec = ArraySpec(mean.shape, mean.dtype)
+    return spec, spec
+
+
+@batch_norm_scale_shift.composed
+def _batch_norm_scale_shift(backend, gamma, beta, mean, variance, epsilon):
+    scale = backend.rsqrt(backend.add(variance, epsilon))
+    if gamma is not None:
+        scale = backend.multiply(scale, gamma)
+    shift = backend.negative(backend.multiply(mean, scale))
+    return scale, shift if beta is None else backend.add(shift, beta)
+
+
+@primitive
+def fold_batch_norm(weight: Array, bias: Array | None, gamma: Array | None, beta: Array | None, mean: Array,
+                    variance: Array, epsilon: float):
+    """(weight', bias' (K,)) of a layer that does what the one with `weight` (K, ...) and a batch norm behind it do."""
+    check_float("fold_batch_norm", weight=weight, bias=bias, mean=mean, variance=variance, gamma=gamma, beta=beta)
+    if len(weight.shape) < 2:
+        raise ShapeError(f"fold_batch_norm: weight expects (K, ...), one filter for each channel, received shape {weight.shape}")
+    _check_statistics("fold_batch_norm", weight.shape[0], bias=bias, mean=mean, variance=variance, gamma=gamma, beta=beta)
+    return ArraySpec(weight.shape, weight.dtype), ArraySpec((weight.shape[0],), weight.dtype)
+
+
+@fold_batch_norm.composed
+def _fold_batch_norm(backend, weight, bias, gamma, beta, mean, variance, epsilon):
+    scale, shift = backend.batch_norm_scale_shift(gamma, beta, mean, variance, epsilon)
+    if bias is not None:
+        shift = backend.add(shift, backend.multiply(bias, scale))
+    return backend.multiply(weight, backend.reshape(scale, (weight.shape[0], *[1] * (len(weight.shape) - 1)))), shift
+
+
+@primitive
+def max_pool2d_values(x: Array, geometry: PoolGeometry):
+    """y of `max_pool2d_forward`, without the positions."""
+    return max_pool2d_forward.specification(x, geometry)[0]
+
+
+@max_pool2d_values.composed
+def _max_pool2d_values(backend, x, geometry):
+    return backend.max_pool2d_forward(x, geometry)[0]

@@ -1,0 +1,72 @@
+"""Cases of fused inference primitives."""
+
+import numpy as np
+
+from numbanet.geometry import pool_geometry
+from tests.cases.case import PrimitiveCase, channels_last, floats, integers, strided
+from tests.cases.convolution import GEOMETRIES
+from tests.cases.pooling import GEOMETRIES as POOL_GEOMETRIES
+
+LIMITS = ((0.0, None), (0.0, 6.0), (None, 4.0), (None, None))
+
+
+def _convolution(label, batch, g, layout, residual, limits):
+    def arguments(rng):
+        x = layout(integers(rng, batch, g.channels, *g.input_size))
+        added = layout(integers(rng, batch, g.filters, *g.output_size)) if residual else None
+        return x, integers(rng, *g.weight_shape), integers(rng, g.filters), added, g, *limits
+    return PrimitiveCase("conv2d_fused", arguments, exact=True, label=f"{label}-{'residual-' * residual}{limits[0]}-{limits[1]}")
+
+
+def _convolutions():
+    for i, (label, (batch, g)) in enumerate(GEOMETRIES.items()):
+        yield _convolution(label, batch, g, channels_last, True, (0.0, None))
+        yield _convolution(label, batch, g, channels_last, False, LIMITS[i % 4])
+    for label in ("few", "strip-and-lanes", "depthwise", "lenet-2", "groups-of-four"):
+        yield _convolution(f"{label}-with-gaps", *GEOMETRIES[label], strided, True, (-5.0, 5.0))
+
+
+def _linears():
+    for M, K, O, limits in ((1, 70, 33, (0.0, None)), (5, 17, 40, (0.0, 6.0)), (37, 64, 64, (None, 3.0)), (0, 3, 4, (0.0, None))):
+        def arguments(rng, M=M, K=K, O=O, limits=limits, bias=O != 40):
+            return integers(rng, M, K), integers(rng, O, K), integers(rng, O) if bias else None, *limits
+        yield PrimitiveCase("linear_fused", arguments, exact=True, label=f"{M}-{K}-{O}")
+
+
+def _affines():
+    for label, shape, layout in (("map", (2, 35, 5, 6), channels_last), ("gaps", (3, 19, 4, 5), strided), ("rows", (7, 21), lambda x: x),
+                                 ("row-major", (2, 16, 3, 5), lambda x: x), ("few", (4, 3, 9, 7), channels_last),
+                                 ("empty", (0, 3, 2, 2), lambda x: x), ("one-axis", (2, 33, 9), channels_last)):
+        for limits in LIMITS:
+            def arguments(rng, shape=shape, layout=layout, limits=limits):
+                return layout(floats(rng, *shape)), floats(rng, shape[1]), floats(rng, shape[1]), *limits
+            yield PrimitiveCase("channel_affine", arguments, label=f"{label}-{limits[0]}-{limits[1]}")
+
+
+def _foldings():
+    for label, shape in (("convolution", (20, 3, 3, 2)), ("linear", (5, 7))):
+        for bias, affine in ((True, True), (False, True), (True, False)):
+            def arguments(rng, shape=shape, bias=bias, affine=affine):
+                K = shape[0]
+                gamma, beta = (floats(rng, K), floats(rng, K)) if affine else (None, None)
+                return (floats(rng, *shape), floats(rng, K) if bias else None, gamma, beta, floats(rng, K),
+                        rng.uniform(0.1, 2, K).astype(np.float32), 1e-5)
+            yield PrimitiveCase("fold_batch_norm", arguments, label=f"{label}-{bias}-{affine}")
+            yield PrimitiveCase("batch_norm_scale_shift", lambda rng, arguments=arguments: arguments(rng)[2:],
+                                label=f"{label}-{bias}-{affine}")
+
+
+def _maxima():
+    geometries = {**POOL_GEOMETRIES, "dilated": pool_geometry((9, 11), (3, 2), (2, 1), 1, (2, 3)),
+                  "empty-window": pool_geometry((2, 4), 2, 1, (1, 0), (3, 1)),
+                  "three-by-two": pool_geometry((11, 9), 3, 2, 1), "three": pool_geometry((7, 6), 3, 1, 1)}
+    for label, geometry in geometries.items():
+        for C, layout in ((6, channels_last), (19, channels_last), (80, channels_last), (21, strided), (3, lambda x: x)):
+            def arguments(rng, geometry=geometry, C=C, layout=layout):
+                x = layout(integers(rng, 3, C, *geometry.input_size))
+                x[0, 0, 0, 0], x[1, -1, -1, -1], x[2, 1] = np.nan, -np.inf, -np.inf
+                return x, geometry
+            yield PrimitiveCase("max_pool2d_values", arguments, exact=True, label=f"{label}-{C}")
+
+
+PRIMITIVE_CASES = [*_convolutions(), *_linears(), *_affines(), *_foldings(), *_maxima()]
