@@ -153,8 +153,8 @@ class ClassifierTraining:
         """
         images, labels = images.to(self.device), labels.to(self.device)
         self.optimizer.zero_grad()
-        logits = self.model(images)
-        loss = self.loss_function(logits, labels)
+        outputs = self.model(images)
+        loss = self.loss_function(outputs, labels)
         value = loss.item()
         if not math.isfinite(value):
             raise self._diverged("the loss", value, self.progress.step + 1)
@@ -162,6 +162,7 @@ class ClassifierTraining:
         clip_grad_norm_(self._parameters, MAX_GRADIENT_NORM)
         self.optimizer.step()
         self.scheduler.step()
+        logits = outputs[0] if isinstance(outputs, tuple) else outputs      # auxiliary heads follow
         return value, int((logits.detach().numpy().argmax(1) == labels.numpy()).sum())
 
     def evaluate(self) -> tuple[float, ConfusionMatrix]:
