@@ -22,6 +22,7 @@ from numbanet.backends.interface import (  # noqa: E402
     Primitive,
     Scalar,
     channels_last,
+    dense_strides,
     like,
     order_of,
     primitive,
@@ -29,7 +30,7 @@ from numbanet.backends.interface import (  # noqa: E402
 from numbanet.errors import BackendError  # noqa: E402
 
 __all__ = ["PRIMITIVES", "Array", "ArraySpec", "Arrays", "Backend", "Implementations", "Primitive", "Scalar", "available_backends",
-           "channels_last", "get_backend", "like", "order_of", "primitive", "register_backend", "register_primitive"]
+           "channels_last", "dense_strides", "get_backend", "like", "order_of", "primitive", "register_backend", "register_primitive"]
 
 _OWN = {"reference": "numbanet.backends.reference", "cpu": "numbanet.backends.cpu"}
 _PLANNED = {"cuda": "this version of numbanet has no CUDA backend; use device='cpu'"}

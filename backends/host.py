@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from numbanet.backends.interface import Backend
+from numbanet.backends.interface import Backend, dense_strides
 from numbanet.errors import IndexRangeError
 
 
@@ -18,6 +18,10 @@ class HostBackend(Backend):
             return np.empty(shape, dtype)
         array = np.empty([shape[a] for a in order], dtype)
         return array.transpose(np.argsort(order))
+
+    def carve(self, block, offset, shape, dtype, order=None):
+        strides = None if order is None else dense_strides(shape, dtype, order)
+        return np.ndarray(shape, dtype, block, offset, strides)
 
     def from_numpy(self, array):
         return array

@@ -31,7 +31,7 @@ _OTHERS = {
                        "result_type set_default_dtype uint8",
     "numbanet.errors": "AutogradError BackendError CheckpointError DataError DTypeError IndexRangeError NumbanetError "
                        "OnnxError ShapeError UnsupportedOperationError UsageError",
-    "numbanet.graph": "summarize trace",
+    "numbanet.graph": "compile summarize trace",
     "numbanet.random": "Generator default_generator fork_rng get_rng_state initial_seed manual_seed seed seed_everything "
                        "set_rng_state",
     "numbanet.threading": "get_num_threads set_num_threads",

@@ -73,6 +73,7 @@ _seed: int | None = None        # what manual_seed said last: threads that begin
 
 class _Default(threading.local):
     generator: Generator | None = None
+    drawn: list | None = None           # where `recorded_keys` notes what is drawn
 
 
 _default = _Default()
@@ -136,4 +137,24 @@ def fork_rng(enabled: bool = True) -> Iterator[None]:
 
 def next_key(generator: Generator | None = None) -> tuple[int, int]:
     """The next key of `generator`, by default this thread's."""
-    return (default_generator() if generator is None else generator).next_key()
+    key = (default_generator() if generator is None else generator).next_key()
+    if _default.drawn is not None:
+        _default.drawn.append((generator, key))
+    return key
+
+
+@contextmanager
+def recorded_keys() -> Iterator[list[tuple[Generator | None, tuple[int, int]]]]:
+    """A list of the keys that this thread draws inside, with their generators (None: the default one), which are left as they were."""
+    before, _default.drawn = _default.drawn, []
+    states = {}
+    try:
+        with fork_rng():
+            yield _default.drawn
+    finally:
+        for generator, key in reversed(_default.drawn):
+            if generator is not None:
+                states[id(generator)] = generator, key
+        for generator, first_key in states.values():
+            generator.set_state(first_key)
+        _default.drawn = before

@@ -1,7 +1,9 @@
 """Recorded programs of primitives: tracing, replay, cost, summary."""
 
+from numbanet.graph.compile import CompiledModel, CompiledStep, compile
 from numbanet.graph.graph import Graph, Node, Value
+from numbanet.graph.plan import Plan
 from numbanet.graph.summary import summarize
 from numbanet.graph.trace import trace, trace_step
 
-__all__ = ["Graph", "Node", "Value", "summarize", "trace", "trace_step"]
+__all__ = ["CompiledModel", "CompiledStep", "Graph", "Node", "Plan", "Value", "compile", "summarize", "trace", "trace_step"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from numbanet.backends import PRIMITIVES, Backend, get_backend
+from numbanet.backends import PRIMITIVES, ArraySpec, Backend, dense_strides, get_backend
 from numbanet.errors import ShapeError
 
 
@@ -15,7 +16,7 @@ class Value:
     """An array of a graph: known by shape, dtype and memory order, not by contents.
 
     `kind`: "input", "state" (parameters, buffers, optimiser state: read and possibly changed by the run), "constant"
-    (made while tracing, never changed) or "result".
+    (made while tracing, never changed), "prepared" (computed of these before the run) or "result".
     """
 
     name: str
@@ -23,6 +24,11 @@ class Value:
     dtype: np.dtype
     order: tuple[int, ...] | None
     kind: str
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """In bytes, of a dense array in the value's memory order."""
+        return dense_strides(self.shape, self.dtype, self.order)
 
     @property
     def nbytes(self) -> int:
@@ -73,6 +79,7 @@ class Graph:
     inputs: list[Value] = field(default_factory=list)
     outputs: list[Value] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
+    preparation: list[Node] = field(default_factory=list)          # run before `nodes`, over state and constants alone
     state: dict[str, Value] = field(default_factory=dict)
     initial: dict[Value, object] = field(default_factory=dict)     # arrays of state and constants, as they were traced
     storages: dict[Value, object] = field(default_factory=dict)    # of state: their version tells of changes
@@ -80,6 +87,7 @@ class Graph:
 
     def __str__(self):
         lines = [f"graph({', '.join(map(repr, self.inputs))})"]
+        lines += [f"  prepare {n}" for n in self.preparation]
         lines += [f"  {n}" for n in self.nodes]
         lines.append(f"  return {', '.join(f'%{v.name}' for v in self.outputs)}")
         return "\n".join(lines)
@@ -91,6 +99,39 @@ class Graph:
         """The names of the primitives, in order."""
         return [n.primitive for n in self.nodes]
 
+    def copy(self) -> Graph:
+        """Another graph over the same values and nodes, for a pass to change."""
+        return Graph(self.device, list(self.inputs), list(self.outputs), list(self.nodes), list(self.preparation), dict(self.state),
+                     dict(self.initial), dict(self.storages), self.single_output)
+
+    def prepare(self, primitive: str, arguments: tuple, path: str = "") -> tuple[Value, ...]:
+        """Add a node to the preparation; its results are known before the first node runs."""
+        specs = PRIMITIVES[primitive].specification(*arguments)
+        specs = (specs,) if isinstance(specs, ArraySpec) else specs
+        values = tuple(Value(f"{path or primitive}:{len(self.preparation)}.{i}", tuple(s.shape), s.dtype, s.order, "prepared")
+                       for i, s in enumerate(specs))
+        self.preparation.append(Node(primitive, arguments, values, None, path, "preparation"))
+        return values
+
+    def prepared(self) -> set[Value]:
+        """The results of the preparation."""
+        return {v for node in self.preparation for v in node.outputs}
+
+    def users(self) -> dict[Value, list[Node]]:
+        """The nodes that read each value, in order, once for each time."""
+        found: dict[Value, list[Node]] = {}
+        for node in self.nodes:
+            for v in (*node.operands(), *(node.writes_into or ())):
+                found.setdefault(v, []).append(node)
+        return found
+
+    def use_counts(self) -> Counter:
+        """How often each value is read by nodes or returned."""
+        counts = Counter(self.outputs)
+        for v, nodes in self.users().items():
+            counts[v] += len(nodes)
+        return counts
+
     def last_uses(self) -> dict[Value, int]:
         """The position of the last node that touches each value; outputs, inputs and state live on."""
         last = {}
@@ -98,7 +139,7 @@ class Graph:
             for v in (*node.operands(), *node.outputs, *(node.writes_into or ())):
                 if v is not None:
                     last[v] = position
-        for v in (*self.outputs, *self.inputs, *self.initial):
+        for v in (*self.outputs, *self.inputs, *self.initial, *self.prepared()):
             last.pop(v, None)
         return last
 
@@ -160,7 +201,7 @@ class Graph:
         expiring: dict[int, list[Value]] = {}
         for v, position in self.last_uses().items():
             expiring.setdefault(position, []).append(v)
-        for position, node in enumerate(self.nodes):
+        for position, node in enumerate((*self.preparation, *self.nodes), -len(self.preparation)):
             arguments = [values[a] if isinstance(a, Value) else [values[v] for v in a] if isinstance(a, list) else a
                          for a in node.arguments]
             call = getattr(backend, node.primitive)

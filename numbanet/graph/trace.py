@@ -12,7 +12,7 @@ import numpy as np
 
 from numbanet._tensor import Tensor
 from numbanet.autograd.grad_mode import no_grad
-from numbanet.backends import ArraySpec, Backend, Primitive, get_backend, order_of
+from numbanet.backends import ArraySpec, Backend, Primitive, dense_strides, get_backend, order_of
 from numbanet.errors import BackendError, UnsupportedOperationError, UsageError
 from numbanet.graph.graph import Graph, Node, Value
 from numbanet.random import fork_rng
@@ -32,15 +32,6 @@ class SymbolicArray:
 
     def __repr__(self):
         return f"<symbolic {self.value!r}>"
-
-
-def dense_strides(shape, dtype, order=None) -> tuple[int, ...]:
-    """Strides in bytes of an array without gaps in the given memory order."""
-    strides, step = [0] * len(shape), dtype.itemsize
-    for axis in reversed(order or range(len(shape))):
-        strides[axis] = step
-        step *= max(shape[axis], 1)
-    return tuple(strides)
 
 
 class Tracer(Backend):

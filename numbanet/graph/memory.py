@@ -1,0 +1,132 @@
+"""Where the values of a plan lie: one arena, in which values that are never needed together share bytes.
+
+A value's *root* is the value whose memory it uses: a view's root is that of what it shows, a result that overwrites an operand has
+the operand's, and a map that is written straight into a concatenation has the concatenation's. Only roots take room. The rooms are
+found greedily, the largest first, each at the lowest offset that is free during its life (Pisarchyk and Lee, 2020, arXiv:2001.03288).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from numbanet.backends import PRIMITIVES
+from numbanet.graph.graph import Graph, Node, Value
+
+ALIGNMENT = 64
+
+
+@dataclass
+class Layout:
+    """Offsets of roots in bytes, the arena's size, and the places of parts in concatenations."""
+
+    root: dict[Value, Value]                            # of every value that lies in another's memory
+    offsets: dict[Value, int] = field(default_factory=dict)
+    size: int = 0
+    placed: dict[Value, tuple[Value, int, int]] = field(default_factory=dict)   # part -> (concatenation, axis, first index)
+    overwrites: dict[Value, Value] = field(default_factory=dict)                # result -> the operand whose memory it takes
+
+    def root_of(self, value: Value) -> Value:
+        while value in self.root:
+            value = self.root[value]
+        return value
+
+
+def plan_memory(graph: Graph, views: dict[Value, Value], kept: Iterable[Value] = ()) -> Layout:
+    """The :class:`Layout` of a graph's results.
+
+    Parameters
+    ----------
+    views : value -> the value that it is a view of
+    kept : values that take memory of their own, outside of the arena (gradients)
+    """
+    layout = Layout(dict(views))
+    kept = set(kept)
+    results = {v for node in graph.nodes for v in node.outputs if v is not None}
+    _place_parts(graph, layout, results - kept)
+    _overwrite_operands(graph, layout, results - kept)
+    lives: dict[Value, list[int]] = {}
+    for position, node in enumerate(graph.nodes):
+        for v in (*node.operands(), *node.outputs, *(node.writes_into or ())):
+            if v is not None and (root := layout.root_of(v)) in results and root not in kept:
+                lives.setdefault(root, [position, position])[1] = position
+    for v in graph.outputs:                             # copied out after the last node
+        if (root := layout.root_of(v)) in lives:
+            lives[root][1] = len(graph.nodes)
+    taken: list[tuple[int, int, int, int]] = []         # (first, last, offset, end)
+    for v in sorted(lives, key=lambda v: (-v.nbytes, lives[v])):
+        first, last = lives[v]
+        size = -(-max(v.nbytes, 1) // ALIGNMENT) * ALIGNMENT
+        offset = 0
+        for _, _, begin, end in sorted((t for t in taken if t[0] <= last and first <= t[1]), key=lambda t: t[2]):
+            if offset + size <= begin:
+                break
+            offset = max(offset, end)
+        layout.offsets[v] = offset
+        taken.append((first, last, offset, offset + size))
+        layout.size = max(layout.size, offset + size)
+    return layout
+
+
+def _place_parts(graph: Graph, layout: Layout, results: set[Value]) -> None:
+    """Let parts of concatenations be written in place where each is a fresh result that no other concatenation has taken.
+
+    A part is read by others as a slice of channels, which every kernel takes.
+    """
+    made_by = {v: node for node in graph.nodes for v in node.outputs}
+    reshaped = {next(node.operands()) for node in graph.nodes if node.primitive == "reshape"}      # may need memory without gaps
+    excluded = {*graph.outputs, *graph.changed(), *reshaped}
+    for node in reversed(graph.nodes):                  # outer ones first: inner ones then lie inside of them
+        if node.primitive != "concatenate" or node.writes_into:
+            continue
+        parts, axis = node.arguments
+        if len(set(parts)) != len(parts) or not all(_can_be_placed(v, made_by, results - excluded, layout) for v in parts):
+            continue
+        if any(v.order != parts[0].order for v in parts):
+            continue
+        start = 0
+        for v in parts:
+            layout.placed[v] = node.outputs[0], axis, start
+            layout.root[v] = node.outputs[0]
+            start += v.shape[axis]
+
+
+def _can_be_placed(value: Value, made_by: dict, results: set, layout: Layout) -> bool:
+    return value in results and value not in layout.root and not PRIMITIVES[made_by[value].primitive].view
+
+
+def _overwrite_operands(graph: Graph, layout: Layout, results: set[Value]) -> None:
+    """Let a result take the memory of an operand that dies with the node, where the primitive allows it."""
+    last_reads: dict[Value, int] = {}
+    for position, node in enumerate(graph.nodes):
+        for v in (*node.operands(), *node.outputs, *(node.writes_into or ())):
+            if v is not None:
+                last_reads[layout.root_of(v)] = position
+    for v in graph.outputs:
+        last_reads[layout.root_of(v)] = len(graph.nodes)
+    for position, node in enumerate(graph.nodes):
+        made = _single_output(node)
+        if made is None or made not in results or made in layout.root:
+            continue
+        for operand in _overwritable(node):
+            root = layout.root_of(operand)
+            whole = operand is root or operand in layout.overwrites
+            if whole and root in results and last_reads[root] == position and _lie_alike(operand, made):
+                layout.root[made] = layout.overwrites[made] = operand
+                last_reads[root] = max(position, last_reads[made])
+                break
+
+
+def _single_output(node: Node) -> Value | None:
+    return node.outputs[0] if len(node.outputs) == 1 and not node.writes_into else None
+
+
+def _overwritable(node: Node):
+    declared = PRIMITIVES[node.primitive]
+    for parameter, argument in zip(declared.parameters, node.arguments):
+        if parameter.name in declared.may_overwrite and isinstance(argument, Value):
+            yield argument
+
+
+def _lie_alike(a: Value, b: Value) -> bool:
+    return (a.shape, a.dtype, a.order) == (b.shape, b.dtype, b.order)

@@ -1,0 +1,15 @@
+"""Rewritings of a graph. Each pass is one file and one function, changes the graph in place, and names no backend.
+
+`FOR_INFERENCE` and `FOR_TRAINING` are the orders in which plans run them. A rewritten graph is still a program of primitives:
+``graph.run`` executes it on any backend, and gives the same numbers up to float32 rounding.
+"""
+
+from numbanet.graph.passes.drop_unused import drop_unused
+from numbanet.graph.passes.fold_batch_norm import fold_batch_norm
+from numbanet.graph.passes.fuse_epilogues import fuse_epilogues
+from numbanet.graph.passes.nest_concatenations import nest_concatenations
+
+FOR_INFERENCE = (drop_unused, fold_batch_norm, fuse_epilogues, nest_concatenations, drop_unused)
+FOR_TRAINING = (drop_unused,)
+
+__all__ = ["FOR_INFERENCE", "FOR_TRAINING", "drop_unused", "fold_batch_norm", "fuse_epilogues", "nest_concatenations"]
