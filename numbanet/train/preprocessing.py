@@ -63,7 +63,8 @@ class Preprocessing:
         """What the published weights of a model (its :class:`~numbanet.zoo.registry.ModelInfo`) were evaluated with."""
         size = info.input_size[1:]
         resize = round(max(size) / info.crop_pct) if size[0] == size[1] else None
-        return cls(info.input_size, size, info.mean, info.std, resize=resize, interpolation=info.interpolation)
+        return cls(info.input_size, size, info.mean, info.std, resize=resize, interpolation=info.interpolation,
+                   channel_order=info.channel_order)
 
     @classmethod
     def for_data(cls, info, channels: int, image_size, pad: bool, digits: bool) -> Preprocessing:

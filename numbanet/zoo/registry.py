@@ -40,6 +40,7 @@ class ModelInfo:
     parameters: int | None = None           # trainable, at the model's own number of classes
     multiply_adds: int | None = None        # of one input of `input_size`, border taps included; tests check both
     interpolation: str = "bilinear"         # how pictures are scaled
+    channel_order: str = "rgb"              # or "bgr"; mean and std are in this order
     crop_pct: float = 1.0                   # the part of the scaled picture's shorter side that the network sees
 
     @property

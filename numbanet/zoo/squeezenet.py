@@ -111,7 +111,7 @@ def squeezenet1_1(num_classes: int = 1000, in_chans: int = 3, **options) -> Sque
 
 
 @register_model(input_size=(3, 227, 227), paper=PAPER, mean=(104 / 255, 116.7 / 255, 122.7 / 255), std=(1 / 255,) * 3,
-                parameters=1_235_496, multiply_adds=352_932_608, interpolation="bicubic")
+                parameters=1_235_496, multiply_adds=352_932_608, interpolation="bicubic", channel_order="bgr")
 def squeezenet1_1_tf(num_classes: int = 1000, in_chans: int = 3, **options) -> SqueezeNet:
     """SqueezeNet 1.1, padded as the weights of TensorFlow and Keras expect; channels are blue, green, red."""
     return SqueezeNet(_VERSION_1_1, num_classes, in_chans, same_padding=True, **options)

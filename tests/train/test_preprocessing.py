@@ -96,6 +96,15 @@ def test_of_a_published_model():
     assert Preprocessing.for_model(model_info("efficientnet_b3")).resize == 320
 
 
+def test_a_published_model_of_blue_green_red():
+    """The same input as with the mean in pixels of 0 to 255."""
+    published = Preprocessing.for_model(model_info("squeezenet1_1_tf"))
+    assert published.channel_order == "bgr" and published.resize == 227
+    pixels = published.pixels(Image.new("RGB", (300, 300), (10, 20, 30)))
+    x = published.batch_transform()(pixels[None])
+    np.testing.assert_allclose(x[0, :, 100, 100], [30 - 104, 20 - 116.7, 10 - 122.7], rtol=1e-5)
+
+
 @pytest.mark.parametrize("damage", [{"resize": 31}, {"resize": "x"}, {"interpolation": "cubic"}, {"channel_order": "grb"},
                                     {"pixel_scale": 3}])
 def test_what_cannot_be_meant_is_refused(damage):
