@@ -81,8 +81,11 @@ def group_normalization(node, x, scale, bias):
 @operator("LRN")
 def lrn(node, x):
     """x / (bias + alpha / size * sum of squares over `size` neighbouring channels)**beta."""
-    size = node.attributes["size"]
-    arguments = (size, node.attributes.get("alpha", 1e-4), node.attributes.get("beta", 0.75), node.attributes.get("bias", 1.0))
+    size, alpha = node.attributes["size"], node.attributes.get("alpha", 1e-4)
+    if size > 2 * x.shape[1]:               # every channel sees all others: no larger window changes more than the divisor
+        widest = 2 * x.shape[1] + 1
+        size, alpha = widest, alpha * widest / size
+    arguments = (size, alpha, node.attributes.get("beta", 0.75), node.attributes.get("bias", 1.0))
     if size % 2:
         return F.local_response_norm(x, *arguments)
     return F.local_response_norm(x.flip(1), *arguments).flip(1)     # of an even number of channels ONNX has the odd one behind

@@ -12,6 +12,8 @@ from numbanet.onnx.operators.registry import operator
 from numbanet.onnx.operators.windows import padding_of, per_axis, positive
 from numbanet.ops.factories import arange, ones
 
+MOST_TAPS = 4096            # of a window that is summed tap by tap
+
 
 def _window(node, x):
     """(axes, kernel, stride, padding, dilation), checked; ceil_mode with auto_pad means nothing, since sizes are given by it."""
@@ -102,7 +104,10 @@ def average_pool(node, x):
 
 
 def _window_sums(x, kernel, stride, padding, dilation, ceil_mode, border=0.0):
-    """The sum of each window, tap by tap, for windows that the kernels of pooling do not take; padding is filled with `border`."""
+    """The sum of each window, tap by tap, where the kernels of pooling do not take it; padding is filled with `border`."""
+    if math.prod(kernel) > MOST_TAPS:
+        raise UnsupportedOperationError(f"pooling: windows of {kernel} with these paddings or dilations are not supported; expected at most "
+                                        f"{MOST_TAPS} elements")
     rounding = math.ceil if ceil_mode else math.floor
     sizes, beyond = [], []
     for n, f, s, (before, after), d in zip(x.shape[2:], kernel, stride, padding, dilation):

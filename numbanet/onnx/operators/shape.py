@@ -158,7 +158,9 @@ def split(node, x, sizes=None):
 
 def _split(node, x, sizes):
     axis = _axis(node, node.attributes.get("axis", 0), x.ndim)
-    n, count = x.shape[axis], node.attributes.get("num_outputs", len(node.outputs))
+    n, count = x.shape[axis], len(node.outputs)
+    if node.attributes.get("num_outputs", count) != count:
+        raise ShapeError(f"{node}: num_outputs expects the number of outputs, {count}, received {node.attributes['num_outputs']}")
     if sizes is None:
         part = -(-n // count)
         sizes = [max(0, min(part, n - i * part)) for i in range(count)]
