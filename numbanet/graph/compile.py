@@ -99,8 +99,10 @@ def _mode(model, training: bool):
             module.__dict__["training"] = mode
 
 
-def _state(model) -> dict[str, Tensor]:
-    return {name: t for name, t in (*model.named_parameters(), *model.named_buffers()) if t is not None}
+def _places(model) -> dict[str, tuple[dict, str]]:
+    """Where each parameter and buffer stands: the dict of its module and its key there."""
+    return {f"{path}.{name}" if path else name: (registry, name) for path, module in model.named_modules()
+            for registry in (module._parameters, module._buffers) for name, t in registry.items() if t is not None}
 
 
 class CompiledModel:
@@ -108,7 +110,8 @@ class CompiledModel:
 
     Batch norm is folded into weights, what follows a convolution element by element is part of it, and all maps lie in one arena;
     results have memory of their own unless `out` is given. Weights that change, in place or by ``load_state_dict``, are noticed and
-    prepared again. Hooks that the model has are run once, while compiling: what they compute is part of the plan. Threads take turns.
+    prepared again; layers that are exchanged are not: compile again. Hooks that the model has are run once, while compiling: what they
+    compute is part of the plan. Threads take turns.
     """
 
     def __init__(self, model, examples: tuple[Tensor, ...]):
@@ -145,7 +148,7 @@ class CompiledModel:
             graph = trace_step(run, *inputs, model=self.model)
         for optimise in FOR_INFERENCE:
             optimise(graph)
-        return Plan(graph, _state(self.model))
+        return Plan(graph, _places(self.model))
 
     def __repr__(self):
         return f"<compiled {type(self.model).__name__} for {', '.join(str(list(t.shape)) for t in self._plans.examples)}>"
@@ -223,7 +226,7 @@ class CompiledStep:
             graph = trace_step(run_and_note, *inputs, model=self.model)
         for optimise in FOR_TRAINING:
             optimise(graph)
-        return _Gradients(graph, _state(self.model), reached, keys, self._callbacks)
+        return _Gradients(graph, _places(self.model), reached, keys, self._callbacks)
 
     def __repr__(self):
         return f"<compiled training step of {type(self.model).__name__} for {list(self._plans.examples[0].shape)}>"
@@ -232,12 +235,12 @@ class CompiledStep:
 class _Gradients:
     """A plan of loss and gradients, and the parameters that these belong to."""
 
-    def __init__(self, graph, state, parameters: list[Tensor], keys, callbacks: list[Callable]):
+    def __init__(self, graph, places, parameters: list[Tensor], keys, callbacks: list[Callable]):
         self.parameters, self.callbacks = parameters, callbacks
         values = graph.outputs[1:]
         made = [v for node in graph.nodes for v in node.outputs if v is not None]
         kept = {v: p for v, p in zip(values, parameters) if values.count(v) == 1 and v in made}
-        self.plan = Plan(graph, state, kept, keys, frozen=False,
+        self.plan = Plan(graph, places, kept, keys, frozen=False,
                          when_ready={v: lambda p=p: self._announce(p) for v, p in kept.items()})
         self.early = {id(p) for p in kept.values()}
         self.accumulating = False

@@ -25,8 +25,8 @@ class Plan:
     ----------
     graph : Graph
     kept : values whose arrays outlive a replay: gradients. All others lie in the arena, and outputs are copied out of it.
-    state : dict of name -> Tensor
-        The live parameters and buffers. Their arrays are read and changed in place; one that is exchanged for another (``.to``,
+    places : dict of name -> (dict, key)
+        Where the live parameters and buffers stand. They are read and changed in place; one that is exchanged for another (``.to``,
         ``load_state_dict(assign=True)``) is noticed, and so are changed weights, which are prepared again.
     keys : list of (Generator or None, key)
         The random keys of the trace and who drew them; each replay draws new ones in the same order.
@@ -35,20 +35,20 @@ class Plan:
     when_ready : dict from a kept value to a function of no arguments, called within the replay as soon as the value is known
     """
 
-    def __init__(self, graph: Graph, state: dict[str, Tensor], kept=(), keys=(), frozen: bool = True, when_ready: dict | None = None):
-        self.graph, self.state, self.kept, self.keys, self.frozen = graph, state, tuple(kept), list(keys), frozen
+    def __init__(self, graph: Graph, places: dict[str, tuple[dict, str]], kept=(), keys=(), frozen: bool = True, when_ready: dict | None = None):
+        self.graph, self.kept, self.keys, self.frozen = graph, tuple(kept), list(keys), frozen
         self.when_ready = when_ready or {}
         self.backend = get_backend(graph.device)
         self.layout = plan_memory(graph, self._views(), self.kept)
         self._lock = threading.Lock()
         self._arena = self.backend.empty((max(self.layout.size, 1),), np.dtype(np.uint8))
         self._own = {v: self.backend.empty(v.shape, v.dtype, v.order) for v in self.kept}
-        self._tensors = {graph.state[name]: tensor for name, tensor in state.items() if name in graph.state}
-        self._fixed = {v for node in graph.preparation for v in node.operands() if v in self._tensors}
+        self._places = {graph.state[name]: place for name, place in places.items() if name in graph.state}
+        self._fixed = {v for node in graph.preparation for v in node.operands() if v in self._places}
         changed = graph.changed()
         if frozen:
-            self._fixed |= {v for node in graph.nodes for v in node.operands() if v in self._tensors and v not in changed}
-        self._changed = [self._tensors[v] for v in changed if v in self._tensors]
+            self._fixed |= {v for node in graph.nodes for v in node.operands() if v in self._places and v not in changed}
+        self._changed = [self._places[v] for v in changed if v in self._places]
         self._seen: list | None = None
 
     @property
@@ -70,8 +70,8 @@ class Plan:
                 self._draw_keys()
             for function, arguments in self._steps:
                 function(*arguments)
-            for tensor in self._changed:
-                tensor.storage.version += 1
+            for registry, key in self._changed:
+                registry[key].storage.version += 1
             results = []
             for i, v in enumerate(graph.outputs):
                 array = self._arrays[v] if v not in graph.inputs else arrays[graph.inputs.index(v)]
@@ -99,7 +99,8 @@ class Plan:
 
     # Binding: from values to arrays and prepared calls
     def _versions(self) -> list:
-        return [(id(t.array), t.storage.version) if v in self._fixed else (id(t.array), 0) for v, t in self._tensors.items()]
+        live = [(v, registry[key]) for v, (registry, key) in self._places.items()]
+        return [(id(t.array), t.storage.version) if v in self._fixed else id(t.array) for v, t in live]
 
     def _have_changed(self) -> bool:
         return self._seen != self._versions()
@@ -112,8 +113,9 @@ class Plan:
 
     def _bind(self) -> None:
         graph, backend = self.graph, self.backend
-        self._arrays: dict[Value, object] = {v: self._tensors[v].array if v in self._tensors else array
-                                             for v, array in graph.initial.items()}
+        self._arrays: dict[Value, object] = dict(graph.initial)
+        for v, (registry, key) in self._places.items():
+            self._arrays[v] = registry[key].array
         for node in graph.preparation:
             results = getattr(backend, node.primitive)(*self._arguments(node))
             for v, array in zip(node.outputs, results if isinstance(results, tuple) else (results,)):
@@ -124,7 +126,7 @@ class Plan:
         inputs = {v: i for i, v in enumerate(graph.inputs)}
         constant = {*graph.initial, *graph.prepared()} - graph.changed()
         if not self.frozen:
-            constant -= self._tensors.keys()
+            constant -= self._places.keys()
         for node in graph.nodes:
             self._bind_node(node, inputs, constant)
         self._seen = self._versions()

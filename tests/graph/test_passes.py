@@ -1,0 +1,124 @@
+"""Each pass: the graph before and after, and the same results on every backend."""
+
+import numpy as np
+import pytest
+
+import numbanet
+from numbanet import nn
+from numbanet.graph import trace
+from numbanet.graph.passes import drop_unused, fold_batch_norm, fuse_epilogues, nest_concatenations
+
+
+@pytest.fixture(autouse=True)
+def strict():
+    before = numbanet.get_float32_precision()
+    numbanet.set_float32_precision("strict")
+    yield
+    numbanet.set_float32_precision(before)
+
+
+def _batch_norm(channels, rng, affine=True):
+    layer = nn.BatchNorm2d(channels, affine=affine)
+    for tensor, low, high in ((layer.running_mean, -1, 1), (layer.running_var, 0.5, 2), (layer.weight, -2, 2), (layer.bias, -1, 1)):
+        if tensor is not None:
+            with numbanet.no_grad():
+                tensor.copy_(numbanet.tensor(rng.uniform(low, high, tensor.shape).astype(np.float32)))
+    return layer
+
+
+def _rewrite(model, passes, *shape):
+    """(primitives before, primitives after); the rewritten graph gives the eager results on every backend."""
+    rng = np.random.default_rng(3)
+    model.eval()
+    x = numbanet.tensor(rng.standard_normal(shape).astype(np.float32))
+    with numbanet.no_grad():
+        expected = model(x).numpy()
+    graph = trace(model, x)
+    before = graph.primitives()
+    for rewrite in passes:
+        rewrite(graph)
+    for device in ("reference", "cpu"):
+        received = graph.run(x.to(device), device=device).numpy()
+        np.testing.assert_allclose(received, expected, rtol=0, atol=2e-6 * np.abs(expected).max())
+    return before, graph.primitives()
+
+
+class Own(nn.Module):
+    def __init__(self, function, **layers):
+        super().__init__()
+        self.function = function
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def test_batch_norm_is_folded_into_convolution_and_linear(rng):
+    model = nn.Sequential(nn.Conv2d(3, 5, 3, groups=1, bias=False), _batch_norm(5, rng), nn.Flatten(), nn.Linear(5 * 4 * 3, 6))
+    before, after = _rewrite(model, [fold_batch_norm], 2, 3, 6, 5)
+    assert before == ["conv2d_forward", "batch_norm_inference_forward", "reshape", "linear_forward"]
+    assert after == ["conv2d_forward", "reshape", "linear_forward"]
+
+
+def test_batch_norm_of_a_shared_or_foreign_map_is_one_multiplication(rng):
+    shared = Own(lambda m, x: (lambda y: m.norm(y) + y)(m.conv(x)), conv=nn.Conv2d(3, 4, 1), norm=_batch_norm(4, rng))
+    before, after = _rewrite(shared, [fold_batch_norm], 2, 3, 5, 5)
+    assert after == ["conv2d_forward", "channel_affine", "add"]
+    first = nn.Sequential(_batch_norm(3, rng, affine=False), nn.ReLU(), nn.Conv2d(3, 4, 3, padding=1))
+    before, after = _rewrite(first, [fold_batch_norm, fuse_epilogues], 2, 3, 5, 5)
+    assert before == ["batch_norm_inference_forward", "relu_forward", "conv2d_forward"]
+    assert after == ["channel_affine", "conv2d_fused"]
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.ReLU6(), nn.Hardtanh(-0.5, 0.25)])
+def test_activations_are_fused(activation, rng):
+    model = nn.Sequential(nn.Conv2d(3, 5, 3, stride=2), activation, nn.Flatten(), nn.Linear(5 * 4 * 3, 6), activation)
+    _, after = _rewrite(model, [fuse_epilogues], 2, 3, 9, 7)
+    assert after == ["conv2d_fused", "reshape", "linear_fused"]
+
+
+def test_residuals_are_fused_into_the_later_branch(rng):
+    def block(m, x):
+        return numbanet.relu(m.bn(m.second(numbanet.relu(m.first(x)))) + m.shortcut(x))
+    model = Own(block, first=nn.Conv2d(4, 6, 3, padding=1), second=nn.Conv2d(6, 6, 3, padding=1), bn=_batch_norm(6, rng),
+                shortcut=nn.Conv2d(4, 6, 1))
+    before, after = _rewrite(model, [fold_batch_norm, fuse_epilogues], 2, 4, 6, 5)
+    assert len(before) == 7 and after == ["conv2d_fused"] * 3
+
+
+def test_what_others_read_is_not_fused_away(rng):
+    model = Own(lambda m, x: (lambda y: numbanet.relu(y) * y)(m.conv(x)), conv=nn.Conv2d(3, 4, 3))
+    _, after = _rewrite(model, [fuse_epilogues], 1, 3, 6, 6)
+    assert after == ["conv2d_fused", "relu_forward", "multiply"]
+    doubled = Own(lambda m, x: (lambda y: y + y)(m.conv(x)), conv=nn.Conv2d(3, 4, 3))
+    _, after = _rewrite(doubled, [fuse_epilogues], 1, 3, 6, 6)
+    assert after == ["conv2d_fused", "add"]
+    broadcast = Own(lambda m, x: m.conv(x) + x[:, :1, :4, :4], conv=nn.Conv2d(3, 4, 3))
+    _, after = _rewrite(broadcast, [fuse_epilogues], 1, 3, 6, 6)
+    assert after == ["conv2d_fused", "slice_view", "add"]
+
+
+def test_unused_results_and_positions_are_dropped(rng):
+    def forward(m, x):
+        m.conv(x).sum()
+        return numbanet.nn.functional.max_pool2d(x, 2)
+    model = Own(forward, conv=nn.Conv2d(3, 4, 3))
+    before, after = _rewrite(model, [drop_unused], 2, 3, 6, 7)
+    assert before == ["conv2d_forward", "sum", "max_pool2d_forward"] and after == ["max_pool2d_values"]
+
+
+def test_concatenations_are_nested(rng):
+    def dense(m, x):
+        parts = [x]
+        for layer in m.layers:
+            parts.append(layer(numbanet.cat(parts, 1)))
+        return numbanet.cat(parts, 1)
+    model = Own(dense, layers=nn.ModuleList(nn.Conv2d(2 + 3 * i, 3, 3, padding=1) for i in range(3)))
+    x = numbanet.tensor(rng.standard_normal((2, 2, 5, 4)).astype(np.float32))
+    graph = trace(model.eval(), x)
+    sizes = [len(n.arguments[0]) for n in graph.nodes if n.primitive == "concatenate"]
+    assert sizes == [1, 2, 3, 4]
+    _rewrite(model, [nest_concatenations], 2, 2, 5, 4)
+    nest_concatenations(graph)
+    assert [len(n.arguments[0]) for n in graph.nodes if n.primitive == "concatenate"] == [1, 2, 2, 2]
