@@ -104,10 +104,10 @@ def average_pool(node, x):
 
 
 def _window_sums(x, kernel, stride, padding, dilation, ceil_mode, border=0.0):
-    """The sum of each window, tap by tap, where the kernels of pooling do not take it; padding is filled with `border`."""
+    """The sum of each window, tap by tap, where the pooling kernels do not take it; padding is filled with `border`."""
     if math.prod(kernel) > MOST_TAPS:
-        raise UnsupportedOperationError(f"pooling: windows of {kernel} with these paddings or dilations are not supported; expected at most "
-                                        f"{MOST_TAPS} elements")
+        raise UnsupportedOperationError(f"pooling: with these paddings or dilations windows of at most {MOST_TAPS} elements are supported, "
+                                        f"received {kernel}")
     rounding = math.ceil if ceil_mode else math.floor
     sizes, beyond = [], []
     for n, f, s, (before, after), d in zip(x.shape[2:], kernel, stride, padding, dilation):
