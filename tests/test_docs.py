@@ -9,6 +9,7 @@ import pytest
 import numbanet
 import numbanet.backends as backends
 from numbanet.data.datasets import registry
+from numbanet.onnx.export.registry import TRANSLATIONS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -27,7 +28,7 @@ def named(documents) -> list:
 @pytest.fixture
 def clean_registries():
     """What a document declares and registers is forgotten after it."""
-    tables = [backends.PRIMITIVES, backends._attached, registry._datasets,
+    tables = [backends.PRIMITIVES, backends._attached, registry._datasets, TRANSLATIONS,
               *(backends.get_backend(name).implementations for name in ("reference", "cpu"))]
     before = [{key: dict(value) if isinstance(value, dict) else value for key, value in table.items()} for table in tables]
     yield

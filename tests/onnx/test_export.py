@@ -229,6 +229,23 @@ def test_several_inputs_and_outputs(path, rng):
         save(Two(), path, arrays, output_names=("x", "x", "z"))
 
 
+def test_what_is_loaded_exports_to_the_same_bytes(path, tmp_path, maps):
+    class Several(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), nn.PReLU(8), nn.LocalResponseNorm(3), nn.GroupNorm(2, 8))
+
+        def forward(self, x, scale):
+            maps = self.stem(x) * scale
+            return F.gelu(maps.mean((2, 3))), F.interpolate(maps, scale_factor=2), maps[:, ::2].flip(2, 3).clamp(max=0.5)
+
+    scale = np.array(0.5, np.float32)
+    save(Several(), path, (maps, scale), metadata={"classes": ["a"]}, output_names=("features", "large", "mirrored"))
+    save(numbanet.onnx.load(path), tmp_path / "again.onnx", (maps[:1], scale))
+    assert [n.name for n in onnx.load(tmp_path / "again.onnx").graph.node] == [n.name for n in onnx.load(path).graph.node]
+    assert (tmp_path / "again.onnx").read_bytes() == path.read_bytes()
+
+
 def test_fixed_shapes(path, maps):
     exported = check(lambda x: x.reshape(12, 30), path, maps, batches=(), dynamic_batch=False)
     assert [d.dim_value for d in exported.graph.input[0].type.tensor_type.shape.dim] == [3, 4, 6, 5]
@@ -310,7 +327,9 @@ def test_external_data(path, maps):
     assert {p["location"] for p in places} == {"model.onnx.data"} and all(int(p["offset"]) % 4096 == 0 for p in places)
     (received,) = run(path, [maps])
     with numbanet.no_grad():
-        np.testing.assert_allclose(received, model(numbanet.tensor(maps)).numpy(), atol=1e-5)
+        expected = model(numbanet.tensor(maps)).numpy()
+        np.testing.assert_array_equal(numbanet.onnx.load(path)(numbanet.tensor(maps)).numpy(), expected)
+    np.testing.assert_allclose(received, expected, atol=1e-5)
 
 
 def test_metadata(path, maps):

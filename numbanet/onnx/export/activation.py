@@ -8,6 +8,7 @@ import numpy as np
 
 from numbanet.backends.contract.activation import SELU_ALPHA, SELU_SCALE
 from numbanet.onnx.export.registry import translates
+from numbanet.onnx.export.shape import reshape
 
 
 def _scalar(value: float, like) -> np.ndarray:
@@ -43,7 +44,7 @@ def leaky_relu(b, x, slope):
 def prelu(b, x, weight):
     axes = len(x.shape) - 2
     if weight.shape != (1,) and axes > 0:
-        weight = b.node("Unsqueeze", weight, np.arange(1, axes + 1))        # (C,) along axis 1 of x
+        weight = reshape(b, weight, (*weight.shape, *(1,) * axes))          # (C,) along axis 1 of x
     return b.node("PRelu", x, weight)
 
 

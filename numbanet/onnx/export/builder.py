@@ -31,12 +31,15 @@ class Builder:
     ----------
     nodes, initializers : what was added so far
     path : of the layer that is being translated
+    sources, reshaped : of a reshaped value, what it was before; and its name by that one's and the shape
     wanted : for each output of the current primitive, whether anybody reads it
     """
 
     def __init__(self, batch_input: str | None):
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, np.ndarray] = {}
+        self.sources: dict[str, Operand] = {}
+        self.reshaped: dict[tuple, str] = {}
         self.path = ""
         self.wanted: tuple[bool, ...] = ()
         self._batch_input, self._batch = batch_input, None

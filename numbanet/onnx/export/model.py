@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 
 from numbanet.onnx.export.builder import IR_VERSION, OPSET, Builder
@@ -30,7 +31,7 @@ class Assembly:
             translator.bind(value, name)
         translator.run()
         results = translator.outputs()
-        self.initializers = builder.initializers
+        self.initializers = _drop_unread(builder, results)
         self._nodes = _with_output_names(builder, results, output_names)
         self.input_shapes = {name: _sizes(program.shapes[v]) for name, v in zip(input_names, inputs)}
         self.output_shapes = {name: _sizes(program.shapes[v]) for name, v in zip(output_names, outputs)}
@@ -47,6 +48,18 @@ class Assembly:
     def _infos(self, shapes: dict) -> list:
         return [onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(self._dtypes[name]), shape)
                 for name, shape in shapes.items()]
+
+
+def _drop_unread(builder: Builder, results: list[str]) -> dict[str, np.ndarray]:
+    """Nodes that no output depends on go; returns the initialisers that are read, in the order in which they are."""
+    read, kept = set(results), []
+    for node in reversed(builder.nodes):
+        if not read.isdisjoint(node.output):
+            read.update(node.input)
+            kept.append(node)
+    builder.nodes[:] = reversed(kept)
+    order = dict.fromkeys([*(name for node in builder.nodes for name in node.input), *results])
+    return {name: builder.initializers[name] for name in order if name in builder.initializers}
 
 
 def _with_output_names(builder: Builder, results: list[str], names: list[str]) -> list[onnx.NodeProto]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from numbanet.onnx.export.pooling import strip
@@ -13,9 +15,9 @@ def _or_else(given, shape, value: float, dtype) -> Operand | np.ndarray:
     return np.full(shape, value, dtype) if given is None else given
 
 
-def _shaped(b, y: str, x) -> str:
-    """y, which has x's elements after its batch, in x's shape."""
-    return reshape(b, Operand(y, x.shape[:1], x.dtype), x.shape)
+def _shaped(b, y: str, shape, x) -> str:
+    """y, of `shape`, in x's shape."""
+    return reshape(b, Operand(y, shape, x.dtype), x.shape)
 
 
 def _affine(b, y: str, weight, bias, axes: int) -> str:
@@ -51,10 +53,11 @@ def group_norm(b, x, groups, weight, bias, epsilon):
     if groups == channels and spatial:
         weight, bias = _or_else(weight, (channels,), 1, x.dtype), _or_else(bias, (channels,), 0, x.dtype)
         return b.node("InstanceNormalization", x, weight, bias, epsilon=epsilon), None, None
-    grouped = b.node("Reshape", x, np.array([0, groups, -1], np.int64))
+    shape = x.shape[0], groups, prod(x.shape[1:]) // groups
+    grouped = reshape(b, x, shape)
     ones, zeros = np.ones(groups, x.dtype), np.zeros(groups, x.dtype)
     y = b.node("InstanceNormalization", grouped, ones, zeros, epsilon=epsilon)
-    return _affine(b, _shaped(b, y, x), weight, bias, spatial), None, None
+    return _affine(b, _shaped(b, y, shape, x), weight, bias, spatial), None, None
 
 
 @translates("layer_norm_forward")
@@ -67,7 +70,8 @@ def local_response_norm(b, x, size, alpha, beta, k):
     """LRN has the same window for odd sizes; else an average over channels, which stand as rows of a map, is taken apart."""
     if size % 2 and len(x.shape) == 4:
         return b.node("LRN", x, size=size, alpha=alpha, beta=beta, bias=k)
-    rows = b.node("Reshape", b.node("Mul", x, x), np.array([0, 1, x.shape[1], -1], np.int64))      # (N, 1, C, HW)
-    means = _shaped(b, strip(b, rows, size, size // 2, (size - 1) // 2), x)
+    N, C, *spatial = x.shape
+    rows = reshape(b, Operand(b.node("Mul", x, x), x.shape, x.dtype), (N, 1, C, prod(spatial)))
+    means = _shaped(b, strip(b, rows, size, size // 2, (size - 1) // 2), (N, 1, C, prod(spatial)), x)
     base = b.node("Add", b.node("Mul", means, np.asarray(alpha, x.dtype)), np.asarray(k, x.dtype))
     return b.node("Div", x, b.node("Pow", base, np.asarray(beta, x.dtype)))

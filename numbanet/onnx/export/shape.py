@@ -20,17 +20,44 @@ def inverse(axes) -> tuple[int, ...]:
 
 @translates("reshape")
 def reshape(b, x, shape):
-    """0 keeps a size in its place, and one size may be -1: that serves most batches without computing."""
-    if shape == x.shape:
-        return x.name
+    """x under another shape; back to its first shape it is the first value, and the same shape again is the same value."""
+    if isinstance(x.name, np.ndarray):
+        return x.name.reshape(shape)
+    source = b.sources.get(x.name, x)
+    if shape == source.shape:
+        return source.name
+    if (source.name, shape) not in b.reshaped:
+        b.reshaped[source.name, shape] = name = _reshape(b, x, shape)
+        b.sources[name] = source
+    return b.reshaped[source.name, shape]
+
+
+def _reshape(b, x, shape):
+    """Axes of size 1 come or go; else 0 keeps a size in its place, and one size may be -1: most batches need no computing."""
     follows = [a for a, n in enumerate(shape) if isinstance(n, Size)]
     if len(shape) == 2 < len(x.shape) and follows == [0] and shape[0] == x.shape[0] and 0 not in shape:
         return b.node("Flatten", x, axis=1)
+    for op_type, short, long in (("Unsqueeze", x.shape, shape), ("Squeeze", shape, x.shape)):
+        if (added := _added_ones(short, long)) is not None:
+            return b.node(op_type, x, np.array(added, np.int64))
     loose = [a for a in follows if shape[a] != dict(enumerate(x.shape)).get(a)]
     if 0 in shape or len(loose) > 1:
         return b.node("Reshape", x, b.ints(shape), allowzero=1)
     sizes = [(-1 if a in loose else 0) if a in follows else n for a, n in enumerate(shape)]
     return b.node("Reshape", x, np.array(sizes, np.int64))
+
+
+def _added_ones(short, long) -> list[int] | None:
+    """The axes of size 1 that `long` has in addition to `short`; None where it has others."""
+    added, rest = [], list(short)
+    for axis, n in enumerate(long):
+        if rest and rest[0] == n:
+            rest.pop(0)
+        elif n == 1:
+            added.append(axis)
+        else:
+            return None
+    return None if rest else added
 
 
 @translates("expand")
