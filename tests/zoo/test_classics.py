@@ -10,10 +10,13 @@ import pytest
 
 import numbanet
 from numbanet import nn, zoo
+from numbanet.data import ArrayDataset
 from numbanet.graph import summarize
 from numbanet.nn import functional as F
 from numbanet.nn import init
-from numbanet.zoo.googlenet import INCEPTIONS, FromImagenetStatistics
+from numbanet.train.classifier import ClassifierTraining, Settings
+from numbanet.train.run_directory import RunDirectory
+from numbanet.zoo.googlenet import INCEPTIONS, FromImagenetStatistics, loss_with_heads
 from tests.zoo.torchvision_peer import torchvision
 
 
@@ -157,3 +160,40 @@ def test_transformed_input_is_torchvisions(name, rng):
     received = _blank(name, transform_input=True).transform(numbanet.tensor(x)).numpy()
     np.testing.assert_allclose(received, peer._transform_input(torch.from_numpy(x)).numpy(), rtol=1e-5, atol=1e-6)
     assert not FromImagenetStatistics().state_dict()
+
+
+class _TwoHeads(nn.Module):
+    """Logits in evaluation; in training also those of a second head, as in GoogLeNet."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.aux = nn.Linear(3, 2), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return (self.head(x), self.aux(x)) if self.training else self.head(x)
+
+    def loss_function(self, outputs, target):
+        return loss_with_heads(outputs, target, 0.3)
+
+
+def test_training_follows_auxiliary_heads(tmp_path, rng):
+    class Reporter:
+        rows = []
+
+        def epoch_started(self, progress, batches):
+            pass
+
+        def batch_done(self, progress):
+            pass
+
+        def epoch_ended(self, row):
+            self.rows.append(row)
+
+    x = rng.standard_normal((32, 3), dtype=np.float32)
+    data = ArrayDataset(x, (x[:, 0] > x[:, 1]).astype(int))
+    model = _TwoHeads()
+    aux = model.aux.weight.detach().numpy().copy()
+    settings = Settings("two_heads", epochs=10, batch_size=8)
+    ClassifierTraining(model, data, data, settings, RunDirectory(tmp_path), {"classes": ["less", "more"]}, Reporter()).fit()
+    assert Reporter.rows[-1]["train_loss"] < 0.7 * Reporter.rows[0]["train_loss"]
+    assert np.abs(model.aux.weight.detach().numpy() - aux).max() > 0.1

@@ -25,11 +25,40 @@ class Made(NamedTuple):
     model: nn.Module
 
 
+LARGE = 25_000_000      # parameters from which drawing all of them would take most of the time
+
+
 @pytest.fixture(scope="module", params=zoo.list_models())
 def made(request):
     """The model once, for all tests of it; they leave it as it was."""
     numbanet.random.manual_seed(1)
-    return Made(zoo.model_info(request.param), zoo.create_model(request.param))
+    info = zoo.model_info(request.param)
+    if info.parameters < LARGE:
+        return Made(info, zoo.create_model(request.param))
+    with init.skip():
+        model = zoo.create_model(request.param)
+    _fill(model)
+    return Made(info, model)
+
+
+def _fill(model) -> None:
+    """Values in the place of initial ones: a short random sequence again and again, of variance 2 / fan_in."""
+    sequence = np.random.default_rng(1).standard_normal(99_991, dtype=np.float32)
+    values = {}
+    for name, value in model.state_dict().items():
+        if value.ndim > 1:
+            values[name] = np.resize(sequence, value.shape) * np.float32(math.sqrt(2 / math.prod(value.shape[1:])))
+        else:
+            values[name] = np.full(value.shape, name.endswith((".weight", "running_var")), value.dtype)
+    model.load_state_dict(values, assign=True)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", [name for name in zoo.list_models() if zoo.model_info(name).parameters >= LARGE])
+def test_initial_values_of_large_models(name):
+    values = [p.detach().numpy() for p in zoo.create_model(name).parameters()]
+    assert all(np.isfinite(v.min()) and np.isfinite(v.max()) for v in values)
+    assert all(v.std() > 0 for v in values if v.ndim > 1)
 
 
 def _network(made) -> Network:
