@@ -64,7 +64,8 @@ def agree(op_type, *operands, tolerance=2e-5, **options):
 @pytest.mark.parametrize("x, w, options", [
     ((2, 4, 9), (6, 4, 3), {"pads": [2, 0], "strides": [2]}),
     ((2, 4, 9, 7), (6, 2, 3, 2), {"group": 2, "pads": [1, 0, 2, 1], "strides": [2, 1]}),
-    ((1, 3, 11, 8), (5, 3, 3, 3), {"dilations": [2, 3], "auto_pad": "SAME_UPPER"}),
+    ((1, 3, 11, 8), (5, 3, 3, 3), {"dilations": [2, 3], "pads": [2, 3, 2, 1]}),
+    ((1, 3, 11, 8), (5, 3, 4, 2), {"strides": [2, 1], "auto_pad": "SAME_UPPER"}),
     ((1, 3, 10, 7), (5, 3, 4, 2), {"strides": [3, 2], "auto_pad": "SAME_LOWER"}),
     ((1, 3, 6, 7), (5, 3, 3, 3), {"auto_pad": "VALID"}),
     ((3, 6, 5, 5), (6, 1, 3, 3), {"group": 6, "pads": [1] * 4}),
@@ -73,6 +74,12 @@ def agree(op_type, *operands, tolerance=2e-5, **options):
 @pytest.mark.parametrize("bias", [True, False])
 def test_conv(x, w, options, bias):
     agree("Conv", floats(*x), floats(*w), *([floats(w[0])] if bias else []), constants=(1,), **options)
+
+
+def test_conv_of_the_same_size_with_dilation():
+    x, w = floats(1, 2, 11, 8), floats(3, 2, 3, 3)
+    y, = received(*one_node("Conv", [x, w], dilations=[2, 3], auto_pad="SAME_UPPER"))
+    np.testing.assert_array_equal(y, received(*one_node("Conv", [x, w], dilations=[2, 3], pads=[2, 3, 2, 3]))[0])
 
 
 @pytest.mark.parametrize("x, w, options", [
