@@ -18,6 +18,7 @@ from numbanet.errors import NumbanetError, UnsupportedOperationError, UsageError
 from numbanet.files import atomic_file
 from numbanet.graph import trace
 from numbanet.graph.graph import Graph
+from numbanet.onnx.reading import onnx_package
 
 EXTERNAL_ABOVE = 1_800_000_000      # bytes: a protobuf message holds 2 GiB at most
 ALIGNMENT = 4096                    # of external tensors, so that readers can map them
@@ -75,11 +76,13 @@ def save(model, path, example, *, metadata: dict | None = None, input_names=None
         another way than by sizes that follow it, or changes its buffers.
     CheckpointError
         The file cannot be written.
+    BackendError
+        The package `onnx` is not installed.
     """
     examples = tuple(as_tensor(e) for e in (example if isinstance(example, (tuple, list)) else (example,)))
     if not examples:
         raise UsageError("onnx.save: example expects at least one tensor, received none")
-    _require_onnx()
+    onnx_package()
     from numbanet.onnx.export.model import Assembly
     with _evaluation(model):
         program = _program(model, examples, dynamic_batch)
@@ -91,13 +94,6 @@ def save(model, path, example, *, metadata: dict | None = None, input_names=None
         metadata = model.numbanet_metadata()
     properties = {METADATA_KEY: json.dumps(metadata)} if metadata else {}
     return _write(assembly, Path(path), getattr(model, "graph_name", "") or type(model).__name__, properties, external_data_above)
-
-
-def _require_onnx() -> None:
-    try:
-        import onnx  # noqa: F401
-    except ImportError as error:
-        raise UsageError("onnx.save: the package onnx is not installed; install it with pip install 'numbanet[onnx]'") from error
 
 
 @contextmanager
@@ -175,7 +171,7 @@ def _checked_names(what: str, names, count: int) -> list[str]:
 
 
 def _write(assembly, path: Path, graph_name: str, properties: dict[str, str], external_data_above: int) -> Exported:
-    import onnx
+    onnx = onnx_package()
     arrays = assembly.initializers
     nbytes = sum(a.nbytes for a in arrays.values())
     data_path = path.with_name(path.name + ".data") if nbytes > external_data_above else None
@@ -195,7 +191,7 @@ def _write(assembly, path: Path, graph_name: str, properties: dict[str, str], ex
 
 def _write_external(file: Path, location: str, arrays: dict[str, np.ndarray]) -> list:
     """Write all arrays into one file; returns tensors that name their places in it."""
-    import onnx
+    onnx = onnx_package()
     tensors = []
     with open(file, "wb") as stream:
         for name, array in arrays.items():

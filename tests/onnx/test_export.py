@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ pytest.importorskip("onnxruntime")
 import numbanet  # noqa: E402
 import numbanet.nn.functional as F  # noqa: E402
 from numbanet import nn  # noqa: E402
-from numbanet.errors import CheckpointError, UnsupportedOperationError, UsageError  # noqa: E402
+from numbanet.errors import BackendError, CheckpointError, UnsupportedOperationError, UsageError  # noqa: E402
 from numbanet.onnx.exporter import save  # noqa: E402
 from tests.onnx.exporting import check, nodes, run, session  # noqa: E402
 
@@ -343,6 +344,12 @@ def test_a_file_that_cannot_be_written(tmp_path, maps):
     with pytest.raises(CheckpointError):
         save(nn.ReLU(), tmp_path / "file" / "model.onnx", maps)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_without_the_package(path, maps, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(BackendError, match=r"pip install 'numbanet\[onnx\]'"):
+        save(nn.ReLU(), path, maps)
 
 
 def test_sixteen_bit_weights_and_double_precision(path, rng):
