@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from numbanet._tensor import Tensor, as_tensor, get_default_device, tensor
+from numbanet.dtypes import is_floating_point
 from numbanet.errors import DTypeError, OnnxError, ShapeError, UsageError
 from numbanet.nn.module import Module
 from numbanet.nn.parameter import Buffer, Parameter
@@ -160,13 +161,18 @@ class OnnxModel(Module):
             value = np.asarray(value)
             if holds(value.dtype) and declared.name not in self._on_host:
                 value = as_tensor(value, device=self.device)
-        if declared.dtype is not None and value.dtype != declared.dtype:
+        if declared.dtype is not None and value.dtype not in (declared.dtype, self._converted_to(declared.dtype)):
             raise DTypeError(f"input {declared.name!r} expects {declared.dtype}, received {value.dtype}")
         sizes = declared.shape
         if sizes is not None and (len(sizes) != len(value.shape) or any(isinstance(n, int) and n != m for n, m in zip(sizes, value.shape))):
             expected = ", ".join("?" if n is None else str(n) for n in sizes)
             raise ShapeError(f"input {declared.name!r} expects shape ({expected}), received {tuple(value.shape)}")
         return value
+
+    def _converted_to(self, dtype):
+        """What a floating-point input is after `.double()`, `.half()` and the like."""
+        member = next(self.parameters(), None)
+        return dtype if member is None or not is_floating_point(dtype) else member.dtype
 
     def host_nodes(self) -> list[str]:
         """Paths and operators of the nodes that NumPy computed in the last run, on whatever device."""

@@ -127,6 +127,23 @@ def test_other_floating_point_types(dtype):
     np.testing.assert_allclose(y.detach().numpy().astype(np.float64), expected, rtol=2e-2 if dtype == "bfloat16" else 2e-3, atol=2e-2)
 
 
+def test_conversion_to_another_dtype(model):
+    x = images()
+    expected = model(x).detach().numpy()
+    y = model.double()(x.astype(np.float64))
+    assert y.dtype == np.float64
+    np.testing.assert_allclose(y.detach().numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_copies_are_independent(model):
+    import copy
+    x, twin = images(), copy.deepcopy(model)
+    with numbanet.no_grad():
+        twin.fc_weight.zero_()
+    assert next(twin.fc_Gemm.parameters()) is twin.fc_weight
+    assert np.ptp(model(x).detach().numpy(), 0).max() > 0 == np.ptp(twin(x).detach().numpy(), 0).max()
+
+
 # --- state ----------------------------------------------------------------------------------------------------------
 
 def test_initialisers_are_parameters_under_safe_names(model):
