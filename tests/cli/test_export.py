@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
 from tests.cli.conftest import run
 
@@ -22,6 +23,13 @@ def test_a_trained_network(trained, tmp_path):
     import numbanet
     with numbanet.no_grad():
         np.testing.assert_array_equal(model(numbanet.tensor(x)).numpy(), classifier.model(numbanet.tensor(x)).numpy())
+    picture = Image.new("L", (60, 70), 255)
+    ImageDraw.Draw(picture).line((35, 8, 28, 60), fill=0, width=6)
+    picture.save("one.png")
+    exported, native = (json.loads(run("predict", source, "one.png", "--json").out)[0]["predictions"]
+                        for source in ("digits.onnx", trained.run))
+    assert [p["class"] for p in exported] == [p["class"] for p in native]
+    np.testing.assert_allclose([p["probability"] for p in exported], [p["probability"] for p in native], rtol=1e-5)
 
 
 def test_a_name_sizes_and_json():
