@@ -70,7 +70,7 @@ class OnnxModel(Module):
         self.opsets, self.metadata, self.graph_name = versions, metadata, graph_name
         self._constants, self._steps = program.constants, program.steps
         self._on_host = self._read_on_host()
-        taken = set(dir(self)) | set(self.__dict__)
+        taken = dict.fromkeys((*dir(self), *self.__dict__), 1)
         self._state_names = {}
         for registry, make in ((program.parameters, Parameter), (program.buffers, Buffer)):
             for name, values in registry.items():

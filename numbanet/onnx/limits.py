@@ -156,6 +156,10 @@ def _of_einsum(info, *operands):
     return math.prod(map(max, zip_longest(*(batch[::-1] for batch in batches), fillvalue=1))) * math.prod(sizes.get(n, 1) for n in wanted)
 
 
+def _of_concat(info, *operands):
+    return sum(math.prod(o.shape) for o in operands)
+
+
 def _of_broadcast(info, *operands):
     shapes = [o.shape for o in operands if o is not None]
     sizes = [1] * max(map(len, shapes))
@@ -179,7 +183,8 @@ BROADCASTING = ("Add", "Sub", "Mul", "Div", "Pow", "Mod", "And", "Or", "Xor", "E
 ELEMENTS = {
     "ConstantOfShape": _of_shape, "Expand": _of_expand, "Tile": _of_tile, "Range": _of_range, "Pad": _of_pad, "Resize": _of_resize,
     "Upsample": _of_resize, "OneHot": _of_one_hot, "ConvTranspose": _of_transposed, "RandomNormal": _of_shape_attribute,
-    "RandomUniform": _of_shape_attribute, "Multinomial": _of_samples, "MatMul": _of_product, "Gemm": _of_product,
+    "RandomUniform": _of_shape_attribute, "Multinomial": _of_samples, "Concat": _of_concat, "MatMul": _of_product,
+    "Gemm": _of_product,
     "CenterCropPad": _of_crop, "AffineGrid": _of_affine_grid, "MaxUnpool": _of_unpooled, "Col2Im": _of_image, "Gather": _of_gather,
     "GatherND": _of_gather_nd, "GridSample": _of_grid, "RoiAlign": _of_regions, "Einsum": _of_einsum,
     **dict.fromkeys(BROADCASTING, _of_broadcast),

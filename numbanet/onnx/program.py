@@ -22,6 +22,7 @@ from numbanet.onnx.operators.registry import STANDARD_DOMAIN, NodeInfo
 from numbanet.onnx.reading import MAX_NODES, attribute_value, dtype_of, tensor_values
 
 FOLDED_BYTES = 1 << 22              # larger results are computed in every run instead
+FOLDED_TOTAL = 1 << 26              # and everything, once that many bytes were folded
 # What prepares shapes and constants, with results whose size is known before; everything else runs with the model.
 FOLDED = {"Abs", "Add", "And", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConstantOfShape", "Div", "Equal", "Exp", "Expand",
           "Flatten", "Floor", "Gather", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Log", "Max", "Min", "Mod", "Mul",
@@ -84,8 +85,9 @@ class _Builder:
         self.constants: dict[str, np.ndarray] = {}      # of Constant nodes, and folded results
         self.weights: set[str] = set()                  # names of constants that are trained
         self.known: set[str] = set()
-        self.paths: set[str] = set()
+        self.paths: dict[str, int] = {}
         self.steps: list[Step] = []
+        self.folded = 0                                 # bytes
 
     def run(self) -> Program:
         graph = self.graph
@@ -205,7 +207,7 @@ class _Builder:
         values = [self._constant(name) if name else None for name in operands]
         if info.op_type not in FOLDED or not operands or any(v is None and name for v, name in zip(values, operands)):
             return False
-        if sum(v.nbytes for v in values if v is not None) > FOLDED_BYTES:
+        if self.folded > FOLDED_TOTAL or sum(v.nbytes for v in values if v is not None) > FOLDED_BYTES:
             return False
         try:
             module.max_elements = FOLDED_BYTES // 4
@@ -219,6 +221,7 @@ class _Builder:
         if not all(isinstance(r, np.ndarray) and r.nbytes <= FOLDED_BYTES for name, r in zip(outputs, results) if name):
             return False
         self.constants.update((name, r) for name, r in zip(outputs, results) if name)
+        self.folded += sum(r.nbytes for r in results)
         return True
 
     # Placement
@@ -323,13 +326,17 @@ def _label(node) -> str:
     return f"{node.name!r} ({node.op_type})" if node.name else f"{node.op_type} of {', '.join(node.output)}"
 
 
-def safe_name(name: str, taken: set[str]) -> str:
-    """A name of ONNX as an attribute's: letters, digits and underscores, none twice. `taken` grows."""
+def safe_name(name: str, taken: dict[str, int]) -> str:
+    """A name of ONNX as an attribute's: letters, digits and underscores, none twice.
+
+    `taken` maps names to the number last added to them; it grows.
+    """
     safe = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "value"
     safe = f"n{safe}" if safe[0].isdigit() else safe
-    unique, count = safe, 1
+    unique, count = safe, taken.get(safe, 1)
     while unique in taken:
         count += 1
         unique = f"{safe}_{count}"
-    taken.add(unique)
+    taken[safe] = count
+    taken.setdefault(unique, 1)
     return unique

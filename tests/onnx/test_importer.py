@@ -10,11 +10,12 @@ import pytest
 onnx = pytest.importorskip("onnx")
 
 import numbanet  # noqa: E402
-from numbanet import cli  # noqa: E402
+from numbanet import Tensor, cli  # noqa: E402
 from numbanet.errors import AutogradError, DTypeError, OnnxError, ShapeError, UnsupportedOperationError, UsageError  # noqa: E402
 from numbanet.graph import summarize, trace  # noqa: E402
 from numbanet.nn import functional as F  # noqa: E402
 from numbanet.onnx import load  # noqa: E402
+from numbanet.onnx.node import to_host  # noqa: E402
 from numbanet.onnx.program import safe_name  # noqa: E402
 from tests.onnx.models import model_of, node, small_network, tensor_of, value, with_a_branch, with_a_function  # noqa: E402
 
@@ -160,7 +161,7 @@ def test_initialisers_are_parameters_under_safe_names(model):
 
 
 def test_safe_names():
-    taken = {"forward"}
+    taken = {"forward": 1}
     assert [safe_name(name, taken) for name in ("a.b/c:0", "a.b/c:0", "0", "", "forward", "é", "__")] == [
         "a_b_c_0", "a_b_c_0_2", "n0", "value", "forward_2", "value_2", "value_3"]
 
@@ -200,10 +201,22 @@ def test_operators_on_the_host_stand_in_the_summary_but_not_in_a_trace():
 
 
 def test_copies_to_the_host_are_logged(caplog):
-    proto = model_of([node("NonZero", "x", "y")], [value("x", [3])], [value("y", (), np.int64)])
-    model = load(proto)
-    np.testing.assert_array_equal(model(np.array([0, 2, 3], np.float32)).numpy(), [[1, 2]])
-    assert not caplog.records               # the memory of the CPU is the host's
+    class Elsewhere:
+        """A device with memory of its own."""
+        name, is_tracing = "elsewhere:0", False
+
+        def to_numpy(self, array):
+            return array.values
+
+    class Array:
+        values = np.arange(3, dtype=np.float32)
+        shape, strides, dtype = values.shape, values.strides, values.dtype
+
+    caplog.set_level("INFO", "numbanet.onnx")
+    np.testing.assert_array_equal(to_host(Tensor._wrap(Array, Elsewhere())), [0, 1, 2])
+    assert [r.getMessage() for r in caplog.records] == ["copy of (3,) of float32 from elsewhere:0 to the host"]
+    to_host(numbanet.zeros(3))
+    assert len(caplog.records) == 1         # the memory of the CPU is the host's
 
 
 # --- training -------------------------------------------------------------------------------------------------------

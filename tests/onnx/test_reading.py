@@ -12,7 +12,7 @@ onnx = pytest.importorskip("onnx")
 
 import numbanet  # noqa: E402
 from numbanet.errors import BackendError, NumbanetError, OnnxError, UnsupportedOperationError  # noqa: E402
-from numbanet.onnx import load, reading  # noqa: E402
+from numbanet.onnx import limits, load, reading  # noqa: E402
 from tests.onnx.models import model_of, node, small_network, tensor_of, value, with_a_function, with_external_data  # noqa: E402
 
 RNG = np.random.default_rng(3)
@@ -261,3 +261,23 @@ def test_external_data_without_a_folder(network, tmp_path):
 def test_whole_models_are_accepted(network):
     assert load(network).output_names == ["scores"]             # a ModelProto, too
     assert load(with_a_function()).output_names == ["y"]
+
+
+def test_values_that_double_with_every_node(monkeypatch):
+    chain = [node("Concat", f"v{i} v{i}", f"v{i + 1}", axis=0) for i in range(60)]
+    constant = model_of([*chain, node("Add", "x v60", "y")], [value("x", [1])], ["y"], {"v0": np.zeros(1, np.int64)})
+    folded = load(constant)
+    assert sum(t.nbytes for t in folded.buffers()) + sum(a.nbytes for a in folded._constants.values()) < 1 << 23
+    small = model_of(chain, [value("v0", [1])], ["v60"])
+    monkeypatch.setattr(limits, "MAX_ELEMENTS", 1 << 20)
+    with pytest.raises(OnnxError, match="elements; expected at most"):
+        load(small)(np.zeros(1, np.float32))
+
+
+def test_folding_ends():
+    chain = [node("Add", f"v{i} v{i}", f"v{i + 1}") for i in range(300)]
+    begin = time.perf_counter()
+    model = load(model_of([*chain, node("Mul", "x v300", "y")], [value("x", [1], np.int64)], [value("y", (), np.int64)],
+                          {"v0": np.zeros(1 << 18, np.int64)}))
+    assert time.perf_counter() - begin < 2
+    assert 200 < len(list(model.children())) < 300      # 64 MB of results of 2 MB each were folded
