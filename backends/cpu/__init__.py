@@ -6,6 +6,7 @@ import importlib
 
 from numbanet.backends.contract import FAMILIES
 from numbanet.backends.cpu import memory, threads
+from numbanet.backends.cpu.prepared import PREPARERS
 from numbanet.backends.cpu.registry import implements
 from numbanet.backends.host import HostBackend
 
@@ -21,6 +22,10 @@ class CPUBackend(HostBackend):
 
     def is_unshared(self, holder, index):
         return memory.is_unshared(holder, index)
+
+    def prepare(self, primitive, arguments, constant):
+        preparer = PREPARERS.get(primitive)
+        return None if preparer is None else preparer(arguments, constant)
 
     def may_share_memory(self, first, second):
         return not memory.are_apart(first, second) and super().may_share_memory(first, second)

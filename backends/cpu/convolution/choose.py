@@ -9,6 +9,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from numbanet.backends.cpu.convolution.columns import FILTERS, PLANES
+from numbanet.backends.cpu.convolution.depthwise import COLUMNS as DEPTHWISE_COLUMNS
+from numbanet.backends.cpu.convolution.depthwise import ROWS as DEPTHWISE_ROWS
 from numbanet.backends.cpu.convolution.gather import MR
 from numbanet.backends.cpu.convolution.weight_gradient import MK
 from numbanet.backends.cpu.convolution.windows import FOLDED, PIXELS
@@ -62,6 +64,15 @@ def mirrors(geometry: ConvGeometry) -> bool:
     Otherwise scattering wins: 6 channels would leave 10 of 16 lanes empty (LeNet-5's second layer: 4 times the work).
     """
     return has_unit_stride(geometry) and geometry.channels_per_group >= L
+
+
+def is_forward_over_gradients(geometry: ConvGeometry) -> bool:
+    """Backward-input as a forward algorithm that reads grad_y."""
+    if is_depthwise(geometry):
+        return True
+    if has_small_groups(geometry) and geometry.stride[0] == geometry.stride[1]:
+        return True
+    return not folds(geometry) and mirrors(geometry)
 
 
 def is_product_of_few_pixels(geometry: ConvGeometry, batch: int) -> bool:
@@ -182,10 +193,37 @@ def gather_plan(pixels: int, channels: int, filters: int, taps: int) -> GatherPl
     parts = min(strips, -(-WANTED_JOBS // blocks))
     blocks = max(blocks, min(-(-WANTED_JOBS // parts), -(-pixels // MR)))
     block = _up(-(-pixels // blocks), MR)
-    chunks = -(-_pitch(taps * channels + 1) * block * FLOAT // (cache_sizes().l2 // 2))
+    # as if the panel were full, so that packed weights serve any number of pixels
+    chunks = -(-_pitch(taps * channels) * PANEL_TILES * MR * FLOAT // (cache_sizes().l2 // 2))
     chunk = min(channels, _up(-(-channels // chunks), 16))
     return GatherPlan(block, chunk, parts, -(-pixels // block) * parts,
-                      _up(block * _pitch(taps * chunk + 1) + MR * STRIP + 2 * L, 16))
+                      _up(block * _pitch(taps * chunk) + MR * STRIP + 2 * L, 16))
+
+
+class DepthwisePlan(NamedTuple):
+    """Blocks of the depthwise kernels."""
+
+    band: int               # rows of y in a job
+    jobs: int
+    lines: int              # entries for each thread
+    scratch: int            # floats for each thread
+
+
+@lru_cache(maxsize=4096)
+def depthwise_plan(batch: int, channels: int, kernel_size, stride, dilation, output_size) -> DepthwisePlan:
+    """Bands whose rows, of all channels, take half of the second-level cache: blocks of channels share lines of memory.
+
+    Not lower than 8 rows where that would not leave WANTED_JOBS jobs, since the first rows of x are copied for each band.
+    """
+    OH, OW = output_size
+    need = (DEPTHWISE_ROWS - 1) * stride[0] + (kernel_size[0] - 1) * dilation[0] + 1
+    columns = (max(OW, DEPTHWISE_COLUMNS) - 1) * stride[1] + (kernel_size[1] - 1) * dilation[1] + 1
+    blocks = -(-channels // L)
+    bands = -(-OH // max(8, cache_sizes().l2 // 2 // ((stride[0] * columns + OW) * channels * FLOAT)))
+    bands = max(bands, min(-(-OH // 8), -(-WANTED_JOBS // max(1, batch * blocks))))
+    band = _up(-(-OH // bands), DEPTHWISE_ROWS)
+    scratch = (need + 1) * columns * L + DEPTHWISE_ROWS * DEPTHWISE_COLUMNS * L
+    return DepthwisePlan(band, batch * -(-OH // band) * blocks, 2 * need, _up(scratch, 16))
 
 
 class ScatterPlan(NamedTuple):

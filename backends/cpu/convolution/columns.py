@@ -20,6 +20,7 @@ from numba import prange
 
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.convolution.compact import compact
+from numbanet.backends.cpu.convolution.finishing_tile import limit_run
 from numbanet.backends.cpu.convolution.interleave import deinterleave, interleave
 from numbanet.backends.cpu.convolution.run_tile import run_tile
 from numbanet.backends.cpu.out_of_line import out_of_line
@@ -66,7 +67,7 @@ def _plane_pitch(columns):
 
 
 @worker
-def _forward_image(x, n, weight, bias, y, scratch, base, walk):
+def _forward_image(x, n, weight, bias, y, low, high, scratch, base, walk):
     """weight (K rounded up / FILTERS, C * R * S, FILTERS), bias (K rounded up)."""
     out_of_line()
     K, R, S, stride_h, dilation_h, OH, OW = walk[1], walk[5], walk[6], walk[7], walk[11], walk[13], walk[14]
@@ -85,6 +86,7 @@ def _forward_image(x, n, weight, bias, y, scratch, base, walk):
                     run_tile(FILTERS, 2, weight, (k * C + c * FILTERS) * R * S, 1, FILTERS, S * FILTERS,
                              scratch, base + (c * rows + oh * stride_h) * pitch + first, 1, dilation_h * pitch,
                              scratch, corner, 2 * L, R, S, 1, L)
+                limit_run(scratch, corner, FILTERS * 2 * L, low, high)
                 if K == FILTERS:
                     for half in range(0, min(2 * L, OW - first), L):
                         interleave(FILTERS, scratch, corner + half, 2 * L,
@@ -95,13 +97,14 @@ def _forward_image(x, n, weight, bias, y, scratch, base, walk):
                             y[n, oh, first + column, k + i] = flat[corner + i * 2 * L + column]
 
 
-@kernel("void(const T[:,:,:,:], const T[:,:,::1], const T[::1], T[:,:,:,::1], T[:,::1], const i8[::1])", parallel=True)
-def conv2d_forward_columns(x, weight, bias, y, scratch, walk):
+@kernel("void(const T[:,:,:,:], const T[:,:,::1], const T[::1], T[:,:,:,::1], f4, f4, T[:,::1], const i8[::1])",
+        parallel=True)
+def conv2d_forward_columns(x, weight, bias, y, low, high, scratch, walk):
     """x (N, H, W, C), y (N, OH, OW, K), scratch (slots, floats); each slot takes an equal share of the images."""
     slots, N = scratch.shape[0], x.shape[0]
     for slot in prange(slots):
         for n in range(slot * N // slots, (slot + 1) * N // slots):
-            _forward_image(x, np.int64(n), weight, bias, y, scratch, np.int64(slot) * scratch.shape[1], walk)
+            _forward_image(x, np.int64(n), weight, bias, y, low, high, scratch, np.int64(slot) * scratch.shape[1], walk)
 
 
 @worker

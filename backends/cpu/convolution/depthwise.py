@@ -1,8 +1,13 @@
 """Depthwise convolution, one filter a channel: vectors of channels, no matrix product.
 
     y[n, oh, ow, c] = bias[c] + sum over r, s of x[n, h, w, c] * weight[r, s, c]
+    grad_weight[r, s, c] = sum over n, oh, ow of grad_y[n, oh, ow, c] * x[n, h, w, c]
 
-Weights are packed as (T + 1, C), the last row being the bias. Letters: `walk.py` (Cg = Kg = 1, C = G channels).
+A job is a band of rows and L channels. It copies the rows of x that the windows of its next pixels cover into a ring of
+lines in the first-level cache, each row once, with zeros for the padding and for missing channels; tiles of ROWS x COLUMNS
+pixels read the lines in place, so that neither borders nor strides of memory concern them. Backward-input is this forward
+pass over grad_y too: at stride s, one for each of the s * s sets of pixels of grad_x that the same taps reach. Letters:
+`walk.py` (Cg = Kg = 1, C = G channels). Weights are packed as (blocks of L channels, T + 1, L), the last row being the bias.
 """
 
 from __future__ import annotations
@@ -12,161 +17,187 @@ from numba import prange
 
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.convolution.compact import compact
-from numbanet.backends.cpu.convolution.walk import clear_run, first_inside, last_inside
-from numbanet.backends.cpu.simd import L, fma, load, load_partial, splat, store, store_partial
+from numbanet.backends.cpu.convolution.depthwise_tile import forward_tile, gradient_tile
+from numbanet.backends.cpu.convolution.finishing_tile import limited
+from numbanet.backends.cpu.hardware import vector_registers
+from numbanet.backends.cpu.out_of_line import out_of_line
+from numbanet.backends.cpu.simd import L, load, load_partial, splat, store, store_partial
+
+ROWS, COLUMNS = (2, 7) if vector_registers() == 32 else (1, 7)      # maps of 7, 14, ..., 112 columns leave nothing over
+WHOLE_WINDOW = vector_registers() == 32                             # 5 x 5 sums fit into the registers
 
 
 @worker
-def _one_pixel(x, source, r_step, s_step, weight, weights, C, r0, r1, s0, s1, S, bias, y, target, lanes):
-    compact()
-    total = load_partial(weight, bias, lanes)
-    for r in range(r0, r1):
-        for s in range(s0, s1):
-            total = fma(load_partial(x, source + r * r_step + s * s_step, lanes),
-                        load_partial(weight, weights + (r * S + s) * C, lanes), total)
-    store_partial(y, target, total, lanes)
+def _fill_line(x, source, x_w, begin, W, scratch, target, columns, lanes):
+    """Pixels begin, ..., begin + columns - 1 of a row of x, zeros outside of it."""
+    first, last = min(max(0, -begin), columns), max(min(columns, W - begin), 0)
+    for q in range(first):
+        store(scratch, target + q * L, splat(np.float32(0)))
+    at = source + (begin + first) * x_w
+    if lanes == L:
+        for q in range(first, last):
+            store(scratch, target + q * L, load(x, at))
+            at += x_w
+    else:
+        for q in range(first, last):
+            store(scratch, target + q * L, load_partial(x, at, lanes))
+            at += x_w
+    for q in range(max(first, last), columns):
+        store(scratch, target + q * L, splat(np.float32(0)))
 
 
 @worker
-def _four_pixels(x, source, pixel, r_step, s_step, weight, weights, C, r0, r1, S, bias, y, target, y_w):
-    """Four neighbours whose windows lie inside, so that each weight is loaded once."""
+def _bring_lines(x, n, c, h0, need, filled, scratch, base, pitch, begin, columns, lanes, lines, at):
+    """lines[at + t] = the line of row h0 + t, for t < need; rows below `filled` are there already. The new `filled`.
+
+    The ring has `need` lines and one more, of zeros, for rows outside of x.
+    """
     compact()
-    a = load(weight, bias)
-    b, c, d = a, a, a
-    for r in range(r0, r1):
-        for s in range(S):
-            w = load(weight, weights + (r * S + s) * C)
-            at = source + r * r_step + s * s_step
-            a = fma(load(x, at), w, a)
-            b = fma(load(x, at + pixel), w, b)
-            c = fma(load(x, at + 2 * pixel), w, c)
-            d = fma(load(x, at + 3 * pixel), w, d)
-    store(y, target, a)
-    store(y, target + y_w, b)
-    store(y, target + 2 * y_w, c)
-    store(y, target + 3 * y_w, d)
+    H, W = x.shape[1], x.shape[2]
+    x_w = x.strides[2] // 4
+    source = n * (x.strides[0] // 4) + c
+    for t in range(need):
+        h = h0 + t
+        if h < 0 or h >= H:
+            lines[at + t] = base + need * pitch
+        else:
+            lines[at + t] = base + h % need * pitch
+            if h >= filled:
+                _fill_line(x, source + h * (x.strides[1] // 4), x_w, begin, W, scratch, base + h % need * pitch, columns, lanes)
+    return max(filled, h0 + need)
 
 
-@kernel("void(const T[:,:,:,:], const T[:,::1], T[:,:,:,:], const i8[::1])", parallel=True)
-def conv2d_forward_depthwise(x, weight, y, walk):
-    """x (N, H, W, C), weight (T + 1, C), y (N, OH, OW, C); parallel over the rows of y."""
-    H, W, R, S = walk[3], walk[4], walk[5], walk[6]
-    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = walk[7], walk[8], walk[9], walk[10], walk[11], walk[12]
-    N, OH, OW, C = y.shape
-    x_n, x_h, x_w = x.strides[0] // 4, x.strides[1] // 4, x.strides[2] // 4
-    y_n, y_h, y_w = y.strides[0] // 4, y.strides[1] // 4, y.strides[2] // 4
-    for row in prange(N * OH):
+@worker
+def _part_of_tile(x, lines, first, stride_h, stride, dilation_h, dilation, weight, w, R, S, corner, y, at, y_h, y_w,
+                  residual, added, r_h, r_w, low, high, rows, columns, lanes):
+    """A tile of which only some rows, columns or lanes exist, through a corner of the scratch memory."""
+    out_of_line()
+    forward_tile(ROWS, COLUMNS, x, lines, first, stride_h, stride, dilation_h, dilation, weight, w, R, S,
+                 x, corner, COLUMNS * L, L, x[:0], 0, 0, 0, -np.inf, np.inf)
+    for i in range(rows):
+        for j in range(columns):
+            value = load(x, corner + (i * COLUMNS + j) * L)
+            if residual.size:
+                value = value + load_partial(residual, added + i * r_h + j * r_w, lanes)
+            store_partial(y, at + i * y_h + j * y_w, limited(value, low, high), lanes)
+
+
+@worker
+def _forward_job(x, n, begin, end, block, weight, y, residual, low, high, scratch, base, lines, at, walk):
+    """Rows begin, ..., end - 1 and one block of channels of image n."""
+    out_of_line()
+    R, S, stride_h, stride_w, pad_h, pad_w = walk[5], walk[6], walk[7], walk[8], walk[9], walk[10]
+    dilation_h, dilation = walk[11], walk[12] * L
+    OW, C = y.shape[2], y.shape[3]
+    y_h, y_w = y.strides[1] // 4, y.strides[2] // 4
+    r_h, r_w = residual.strides[1] // 4, residual.strides[2] // 4
+    c = block * L
+    lanes, w = min(L, C - c), block * (R * S + 1) * L
+    columns = (max(OW, COLUMNS) - 1) * stride_w + (S - 1) * walk[12] + 1
+    pitch = columns * L
+    need = (ROWS - 1) * stride_h + (R - 1) * dilation_h + 1
+    corner = base + (need + 1) * pitch
+    for q in range(columns):
+        store(scratch, base + need * pitch + q * L, splat(np.float32(0)))
+    filled = begin * stride_h - pad_h
+    for oh in range(begin, end, ROWS):
+        filled = _bring_lines(x, n, c, oh * stride_h - pad_h, need, filled, scratch, base, pitch, -pad_w, columns, lanes, lines, at)
+        rows = min(ROWS, end - oh)
+        for start in range(0, OW, COLUMNS):
+            ow = max(0, min(start, OW - COLUMNS))
+            for t in range(need):
+                lines[at + need + t] = lines[at + t] + ow * stride_w * L
+            target = n * (y.strides[0] // 4) + oh * y_h + ow * y_w + c
+            added = n * (residual.strides[0] // 4) + oh * r_h + ow * r_w + c
+            if rows == ROWS and lanes == L and OW >= COLUMNS:
+                forward_tile(ROWS, COLUMNS, scratch, lines, at + need, stride_h, stride_w * L, dilation_h, dilation, weight, w, R, S,
+                             y, target, y_h, y_w, residual, added, r_h, r_w, low, high)
+            else:
+                _part_of_tile(scratch, lines, at + need, stride_h, stride_w * L, dilation_h, dilation, weight, w, R, S, corner,
+                              y, target, y_h, y_w, residual, added, r_h, r_w, low, high, rows, min(COLUMNS, OW - ow), lanes)
+
+
+@kernel("void(const T[:,:,:,:], const T[:,:,::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, T[:,::1], i8[:,::1], const i8[::1], i8)",
+        parallel=True)
+def conv2d_forward_depthwise(x, weight, y, residual, low, high, scratch, lines, walk, band):
+    """x (N, H, W, C), y and residual (N, OH, OW, C), scratch (slots, floats), lines (slots, rows); bands of `band` rows of y."""
+    slots, (N, OH, _, C) = scratch.shape[0], y.shape
+    bands, blocks = (OH + band - 1) // band, (C + L - 1) // L
+    jobs = N * bands * blocks
+    for slot in prange(slots):
+        for job in range(slot * jobs // slots, (slot + 1) * jobs // slots):
+            begin = job // blocks % bands * band
+            _forward_job(x, job // (blocks * bands), begin, min(OH, begin + band), job % blocks, weight, y, residual, low, high,
+                         scratch, np.int64(slot) * scratch.shape[1], lines.reshape(lines.size), np.int64(slot) * lines.shape[1], walk)
+
+
+@worker
+def _add_taps(x, lines, at, stride, dilation_h, dilation, R, S, grad_y, g, g_w, lanes, count, sums, place):
+    """sums (T, L) from `place` on += one row of grad_y times the windows under it."""
+    out_of_line()
+    if R == 3 and S == 3:
+        gradient_tile(3, 3, x, lines, at, stride, dilation_h, dilation, grad_y, g, g_w, lanes, count, sums, place, 3 * L)
+    elif WHOLE_WINDOW and R == 5 and S == 5:
+        gradient_tile(5, 5, x, lines, at, stride, dilation_h, dilation, grad_y, g, g_w, lanes, count, sums, place, 5 * L)
+    else:
+        for r in range(R):
+            s = 0
+            while s < S:
+                tap, line = place + (r * S + s) * L, at + r * dilation_h
+                if S - s >= 5:
+                    gradient_tile(1, 5, x[s * dilation:], lines, line, stride, dilation_h, dilation, grad_y, g, g_w, lanes, count,
+                                  sums, tap, L)
+                    s += 5
+                elif S - s >= 2:
+                    gradient_tile(1, 2, x[s * dilation:], lines, line, stride, dilation_h, dilation, grad_y, g, g_w, lanes, count,
+                                  sums, tap, L)
+                    s += 2
+                else:
+                    gradient_tile(1, 1, x[s * dilation:], lines, line, stride, dilation_h, dilation, grad_y, g, g_w, lanes, count,
+                                  sums, tap, L)
+                    s += 1
+
+
+@worker
+def _gradient_job(grad_y, x, begin, end, block, sums, place, scratch, base, lines, at, walk):
+    """sums (T, L) from `place` on, of rows begin, ..., end - 1 of all images of grad_y and one block of channels."""
+    out_of_line()
+    R, S, stride_h, stride_w, pad_h, pad_w = walk[5], walk[6], walk[7], walk[8], walk[9], walk[10]
+    dilation_h, dilation = walk[11], walk[12] * L
+    _, OH, OW, C = grad_y.shape
+    c = block * L
+    lanes = min(L, C - c)
+    columns = (max(OW, COLUMNS) - 1) * stride_w + (S - 1) * walk[12] + 1
+    pitch, need = columns * L, (R - 1) * dilation_h + 1
+    for q in range(columns):
+        store(scratch, base + need * pitch + q * L, splat(np.float32(0)))
+    for t in range(R * S):
+        store(sums, place + t * L, splat(np.float32(0)))
+    flat = scratch.reshape(scratch.size)
+    filled = 0
+    for row in range(begin, end):
         n, oh = row // OH, row % OH
         h0 = oh * stride_h - pad_h
-        r0, r1 = first_inside(h0, dilation_h), last_inside(h0, dilation_h, R, H)
-        for c in range(0, C, L):
-            lanes = min(L, C - c)
-            ow = 0
-            while ow < OW:
-                w0 = ow * stride_w - pad_w
-                source, target = n * x_n + h0 * x_h + w0 * x_w + c, n * y_n + oh * y_h + ow * y_w + c
-                if lanes == L and w0 >= 0 and ow + 4 <= OW and w0 + 3 * stride_w + (S - 1) * dilation_w < W:
-                    _four_pixels(x, source, stride_w * x_w, dilation_h * x_h, dilation_w * x_w, weight, c, C, r0, r1, S,
-                                 R * S * C + c, y, target, y_w)
-                    ow += 4
-                else:
-                    s0, s1 = first_inside(w0, dilation_w), last_inside(w0, dilation_w, S, W)
-                    _one_pixel(x, source, dilation_h * x_h, dilation_w * x_w, weight, c, C, r0, r1, s0, s1, S,
-                               R * S * C + c, y, target, lanes)
-                    ow += 1
+        filled = _bring_lines(x, n, c, h0, need, h0 if oh == 0 or row == begin else filled, scratch, base, pitch, -pad_w, columns,
+                              lanes, lines, at)
+        _add_taps(flat, lines, at, stride_w * L, dilation_h, dilation, R, S, grad_y,
+                  n * (grad_y.strides[0] // 4) + oh * (grad_y.strides[1] // 4) + c, grad_y.strides[2] // 4, lanes, OW, sums, place)
 
 
-@kernel("void(const T[:,:,:,:], const T[:,::1], T[:,:,:,:], const i8[::1])", parallel=True)
-def conv2d_backward_input_depthwise(grad_y, weight, grad_x, walk):
-    """grad_x (N, H, W, C); each pixel adds up the taps that read it. For strides above 1: at 1 it is a forward pass."""
-    H, W, R, S = walk[3], walk[4], walk[5], walk[6]
-    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = walk[7], walk[8], walk[9], walk[10], walk[11], walk[12]
-    N, OH, OW, C = grad_y.shape
-    x_n, x_h, x_w = grad_x.strides[0] // 4, grad_x.strides[1] // 4, grad_x.strides[2] // 4
-    y_n, y_h, y_w = grad_y.strides[0] // 4, grad_y.strides[1] // 4, grad_y.strides[2] // 4
-    for row in prange(N * H):
-        n, h = row // H, row % H
-        for w in range(W):
-            target = n * x_n + h * x_h + w * x_w
-            clear_run(grad_x, target, C)
-            for r in range(R):
-                oh = (h + pad_h - r * dilation_h) // stride_h
-                if oh < 0 or oh >= OH or oh * stride_h != h + pad_h - r * dilation_h:
-                    continue
-                for s in range(S):
-                    ow = (w + pad_w - s * dilation_w) // stride_w
-                    if ow < 0 or ow >= OW or ow * stride_w != w + pad_w - s * dilation_w:
-                        continue
-                    source, weights = n * y_n + oh * y_h + ow * y_w, (r * S + s) * C
-                    whole = C // L * L
-                    for c in range(0, whole, L):
-                        total = fma(load(grad_y, source + c), load(weight, weights + c), load(grad_x, target + c))
-                        store(grad_x, target + c, total)
-                    if whole < C:
-                        left = C - whole
-                        total = fma(load_partial(grad_y, source + whole, left),
-                                    load_partial(weight, weights + whole, left),
-                                    load_partial(grad_x, target + whole, left))
-                        store_partial(grad_x, target + whole, total, left)
-
-
-@worker
-def _tap_sum(grad_y, g, g_step, x, source, x_step, count, lanes):
-    """Sum over `count` pixels of a row; four sums, so that a product need not wait for the one before."""
-    compact()
-    a, b, c, d = splat(np.float32(0)), splat(np.float32(0)), splat(np.float32(0)), splat(np.float32(0))
-    i = 0
-    while i + 4 <= count:
-        a = fma(load_partial(grad_y, g, lanes), load_partial(x, source, lanes), a)
-        b = fma(load_partial(grad_y, g + g_step, lanes), load_partial(x, source + x_step, lanes), b)
-        c = fma(load_partial(grad_y, g + 2 * g_step, lanes), load_partial(x, source + 2 * x_step, lanes), c)
-        d = fma(load_partial(grad_y, g + 3 * g_step, lanes), load_partial(x, source + 3 * x_step, lanes), d)
-        g += 4 * g_step
-        source += 4 * x_step
-        i += 4
-    while i < count:
-        a = fma(load_partial(grad_y, g, lanes), load_partial(x, source, lanes), a)
-        g += g_step
-        source += x_step
-        i += 1
-    return (a + b) + (c + d)
-
-
-@kernel("void(const T[:,:,:,:], const T[:,:,:,:], T[:,:,:,:], T[:,:,::1], const i8[::1])", parallel=True)
-def conv2d_backward_weight_depthwise(grad_y, x, grad_weight, sums, walk):
-    """grad_weight (C, 1, R, S); sums (parts, T, C rounded up to L): rows of grad_y in fixed ranges, added upwards."""
-    H, W, R, S = walk[3], walk[4], walk[5], walk[6]
-    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = walk[7], walk[8], walk[9], walk[10], walk[11], walk[12]
-    N, OH, OW, C = grad_y.shape
-    x_n, x_h, x_w = x.strides[0] // 4, x.strides[1] // 4, x.strides[2] // 4
-    y_n, y_h, y_w = grad_y.strides[0] // 4, grad_y.strides[1] // 4, grad_y.strides[2] // 4
-    parts, blocks = sums.shape[0], (C + L - 1) // L
-    for task in prange(parts * blocks):
-        part, c = task // blocks, task % blocks * L
-        lanes = min(L, C - c)
-        at = part * sums.shape[1] * sums.shape[2] + c
-        for t in range(R * S):
-            store(sums, at + t * sums.shape[2], splat(np.float32(0)))
-        for row in range(part * N * OH // parts, (part + 1) * N * OH // parts):
-            n, oh = row // OH, row % OH
-            for r in range(R):
-                h = oh * stride_h + r * dilation_h - pad_h
-                if h < 0 or h >= H:
-                    continue
-                for s in range(S):
-                    offset = s * dilation_w - pad_w      # w = ow * stride_w + offset
-                    first = first_inside(offset, stride_w)
-                    last = last_inside(offset, stride_w, OW, W)
-                    if first < last:
-                        total = _tap_sum(grad_y, n * y_n + oh * y_h + first * y_w + c, y_w,
-                                         x, n * x_n + h * x_h + (first * stride_w + offset) * x_w + c, stride_w * x_w,
-                                         last - first, lanes)
-                        tap = at + (r * S + s) * sums.shape[2]
-                        store(sums, tap, load(sums, tap) + total)
-    for c in range(C):
+@kernel("void(const T[:,:,:,:], const T[:,:,:,:], T[:,:,:,:], T[:,:,:,::1], T[:,::1], i8[:,::1], const i8[::1])", parallel=True)
+def conv2d_backward_weight_depthwise(grad_y, x, grad_weight, sums, scratch, lines, walk):
+    """grad_weight (C, 1, R, S); sums (parts, blocks, T, L): rows of grad_y in fixed ranges, added upwards."""
+    rows, R, S = grad_y.shape[0] * grad_y.shape[1], walk[5], walk[6]
+    slots, parts, blocks, T = scratch.shape[0], sums.shape[0], sums.shape[1], R * S
+    for slot in prange(slots):
+        for job in range(slot * parts * blocks // slots, (slot + 1) * parts * blocks // slots):
+            part = job // blocks
+            _gradient_job(grad_y, x, part * rows // parts, (part + 1) * rows // parts, job % blocks, sums, job * T * L,
+                          scratch, np.int64(slot) * scratch.shape[1], lines.reshape(lines.size), np.int64(slot) * lines.shape[1], walk)
+    for c in range(grad_weight.shape[0]):
         for r in range(R):
             for s in range(S):
-                total = sums[0, r * S + s, c]
+                total = sums[0, c // L, r * S + s, c % L]
                 for part in range(1, parts):
-                    total += sums[part, r * S + s, c]
+                    total += sums[part, c // L, r * S + s, c % L]
                 grad_weight[c, 0, r, s] = total

@@ -17,6 +17,7 @@ from numba import prange
 
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.convolution.compact import compact
+from numbanet.backends.cpu.convolution.finishing_tile import limited
 from numbanet.backends.cpu.convolution.spread import spread
 from numbanet.backends.cpu.simd import L, fma, load, load_partial, splat, store, store_partial
 
@@ -55,7 +56,7 @@ def _whole(position, step, size):
 
 
 @worker
-def _small_groups_row(row, x, weight, y, walk, step):
+def _small_groups_row(row, x, weight, y, residual, low, high, walk, step):
     """One row of y. weight (T * width + 1, C rounded up to L)."""
     compact()
     width, H, W, R, S = walk[0], walk[3], walk[4], walk[5], walk[6]
@@ -64,6 +65,7 @@ def _small_groups_row(row, x, weight, y, walk, step):
     C = weight.shape[1]
     x_n, x_h, x_w = x.strides[0] // 4, x.strides[1] // 4, x.strides[2] // 4
     y_n, y_h, y_w = y.strides[0] // 4, y.strides[1] // 4, y.strides[2] // 4
+    r_n, r_h, r_w = residual.strides[0] // 4, residual.strides[1] // 4, residual.strides[2] // 4
     n, oh = row // OH, row % OH
     for c in range(0, channels, L):
         lanes = min(L, channels - c)
@@ -85,16 +87,19 @@ def _small_groups_row(row, x, weight, y, walk, step):
                     at = _whole(second * stride_w + s * dilation_w - pad_w, step, W)
                     if at >= 0:
                         b = _times_group(load_partial(x, line + at * x_w, lanes), weight, w, C, width, b)
-            target = n * y_n + oh * y_h + c
-            store_partial(y, target + first * y_w, a, lanes)
-            store_partial(y, target + second * y_w, b, lanes)
+            target, added = n * y_n + oh * y_h + c, n * r_n + oh * r_h + c
+            if residual.size:
+                a = a + load_partial(residual, added + first * r_w, lanes)
+                b = b + load_partial(residual, added + second * r_w, lanes)
+            store_partial(y, target + first * y_w, limited(a, low, high), lanes)
+            store_partial(y, target + second * y_w, limited(b, low, high), lanes)
 
 
-@kernel("void(const T[:,:,:,:], const T[:,::1], T[:,:,:,:], const i8[::1], i8)", parallel=True)
-def conv2d_forward_small_groups(x, weight, y, walk, step):
-    """x (N, H, W, C), y (N, OH, OW, C); parallel over the rows of y."""
+@kernel("void(const T[:,:,:,:], const T[:,::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, const i8[::1], i8)", parallel=True)
+def conv2d_forward_small_groups(x, weight, y, residual, low, high, walk, step):
+    """x (N, H, W, C), y and residual (N, OH, OW, C); parallel over the rows of y. An empty residual adds nothing."""
     for row in prange(y.shape[0] * y.shape[1]):
-        _small_groups_row(np.int64(row), x, weight, y, walk, step)
+        _small_groups_row(np.int64(row), x, weight, y, residual, low, high, walk, step)
 
 
 @worker(inline=True)

@@ -22,7 +22,7 @@ from numbanet.geometry import ConvGeometry
 def forward_walk(geometry: ConvGeometry) -> np.ndarray:
     """The windows of a convolution over x."""
     before = [pair[0] for pair in geometry.padding]
-    return _walk(geometry.channels_per_group, geometry.filters_per_group, geometry.groups, geometry.input_size,
+    return make_walk(geometry.channels_per_group, geometry.filters_per_group, geometry.groups, geometry.input_size,
                  geometry.kernel_size, geometry.stride, before, geometry.dilation, geometry.output_size)
 
 
@@ -30,11 +30,12 @@ def forward_walk(geometry: ConvGeometry) -> np.ndarray:
 def mirrored_walk(geometry: ConvGeometry) -> np.ndarray:
     """The windows over grad_y whose products with the mirrored weights are grad_x, where the stride is 1."""
     before = [d * (f - 1) - pair[0] for d, f, pair in zip(geometry.dilation, geometry.kernel_size, geometry.padding)]
-    return _walk(geometry.filters_per_group, geometry.channels_per_group, geometry.groups, geometry.output_size,
+    return make_walk(geometry.filters_per_group, geometry.channels_per_group, geometry.groups, geometry.output_size,
                  geometry.kernel_size, (1, 1), before, geometry.dilation, geometry.input_size)
 
 
-def _walk(channels, filters, groups, *pairs) -> np.ndarray:
+def make_walk(channels, filters, groups, *pairs) -> np.ndarray:
+    """`pairs`: sizes of the input and of the kernel, stride, padding before, dilation, size of the output."""
     walk = np.array([channels, filters, groups, *(n for pair in pairs for n in pair)], np.int64)
     walk.flags.writeable = False
     return walk
@@ -72,7 +73,7 @@ def clear_run(array, target, count):
 
 @worker
 def pack_windows(x, walk, first, count, channel, channels, panel, base, pitch):
-    """panel[p, (r, s, c)] = x under the window of output pixel first + p, zeros outside of x; a 1 follows.
+    """panel[p, (r, s, c)] = x under the window of output pixel first + p, zeros outside of x.
 
     x (N, H, W, C), of which channels channel, ..., channel + channels - 1; panel rows are `pitch` floats apart, from
     `base` on. Up to L floats behind each row are overwritten, so rows are written upwards.
@@ -99,7 +100,6 @@ def pack_windows(x, walk, first, count, channel, channels, panel, base, pitch):
         else:
             _pack_clipped(x, source, h0, w0, walk, joined, channels, panel, target, end)
             target += R * S * channels
-        store_partial(panel, target, splat(np.float32(1)), 1)
         ow += 1
         if ow == OW:
             ow = 0

@@ -24,6 +24,7 @@ import numpy as np
 from numba import prange
 
 from numbanet.backends.cpu.compile import kernel, worker
+from numbanet.backends.cpu.convolution.finishing_tile import limit_run
 from numbanet.backends.cpu.convolution.run_tile import run_tile
 from numbanet.backends.cpu.hardware import vector_registers
 from numbanet.backends.cpu.out_of_line import out_of_line
@@ -34,7 +35,7 @@ FOLDED = 10 if vector_registers() == 32 else 5          # rows of a tile of two 
 
 
 @worker
-def _forward_rows(begin, end, x, packed, bias, y):
+def _forward_rows(begin, end, x, packed, bias, y, low, high):
     """Rows begin, ..., end - 1 of all images of y."""
     out_of_line()
     R, S, C, K = packed.shape
@@ -49,14 +50,15 @@ def _forward_rows(begin, end, x, packed, bias, y):
             for i in range(PIXELS):
                 store_partial(y, target + i * K, shift, K)
             run_tile(PIXELS, 1, x, source + ow * C, C, 1, x_h, packed, 0, K, S * C * K, y, target, K, R, S * C, 1, K)
+        limit_run(y, row * OW * K, OW * K, low, high)
 
 
-@kernel("void(const T[:,:,:,:], const T[:,:,:,::1], const T[::1], T[:,:,:,::1], i8)", parallel=True)
-def conv2d_forward_windows(x, packed, bias, y, slots):
+@kernel("void(const T[:,:,:,:], const T[:,:,:,::1], const T[::1], T[:,:,:,::1], f4, f4, i8)", parallel=True)
+def conv2d_forward_windows(x, packed, bias, y, low, high, slots):
     """x (N, H, W, C), packed (R, S, C, K), y (N, OH, OW, K); each slot takes an equal share of the rows."""
     rows = y.shape[0] * y.shape[1]
     for slot in prange(slots):
-        _forward_rows(slot * rows // slots, (slot + 1) * rows // slots, x, packed, bias, y)
+        _forward_rows(slot * rows // slots, (slot + 1) * rows // slots, x, packed, bias, y, low, high)
 
 
 @worker

@@ -16,7 +16,9 @@ from numba import prange
 
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.convolution.compact import compact
+from numbanet.backends.cpu.convolution.finishing_tile import limited
 from numbanet.backends.cpu.convolution.gather import MR
+from numbanet.backends.cpu.convolution.prefetch import prefetch
 from numbanet.backends.cpu.convolution.walk import odd_pitch
 from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.simd import L, fma, load, load_partial, load_strided, splat, store, store_partial, tile
@@ -156,12 +158,28 @@ def _transform_input_tile(x, n, h0, w0, H, W, C, scratch, v, v_plane, t):
             store(scratch, at + 5 * step, v5)
 
 
+@worker(inline=True)
+def _finish(y, at, value, residual, r, low, high, lanes):
+    if residual.size:
+        value = value + load_partial(residual, r, lanes)
+    if lanes == L:
+        store(y, at, limited(value, low, high))
+    else:
+        store_partial(y, at, limited(value, low, high), lanes)
+
+
 @worker
-def _transform_output_tile(scratch, m, m_plane, t, bias, k0, k1, y, n, oh, ow):
+def _transform_output_tile(scratch, m, m_plane, t, bias, k0, k1, y, n, oh, ow, residual, low, high):
     """Filters k0, ..., k1 - 1 of one tile of y from their 36 products; t is room for 24 vectors."""
     compact()
     _, OH, OW, _ = y.shape
     y_n, y_h, y_w = y.strides[0] // 4, y.strides[1] // 4, y.strides[2] // 4
+    r_n, r_h, r_w = residual.strides[0] // 4, residual.strides[1] // 4, residual.strides[2] // 4
+    if residual.size:
+        for i in range(min(4, OH - oh)):
+            for j in range(min(4, OW - ow)):
+                for k in range(k0, k1, 16):
+                    prefetch(residual, n * r_n + (oh + i) * r_h + (ow + j) * r_w + k)
     for k in range(k0, k1, L):
         lanes = min(L, k1 - k)
         for i in range(6):
@@ -180,14 +198,14 @@ def _transform_output_tile(scratch, m, m_plane, t, bias, k0, k1, y, n, oh, ow):
             y0, y1, y2, y3 = _output_transform(
                 load(scratch, at), load(scratch, at + 4 * L), load(scratch, at + 8 * L), load(scratch, at + 12 * L),
                 load(scratch, at + 16 * L), load(scratch, at + 20 * L))
-            at = n * y_n + oh * y_h + (ow + j) * y_w + k
-            store_partial(y, at, y0 + shift, lanes)
+            at, r = n * y_n + oh * y_h + (ow + j) * y_w + k, n * r_n + oh * r_h + (ow + j) * r_w + k
+            _finish(y, at, y0 + shift, residual, r, low, high, lanes)
             if oh + 1 < OH:
-                store_partial(y, at + y_h, y1 + shift, lanes)
+                _finish(y, at + y_h, y1 + shift, residual, r + r_h, low, high, lanes)
             if oh + 2 < OH:
-                store_partial(y, at + 2 * y_h, y2 + shift, lanes)
+                _finish(y, at + 2 * y_h, y2 + shift, residual, r + 2 * r_h, low, high, lanes)
             if oh + 3 < OH:
-                store_partial(y, at + 3 * y_h, y3 + shift, lanes)
+                _finish(y, at + 3 * y_h, y3 + shift, residual, r + 3 * r_h, low, high, lanes)
 
 
 @worker
@@ -203,7 +221,7 @@ def _multiply_block(scratch, v, v_pitch, v_plane, U, strip0, strip1, strips, C, 
 
 
 @worker
-def _winograd_jobs(slot, x, U, bias, y, scratch, walk, block):
+def _winograd_jobs(slot, x, U, bias, y, residual, low, high, scratch, walk, block):
     """The share of one slot; a job is `block` tiles, a multiple of MR."""
     out_of_line()
     H, W, pad_h, pad_w = walk[3], walk[4], walk[9], walk[10]
@@ -229,11 +247,13 @@ def _winograd_jobs(slot, x, U, bias, y, scratch, walk, block):
                             C, m, m_plane, count)
             for i in range(count):
                 n, th, tw = (first + i) // (TH * TW), (first + i) // TW % TH, (first + i) % TW
-                _transform_output_tile(scratch, m + i * FILTERS, m_plane, t, bias, k0, k1, y, n, th * 4, tw * 4)
+                _transform_output_tile(scratch, m + i * FILTERS, m_plane, t, bias, k0, k1, y, n, th * 4, tw * 4,
+                                       residual, low, high)
 
 
-@kernel("void(const T[:,:,:,:], const T[::1], const T[::1], T[:,:,:,:], T[:,::1], const i8[::1], i8)", parallel=True)
-def conv2d_forward_winograd(x, U, bias, y, scratch, walk, block):
-    """x (N, H, W, C), y (N, OH, OW, K), scratch (slots, floats); an empty bias adds nothing."""
+@kernel("void(const T[:,:,:,:], const T[::1], const T[::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, T[:,::1], const i8[::1], i8)",
+        parallel=True)
+def conv2d_forward_winograd(x, U, bias, y, residual, low, high, scratch, walk, block):
+    """x (N, H, W, C), y and residual (N, OH, OW, K), scratch (slots, floats); an empty bias or residual adds nothing."""
     for slot in prange(scratch.shape[0]):
-        _winograd_jobs(np.int64(slot), x, U, bias, y, scratch, walk, block)
+        _winograd_jobs(np.int64(slot), x, U, bias, y, residual, low, high, scratch, walk, block)

@@ -1,0 +1,270 @@
+"""The forward algorithms, each with its choices made: how it packs weights, and how it runs on packed ones.
+
+Packing and running are apart, so that whoever runs a layer again and again packs once. Letters: `walk.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from functools import lru_cache
+from math import gcd
+from typing import NamedTuple
+
+import numpy as np
+
+from numbanet.backends.cpu import threads
+from numbanet.backends.cpu.convolution import choose
+from numbanet.backends.cpu.convolution.columns import FILTERS, conv2d_forward_columns
+from numbanet.backends.cpu.convolution.depthwise import conv2d_forward_depthwise
+from numbanet.backends.cpu.convolution.gather import conv2d_forward_gather
+from numbanet.backends.cpu.convolution.small_groups import conv2d_forward_small_groups
+from numbanet.backends.cpu.convolution.walk import forward_walk, make_walk, mirrored_walk
+from numbanet.backends.cpu.convolution.weights import pack_weights, packed_size
+from numbanet.backends.cpu.convolution.windows import conv2d_forward_windows
+from numbanet.backends.cpu.convolution.winograd import conv2d_forward_winograd, transform_weights
+from numbanet.backends.cpu.layout import copy_into
+from numbanet.backends.cpu.memory import empty
+from numbanet.backends.cpu.simd import L
+from numbanet.backends.precision import get_float32_precision
+
+F32 = np.dtype(np.float32)
+NO_BIAS, NO_RESIDUAL, NO_ROWS = np.empty(0, F32), np.empty((0, 0, 0, 0), F32), np.empty((0, 0), F32)
+
+
+class Algorithm(NamedTuple):
+    """One algorithm for one geometry and batch."""
+
+    packing: Hashable           # equal where packed weights are the same
+    pack: Callable              # (weight (K, Cg, R, S), bias (K,) or empty) -> packed
+    run: Callable               # (x (N, H, W, C), packed, y (N, OH, OW, K), residual as y or empty, low, high)
+    fits: Callable              # whether `run` can write a y with these strides
+    takes_residual: bool = True
+
+
+def execute(algorithm: Algorithm, packed, x, out, residual=None, low=-np.inf, high=np.inf) -> None:
+    """Fill `out` (N, K, OH, OW) from x (N, C, H, W): in place where the algorithm can, otherwise through a copy."""
+    y = out.transpose(0, 2, 3, 1)
+    is_copy = not algorithm.fits(y)
+    if is_copy:
+        y = empty(y.shape, F32)
+    residual = NO_RESIDUAL if residual is None else channels_last(residual)
+    if residual.size and not algorithm.takes_residual:
+        algorithm.run(channels_last(x), packed, y, NO_RESIDUAL, -np.inf, np.inf)
+        np.add(y, residual, out=y)
+        np.clip(y, np.float32(low), np.float32(high), out=y)
+    else:
+        algorithm.run(channels_last(x), packed, y, residual, low, high)
+    if is_copy:
+        copy_into(y.transpose(0, 3, 1, 2), out)
+
+
+def channels_last(x):
+    """x (N, C, H, W) as (N, H, W, C) with neighbouring channels: a view, or a copy where its order is another."""
+    if x.strides[1] == x.itemsize or x.shape[1] == 1:
+        return x.transpose(0, 2, 3, 1)
+    N, C, H, W = x.shape
+    copy = empty((N, H, W, C), x.dtype)
+    copy_into(x, copy.transpose(0, 3, 1, 2))
+    return copy
+
+
+def has_adjacent_pixels(x) -> bool:
+    """Whether the pixels of a row of x (N, C, H, W) lie side by side, as they do unless x is a slice of channels."""
+    return x.strides[3] == x.shape[1] * x.itemsize
+
+
+def _has_adjacent_channels(y) -> bool:
+    return y.strides[3] == y.itemsize or y.shape[3] == 1
+
+
+def _has_even_pixels(y) -> bool:
+    """Whether all pixels of y (N, OH, OW, K) are equally far apart, as in a slice of channels."""
+    if y.flags.c_contiguous:
+        return True
+    N, OH, OW, _ = y.shape
+    n, h, w, _ = y.strides
+    return _has_adjacent_channels(y) and (OH == 1 or h == OW * w) and (N == 1 or n == OH * OW * w)
+
+
+def _is_dense(y) -> bool:
+    return y.flags.c_contiguous
+
+
+def forward(geometry, batch: int, adjacent_pixels: bool) -> Algorithm:
+    """What computes `conv2d_forward` in float32."""
+    return _forward(geometry, batch, adjacent_pixels, get_float32_precision())
+
+
+@lru_cache(maxsize=4096)
+def _forward(geometry, batch, adjacent_pixels, precision) -> Algorithm:
+    walk = forward_walk(geometry)
+    if choose.is_depthwise(geometry):
+        return _depthwise(walk, batch)
+    if choose.has_small_groups(geometry):
+        return _small_groups(walk, 1, lambda weight: grouped(weight, geometry))
+    if choose.is_narrow(geometry):
+        return _columns(walk, choose.columns_scratch(geometry))
+    if choose.has_few_filters(geometry) and adjacent_pixels:
+        return _windows()
+    return _product(walk, batch, choose.may_use_winograd(geometry), lambda weight: grouped(weight, geometry))
+
+
+def backward_input(geometry, batch: int) -> Algorithm:
+    """What computes `conv2d_backward_input` in float32 where that is a forward pass over grad_y with other weights."""
+    return _backward_input(geometry, batch, get_float32_precision())
+
+
+@lru_cache(maxsize=4096)
+def _backward_input(geometry, batch, precision) -> Algorithm:
+    if choose.is_depthwise(geometry):
+        return _depthwise_phases(geometry, batch)
+    walk = mirrored_walk(geometry)
+    if choose.has_small_groups(geometry):
+        return _small_groups(walk, geometry.stride[0], lambda weight: mirrored(weight, geometry))
+    return _product(walk, batch, choose.may_use_winograd(geometry), lambda weight: mirrored(weight, geometry))
+
+
+def grouped(weight, geometry):
+    """weight (K, Cg, R, S) as (G, Kg, Cg, R, S)."""
+    return weight.reshape(geometry.groups, geometry.filters_per_group, *weight.shape[1:])
+
+
+def mirrored(weight, geometry):
+    """weight (K, Cg, R, S) as (G, Cg, Kg, R, S), taps in reverse: that of the convolution which is backward-input."""
+    return grouped(weight, geometry)[:, :, :, ::-1, ::-1].transpose(0, 2, 1, 3, 4)
+
+
+def _product(walk, batch, may_use_winograd, arranged) -> Algorithm:
+    """y (N, OH, OW, K) = the windows of x times arranged(weight) (G, Kg, Cg, R, S)."""
+    Cg, Kg, G, _, _, R, S = map(int, walk[:7])
+    output_size = tuple(map(int, walk[13:]))
+    if may_use_winograd and (plan := choose.winograd_plan(batch, Cg, Kg, output_size)) is not None:
+        return _winograd(walk, plan, arranged)
+    plan = choose.gather_plan(batch * output_size[0] * output_size[1], Cg, Kg, R * S)
+
+    def pack(weight, bias):
+        packed = empty((packed_size(G, Kg, R * S * Cg),), F32)
+        pack_weights(arranged(weight), bias, packed, plan.chunk)
+        return packed
+
+    def run(x, packed, y, residual, low, high):
+        rows, added = y.reshape(-1, y.shape[3]), residual.reshape(-1, y.shape[3]) if residual.size else NO_ROWS
+        scratch = empty((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
+        conv2d_forward_gather(x, packed, rows, added, low, high, scratch, walk, plan.block, plan.chunk, plan.parts)
+    return Algorithm(("gather", plan.chunk), pack, run, _has_even_pixels)
+
+
+def _winograd(walk, plan, arranged) -> Algorithm:
+    def pack(weight, bias):
+        transformed = empty((plan.weights,), F32)
+        transform_weights(arranged(weight), transformed)
+        return transformed, np.ascontiguousarray(bias)
+
+    def run(x, packed, y, residual, low, high):
+        scratch = empty((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
+        conv2d_forward_winograd(x, *packed, y, residual, low, high, scratch, walk, plan.block)
+    return Algorithm("winograd", pack, run, _has_adjacent_channels)
+
+
+def _depthwise(walk, batch) -> Algorithm:
+    C, sizes = int(walk[2]), [tuple(map(int, pair)) for pair in walk[3:].reshape(6, 2)]
+    plan = choose.depthwise_plan(batch, C, sizes[1], sizes[2], sizes[4], sizes[5])
+
+    def run(x, packed, y, residual, low, high):
+        slots = min(threads.get_num_threads(), plan.jobs)
+        conv2d_forward_depthwise(x, packed, y, residual, low, high, empty((slots, plan.scratch), F32),
+                                 empty((slots, plan.lines), np.int64), walk, plan.band)
+    return Algorithm("depthwise", _pack_depthwise, run, _has_adjacent_channels)
+
+
+def _pack_depthwise(weight, bias):
+    """weight (C, 1, R, S) and bias as (C rounded up / L, T + 1, L)."""
+    C, _, R, S = weight.shape
+    packed = np.zeros((-(-C // L) * L, R * S + 1), F32)
+    packed[:C, :-1] = weight.reshape(C, R * S)
+    packed[:C, -1] = bias if bias.size else 0
+    return np.ascontiguousarray(packed.reshape(-1, L, R * S + 1).transpose(0, 2, 1))
+
+
+def _depthwise_phases(geometry, batch) -> Algorithm:
+    """grad_x in stride * stride parts, each a depthwise convolution of grad_y with the taps that reach it."""
+    phases = [[_phase(p, *values) for p in range(values[1])] for values in zip(
+        geometry.kernel_size, geometry.stride, geometry.dilation, [before for before, _ in geometry.padding], geometry.input_size)]
+    algorithms = {}
+    for p, (h_taps, h_before, h_dilation, H) in enumerate(phases[0]):
+        for q, (w_taps, w_before, w_dilation, W) in enumerate(phases[1]):
+            if h_taps and w_taps and H and W:
+                walk = make_walk(1, 1, geometry.channels, geometry.output_size, (len(h_taps), len(w_taps)), (1, 1),
+                                 (h_before, w_before), (h_dilation, w_dilation), (H, W))
+                algorithms[p, q] = _depthwise(walk, batch)
+            else:
+                algorithms[p, q] = None
+
+    def pack(weight, bias):
+        return {(p, q): made and made.pack(weight[:, :, phases[0][p][0]][:, :, :, phases[1][q][0]], bias)
+                for (p, q), made in algorithms.items()}
+
+    def run(x, packed, y, residual, low, high):
+        for (p, q), made in algorithms.items():
+            part = y[:, p::geometry.stride[0], q::geometry.stride[1]]
+            if made is None:
+                part.fill(0)
+            else:
+                made.run(x, packed[p, q], part, residual, low, high)
+    return Algorithm("depthwise phases", pack, run, _has_adjacent_channels)
+
+
+def _phase(p, taps, stride, dilation, before, size):
+    """Of the pixels p, p + stride, ... of an axis: their taps in reverse, padding before, dilation, and how many they are.
+
+    Pixel h = p + stride * i receives tap r from o = (h + before - r * dilation) / stride, where that is whole.
+    """
+    reached = [r for r in range(taps) if (p + before - r * dilation) % stride == 0][::-1]
+    if not reached:
+        return reached, 0, 1, 0
+    step = dilation // gcd(stride, dilation)
+    first = (p + before - reached[0] * dilation) // stride            # where the farthest tap comes from, for i = 0
+    return reached, -first, step, len(range(p, size, stride))
+
+
+def _small_groups(walk, step, arranged) -> Algorithm:
+    def pack(weight, bias):
+        """arranged(weight) (G, width, width, R, S) and bias as (T * width + 1, G * width, rounded up to L)."""
+        weight = arranged(weight)
+        G, width, _, R, S = weight.shape
+        packed = np.zeros((R * S * width + 1, -(-G * width // L) * L), F32)
+        packed[:-1, :G * width] = weight.transpose(3, 4, 2, 0, 1).reshape(R * S * width, G * width)
+        if bias.size:
+            packed[-1, :G * width] = bias
+        return packed
+
+    def run(x, packed, y, residual, low, high):
+        conv2d_forward_small_groups(x, packed, y, residual, low, high, walk, step)
+    return Algorithm("small groups", pack, run, _has_adjacent_channels)
+
+
+def _columns(walk, floats) -> Algorithm:
+    def pack(weight, bias):
+        """weight as (K rounded up / FILTERS, C * R * S, FILTERS) and bias as (K rounded up,)."""
+        K, steps = len(weight), weight[0].size
+        blocks = -(-K // FILTERS)
+        rows, shifts = np.zeros((blocks * FILTERS, steps), F32), np.zeros(blocks * FILTERS, F32)
+        rows[:K] = weight.reshape(K, steps)
+        if bias.size:
+            shifts[:K] = bias
+        return np.ascontiguousarray(rows.reshape(blocks, FILTERS, steps).transpose(0, 2, 1)), shifts
+
+    def run(x, packed, y, residual, low, high):
+        scratch = empty((min(threads.get_num_threads(), x.shape[0]), floats), F32)
+        conv2d_forward_columns(x, *packed, y, low, high, scratch, walk)
+    return Algorithm("columns", pack, run, _is_dense, False)
+
+
+def _windows() -> Algorithm:
+    def pack(weight, bias):
+        return np.ascontiguousarray(weight.transpose(2, 3, 1, 0)), np.ascontiguousarray(bias)
+
+    def run(x, packed, y, residual, low, high):
+        slots = min(threads.get_num_threads(), y.shape[0] * y.shape[1])
+        conv2d_forward_windows(x, *packed, y, low, high, slots)
+    return Algorithm("windows", pack, run, _is_dense, False)
