@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import numpy as np
@@ -43,21 +44,23 @@ def read_model(source):
     if isinstance(source, onnx.ModelProto):
         return source, None
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _parsed(onnx, bytes(source), "the bytes"), None
+        return _parsed(onnx, source, "the bytes"), None
     path = Path(source)
     if not path.is_file():
         raise OnnxError(f"onnx: {path} does not exist" if not path.exists() else f"onnx: {path} is not a file")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise OnnxError(f"onnx: {path} has {path.stat().st_size} bytes, a protocol buffer at most {MAX_FILE_BYTES}; "
-                        "expected large tensors as external data")
-    return _parsed(onnx, path.read_bytes(), str(path)), path.resolve().parent
+    size = path.stat().st_size
+    if not 0 < size <= MAX_FILE_BYTES:
+        raise OnnxError(f"onnx: {path} has {size} bytes, a protocol buffer at most {MAX_FILE_BYTES}; "
+                        f"expected {'large tensors as external data' if size else 'a file that is not empty'}")
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as mapped, memoryview(mapped) as data:
+        return _parsed(onnx, data, str(path)), path.resolve().parent
 
 
-def _parsed(onnx, data: bytes, what: str):
+def _parsed(onnx, data, what: str):
     from google.protobuf.message import DecodeError
     model = onnx.ModelProto()
     try:
-        model.ParseFromString(data)
+        model.ParseFromString(data)         # from a mapping: garbage is refused before it is read
     except (DecodeError, RuntimeError, ValueError) as error:
         raise OnnxError(f"onnx: {what} cannot be read as an ONNX model ({first_line(error)})") from None
     if not model.HasField("graph"):

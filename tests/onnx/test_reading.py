@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,6 +49,15 @@ def test_truncated_files(network):
 def test_missing_files_and_folders(tmp_path):
     refused(tmp_path / "none.onnx", "does not exist")
     refused(tmp_path, "is not a file")
+
+
+def test_files_that_are_empty_or_large_and_no_model(tmp_path):
+    (tmp_path / "empty.onnx").write_bytes(b"")
+    refused(tmp_path / "empty.onnx", "not empty")
+    for size in (1 << 30, 1 << 31):                     # sparse: takes no room on the disk
+        with (tmp_path / "large.onnx").open("wb") as file:
+            file.truncate(size)
+        refused(tmp_path / "large.onnx", "large.onnx")
 
 
 def test_the_package_onnx_is_named_where_it_is_missing(monkeypatch):
@@ -170,14 +180,20 @@ def test_a_range_without_end():
         model(s=np.zeros(2, np.int64), a=np.array([0]), b=np.array([1 << 62]), c=np.array([1]))
 
 
-def test_bad_models_take_little_memory():
+def test_bad_models_take_little_memory(tmp_path):
     """In a process of its own, with 512 MB above what is taken after importing."""
     code = """
 import resource, numpy as np, onnx, numbanet.onnx, onnx.inliner
 from tests.onnx.test_reading import SHAPES
 from tests.onnx.models import *
 used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
+with open('large.onnx', 'wb') as file:
+    file.truncate(400 << 20)
 resource.setrlimit(resource.RLIMIT_AS, (used + (512 << 20),) * 2)
+try:
+    numbanet.onnx.load('large.onnx')
+except numbanet.errors.OnnxError as error:
+    print(error)
 constant = model_of([node('ConstantOfShape', 's', 'a'), node('Tile', 'a t', 'b'), node('Add', 'x b', 'y')], [value('x', [1])], ['y'],
                     {'s': np.array([1 << 15, 1 << 15]), 't': np.array([1 << 10, 1])})
 for model, inputs in ((SHAPES['ConstantOfShape'], [np.array([1 << 31, 1 << 31])]), (SHAPES['Expand'], [np.array([1 << 16, 1 << 16])]),
@@ -190,9 +206,10 @@ for model, inputs in ((SHAPES['ConstantOfShape'], [np.array([1 << 31, 1 << 31])]
     else:
         raise SystemExit('accepted')
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path,
+                            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])})
     assert result.returncode == 0, result.stderr
-    assert len(result.stdout.splitlines()) == 3
+    assert len(result.stdout.splitlines()) == 4
 
 
 # --- external data --------------------------------------------------------------------------------------------------
