@@ -15,7 +15,8 @@ from numbanet.onnx.exporter import save  # noqa: E402
 from numbanet.zoo.network import Network  # noqa: E402
 from tests.onnx.exporting import assert_close, run  # noqa: E402
 
-LARGEST = 2_000_000_000     # multiply-adds; by default the smallest model of each file runs, if it is not larger
+# By default the smallest model of each file runs, if it is not larger than this:
+MULTIPLY_ADDS, PARAMETERS = 2_000_000_000, 20_000_000
 NORMALIZATIONS = nn.BatchNorm1d, nn.BatchNorm2d
 
 
@@ -23,7 +24,8 @@ def _models():
     infos = sorted(map(zoo.model_info, zoo.list_models()), key=lambda info: info.multiply_adds or 0)
     smallest = {info.create.__module__: info for info in reversed(infos)}
     for info in infos:
-        default = smallest[info.create.__module__] is info and (info.multiply_adds or 0) < LARGEST
+        default = smallest[info.create.__module__] is info and (info.multiply_adds or 0) < MULTIPLY_ADDS and (
+            info.parameters or 0) < PARAMETERS
         yield pytest.param(info.name, marks=[] if default else [pytest.mark.full])
 
 
