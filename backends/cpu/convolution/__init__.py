@@ -138,7 +138,7 @@ def conv2d_backward_weight(grad_y, x, geometry, out):
         sums = empty((parts, blocks, geometry.kernel_size[0] * geometry.kernel_size[1], L), F32)
         slots = min(threads.get_num_threads(), parts * blocks)
         conv2d_backward_weight_depthwise(grad_y, x, out, sums, empty((slots, plan.scratch), F32),
-                                         empty((slots, plan.lines), np.int64), walk)
+                                         empty((slots, plan.table), np.int64), walk)
     elif choose.has_small_groups(geometry):
         rows = geometry.kernel_size[0] * geometry.kernel_size[1] * geometry.channels_per_group
         sums = empty((choose.row_parts(N, geometry.output_size[0]), rows, -(-geometry.filters // L) * L), F32)

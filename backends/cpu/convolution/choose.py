@@ -205,7 +205,7 @@ class DepthwisePlan(NamedTuple):
 
     band: int               # rows of y in a job
     jobs: int
-    lines: int              # entries for each thread
+    table: int              # integers for each thread
     scratch: int            # floats for each thread
 
 
@@ -217,13 +217,14 @@ def depthwise_plan(batch: int, channels: int, kernel_size, stride, dilation, out
     """
     OH, OW = output_size
     need = (DEPTHWISE_ROWS - 1) * stride[0] + (kernel_size[0] - 1) * dilation[0] + 1
-    columns = (max(OW, DEPTHWISE_COLUMNS) - 1) * stride[1] + (kernel_size[1] - 1) * dilation[1] + 1
+    columns = (max(OW, DEPTHWISE_COLUMNS) + (kernel_size[1] - 1) * dilation[1] // stride[1]) * stride[1]
     blocks = -(-channels // L)
     bands = -(-OH // max(8, cache_sizes().l2 // 2 // ((stride[0] * columns + OW) * channels * FLOAT)))
     bands = max(bands, min(-(-OH // 8), -(-WANTED_JOBS // max(1, batch * blocks))))
     band = _up(-(-OH // bands), DEPTHWISE_ROWS)
     scratch = (need + 1) * columns * L + DEPTHWISE_ROWS * DEPTHWISE_COLUMNS * L
-    return DepthwisePlan(band, batch * -(-OH // band) * blocks, 2 * need, _up(scratch, 16))
+    table = kernel_size[1] + 2 * stride[1] + _up(OH, DEPTHWISE_ROWS) * stride[0] + need
+    return DepthwisePlan(band, batch * -(-OH // band) * blocks, table, _up(scratch, 16))
 
 
 class ScatterPlan(NamedTuple):

@@ -1,7 +1,9 @@
 """Two register tiles of depthwise convolution, over lines of L channels.
 
-A line is a row of the map, L channels of each pixel, zeros where the padding is; `lines[first + h]` is its offset in `x`.
-Letters: `walk.py`. The sums stay in registers over all taps, each vector of weights serving all pixels of the tile.
+A line is a row of the map, L channels of each pixel, zeros where the padding is; its offset in `x` is in a table, and so is
+that of each tap in a line. Neighbouring windows lie L floats apart whatever the stride is (see `depthwise.py`), as operands
+in memory are fast at constant distances only: twice as fast as at an index (Zen 4). Letters: `walk.py`. The sums stay in
+registers over all taps, each vector of weights serving all pixels of the tile.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ if JIT:
     from numba import types
     from numba.extending import intrinsic
 
+    from numbanet.backends.cpu.convolution.prefetch import prefetch_value
     from numbanet.backends.cpu.simd.arithmetic import fma_value
     from numbanet.backends.cpu.simd.memory import first_lanes, load_masked, load_value, pointer, store_value
     from numbanet.backends.cpu.simd.types import I64, L, f32xL, splat_value
@@ -37,46 +40,56 @@ if JIT:
         builder.position_at_end(after)
         return following[1:]
 
+    def _opaque(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
+        """The value, of unknown origin to LLVM, which would address everything by one index otherwise."""
+        return builder.asm(ir.FunctionType(value.type, [value.type]), "", "=r,0", [value], False)
+
     def _element(builder: ir.IRBuilder, array: ir.Value, index: ir.Value) -> ir.Value:
         return builder.load(builder.gep(array, [index]))
 
     @intrinsic(prefer_literal=True)
-    def forward_tile(typingctx, ROWS, COLUMNS, x, lines, first, stride_h, stride, dilation_h, dilation, weight, w, R, S,
+    def forward_tile(typingctx, ROWS, COLUMNS, x, start, table, first, taps, stride_h, dilation_h, weight, w, R, S,
                      y, at, y_h, y_w, residual, added, r_h, r_w, low, high):
-        """y[i, j] = limited(bias + sum over r, s of weight[r, s] * line[i * stride_h + r * dilation_h][j * stride + s * dilation]
-        + residual[i, j]) for i < ROWS, j < COLUMNS, whole vectors; weight[w:] is (R * S + 1, L), the last row the bias.
+        """y[i, j] = limited(bias + residual[i, j]
+                    + sum over r, s of weight[r, s] * x[start + table[first + i * stride_h + r * dilation_h] + table[taps + s] + j * L])
 
-        `stride` and `dilation` along a line count floats; an empty residual adds nothing.
+        for i < ROWS, j < COLUMNS, whole vectors; weight[w:] is (R * S + 1, L), the last row the bias. An empty residual adds
+        nothing.
         """
         if not _literals(ROWS, COLUMNS):
             return None
-        sig = types.void(ROWS, COLUMNS, x, lines, *[integer] * 5, weight, *[integer] * 3, y, *[integer] * 3, residual,
+        sig = types.void(ROWS, COLUMNS, x, integer, table, *[integer] * 4, weight, *[integer] * 3, y, *[integer] * 3, residual,
                          *[integer] * 3, number, number)
         rows, columns = ROWS.literal_value, COLUMNS.literal_value
 
         def codegen(context, builder, sig, args):
-            (_, _, x, lines, first, stride_h, stride, dilation_h, dilation, weight, w, R, S, y, at, y_h, y_w, residual, added,
+            (_, _, x, start, table, first, taps, stride_h, dilation_h, weight, w, R, S, y, at, y_h, y_w, residual, added,
              r_h, r_w, low, high) = args
-            x = pointer(context, builder, sig.args[2], x, I64(0))
-            lines = pointer(context, builder, sig.args[3], lines, first)
+            x = pointer(context, builder, sig.args[2], x, start)
+            lines = pointer(context, builder, sig.args[4], table, first)
+            taps = pointer(context, builder, sig.args[4], table, taps)
             weight = pointer(context, builder, sig.args[9], weight, w)
             size = context.make_array(sig.args[17])(context, builder, residual).nitems
             residual = pointer(context, builder, sig.args[17], residual, added)
             y = pointer(context, builder, sig.args[13], y, at)
             positions = [(i, j) for i in range(rows) for j in range(columns)]
 
+            targets = [builder.gep(y, [builder.add(builder.mul(y_h, I64(i)), builder.mul(y_w, I64(j)))]) for i, j in positions]
+            for target in targets:
+                prefetch_value(builder, target, for_writing=True)
+
             def row_of_taps(r, weights, *sums):
                 starts = [builder.gep(x, [_element(builder, lines, builder.add(builder.mul(r, dilation_h),
                                                                                builder.mul(stride_h, I64(i))))])
                           for i in range(rows)]
 
-                def tap(s, offset, weights, *sums):
-                    factor = load_value(builder, f32xL, weights)
-                    offsets = [builder.add(offset, builder.mul(stride, I64(j))) for j in range(columns)]
-                    sums = [fma_value(builder, load_value(builder, f32xL, builder.gep(starts[i], [offsets[j]])), factor, total)
+                def tap(s, weights, *sums):
+                    factor, offset = load_value(builder, f32xL, weights), _element(builder, taps, s)
+                    places = [_opaque(builder, builder.gep(start, [offset])) for start in starts]
+                    sums = [fma_value(builder, load_value(builder, f32xL, builder.gep(places[i], [I64(L * j)])), factor, total)
                             for (i, j), total in zip(positions, sums)]
-                    return [builder.add(offset, dilation), builder.gep(weights, [I64(L)]), *sums]
-                return _loop(builder, "tap", [I64(0), weights, *sums], S, tap)[1:]
+                    return [builder.gep(weights, [I64(L)]), *sums]
+                return _loop(builder, "tap", [weights, *sums], S, tap)
 
             bias = load_value(builder, f32xL, builder.gep(weight, [builder.mul(builder.mul(R, S), I64(L))]))
             sums = _loop(builder, "row", [weight, *[bias] * len(positions)], R, row_of_taps)[1:]
@@ -94,44 +107,46 @@ if JIT:
                 value.add_incoming(other, inside)
                 sums[i * columns + j] = value
             low, high = splat_value(builder, f32xL, low), splat_value(builder, f32xL, high)
-            for (i, j), value in zip(positions, sums):
+            for target, value in zip(targets, sums):
                 value = builder.select(builder.fcmp_ordered("<", value, low), low, value)
                 value = builder.select(builder.fcmp_ordered(">", value, high), high, value)
-                target = builder.gep(y, [builder.add(builder.mul(y_h, I64(i)), builder.mul(y_w, I64(j)))])
                 store_value(builder, target, value)
             return context.get_dummy_value()
         return sig, codegen
 
     @intrinsic(prefer_literal=True)
-    def gradient_tile(typingctx, ROWS, COLUMNS, x, lines, first, stride, dilation_h, dilation, grad_y, g, g_w, lanes, count,
-                      sums, at, row):
-        """sums[i, j] += sum over ow < count of grad_y[ow] * line[i * dilation_h][ow * stride + j * dilation], for ROWS x COLUMNS
-        taps, vectors of L in sums[at + i * row + j * L:]. Of grad_y[g + ow * g_w:] only `lanes` lanes are read."""
+    def gradient_tile(typingctx, ROWS, COLUMNS, x, table, first, taps, dilation_h, grad_y, g, g_w, lanes, count, sums, at, row):
+        """sums[i, j] += sum over ow < count of grad_y[ow] * x[table[first + i * dilation_h] + table[taps + j] + ow * L]
+
+        for ROWS x COLUMNS taps, vectors of L at sums[at + i * row + j * L]. Of grad_y[g + ow * g_w:] only `lanes` lanes are read.
+        """
         if not _literals(ROWS, COLUMNS):
             return None
-        sig = types.void(ROWS, COLUMNS, x, lines, *[integer] * 4, grad_y, *[integer] * 4, sums, integer, integer)
+        sig = types.void(ROWS, COLUMNS, x, table, *[integer] * 3, grad_y, *[integer] * 4, sums, integer, integer)
         rows, columns = ROWS.literal_value, COLUMNS.literal_value
 
         def codegen(context, builder, sig, args):
-            _, _, x, lines, first, stride, dilation_h, dilation, grad_y, g, g_w, lanes, count, sums, at, row = args
+            _, _, x, table, first, taps, dilation_h, grad_y, g, g_w, lanes, count, sums, at, row = args
             x = pointer(context, builder, sig.args[2], x, I64(0))
-            lines = pointer(context, builder, sig.args[3], lines, first)
-            grad_y = pointer(context, builder, sig.args[8], grad_y, g)
-            sums = pointer(context, builder, sig.args[13], sums, at)
+            lines = pointer(context, builder, sig.args[3], table, first)
+            taps = pointer(context, builder, sig.args[3], table, taps)
+            grad_y = pointer(context, builder, sig.args[7], grad_y, g)
+            sums = pointer(context, builder, sig.args[12], sums, at)
             mask = first_lanes(builder, lanes)
-            starts = [builder.gep(x, [_element(builder, lines, builder.mul(dilation_h, I64(i)))]) for i in range(rows)]
-            places = [builder.gep(sums, [builder.add(builder.mul(row, I64(i)), I64(L * j))])
-                      for i in range(rows) for j in range(columns)]
+            positions = [(i, j) for i in range(rows) for j in range(columns)]
+            starts = [builder.gep(x, [builder.add(_element(builder, lines, builder.mul(dilation_h, I64(i))),
+                                                  _element(builder, taps, I64(j)))]) for i, j in positions]
+            places = [builder.gep(sums, [builder.add(builder.mul(row, I64(i)), I64(L * j))]) for i, j in positions]
 
-            def pixel(_ow, offset, gradients, *totals):
+            def pixel(_ow, gradients, *state):
                 gradient = load_masked(builder, f32xL, gradients, mask)
-                offsets = [builder.add(offset, builder.mul(dilation, I64(j))) for j in range(columns)]
-                values = [load_value(builder, f32xL, builder.gep(start, [o])) for start in starts for o in offsets]
-                totals = [fma_value(builder, value, gradient, total) for value, total in zip(values, totals)]
-                return [builder.add(offset, stride), builder.gep(gradients, [g_w]), *totals]
+                pointers = [_opaque(builder, value) for value in state[:len(positions)]]
+                totals = [fma_value(builder, load_value(builder, f32xL, start), gradient, total)
+                          for start, total in zip(pointers, state[len(positions):])]
+                return [builder.gep(gradients, [g_w]), *[builder.gep(start, [I64(L)]) for start in pointers], *totals]
 
             totals = [load_value(builder, f32xL, place) for place in places]
-            totals = _loop(builder, "pixel", [I64(0), grad_y, *totals], count, pixel)[2:]
+            totals = _loop(builder, "pixel", [grad_y, *starts, *totals], count, pixel)[1 + len(positions):]
             for place, total in zip(places, totals):
                 store_value(builder, place, total)
             return context.get_dummy_value()
@@ -140,25 +155,25 @@ else:
     from numbanet.backends.cpu.convolution.finishing_tile import limited
     from numbanet.backends.cpu.simd import L, fma, load, load_partial, store
 
-    def forward_tile(ROWS, COLUMNS, x, lines, first, stride_h, stride, dilation_h, dilation, weight, w, R, S,
+    def forward_tile(ROWS, COLUMNS, x, start, table, first, taps, stride_h, dilation_h, weight, w, R, S,
                      y, at, y_h, y_w, residual, added, r_h, r_w, low, high):
         """The scalar twin."""
         for i in range(ROWS):
             for j in range(COLUMNS):
                 total = load(weight, w + R * S * L)
                 for r in range(R):
-                    line = lines[first + i * stride_h + r * dilation_h]
+                    line = start + table[first + i * stride_h + r * dilation_h] + j * L
                     for s in range(S):
-                        total = fma(load(x, line + j * stride + s * dilation), load(weight, w + (r * S + s) * L), total)
+                        total = fma(load(x, line + table[taps + s]), load(weight, w + (r * S + s) * L), total)
                 if residual.size:
                     total = total + load(residual, added + i * r_h + j * r_w)
                 store(y, at + i * y_h + j * y_w, limited(total, low, high))
 
-    def gradient_tile(ROWS, COLUMNS, x, lines, first, stride, dilation_h, dilation, grad_y, g, g_w, lanes, count, sums, at, row):
+    def gradient_tile(ROWS, COLUMNS, x, table, first, taps, dilation_h, grad_y, g, g_w, lanes, count, sums, at, row):
         """The scalar twin."""
         for i in range(ROWS):
             for j in range(COLUMNS):
                 place = at + i * row + j * L
                 for ow in range(count):
-                    value = load(x, lines[first + i * dilation_h] + ow * stride + j * dilation)
+                    value = load(x, table[first + i * dilation_h] + table[taps + j] + ow * L)
                     store(sums, place, fma(value, load_partial(grad_y, g + ow * g_w, lanes), load(sums, place)))

@@ -173,7 +173,7 @@ def _depthwise(walk, batch) -> Algorithm:
     def run(x, packed, y, residual, low, high):
         slots = min(threads.get_num_threads(), plan.jobs)
         conv2d_forward_depthwise(x, packed, y, residual, low, high, empty((slots, plan.scratch), F32),
-                                 empty((slots, plan.lines), np.int64), walk, plan.band)
+                                 empty((slots, plan.table), np.int64), walk, plan.band)
     return Algorithm("depthwise", _pack_depthwise, run, _has_adjacent_channels)
 
 
