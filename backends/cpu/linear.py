@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from numbanet.backends.cpu import reduction
-from numbanet.backends.cpu.gemm import gemm
+from numbanet.backends.cpu.gemm import gemm, gemm_packed, pack
+from numbanet.backends.cpu.limits import limits
+from numbanet.backends.cpu.prepared import prepares, shared
 from numbanet.backends.cpu.registry import implements
 
 
@@ -39,9 +41,35 @@ def _batch(x, batch):
 
 @implements
 def linear_forward(x, weight, bias, out):
+    linear_fused(x, weight, bias, None, None, out)
+
+
+@implements
+def linear_fused(x, weight, bias, minimum, maximum, out):
     if bias is not None and bias.flags.c_contiguous:    # as np.broadcast_to, which takes 2 us
         bias = np.ndarray(out.shape, bias.dtype, bias, 0, (0, bias.itemsize))
-    gemm(x, weight.T, out, bias)
+    gemm(x, weight.T, out, bias, False, *limits(minimum, maximum))
+
+
+@prepares("linear_fused")
+def _prepare_fused(arguments, constant):
+    x, weight, _, minimum, maximum = arguments
+    if 1 not in constant or x.dtype != np.float32 or not x.size or not weight.size:
+        return None
+    packed, (low, high) = shared("linear", lambda weight: pack(weight.T), weight), limits(minimum, maximum)
+
+    def call(x, weight, bias, minimum, maximum, out):
+        gemm_packed(x, packed.value, out, bias, low, high)
+    return call
+
+
+@prepares("linear_forward")
+def _prepare_forward(arguments, constant):
+    fused = _prepare_fused((*arguments, None, None), constant)
+
+    def call(x, weight, bias, out):
+        fused(x, weight, bias, None, None, out)
+    return fused and call
 
 
 @implements

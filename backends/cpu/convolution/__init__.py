@@ -31,6 +31,7 @@ from numbanet.backends.cpu.convolution.weight_gradient import conv2d_backward_we
 from numbanet.backends.cpu.convolution.windows import PIXELS, conv2d_backward_input_windows, conv2d_backward_weight_windows
 from numbanet.backends.cpu.gemm import gemm
 from numbanet.backends.cpu.layout import copy_into
+from numbanet.backends.cpu.limits import limits
 from numbanet.backends.cpu.memory import empty
 from numbanet.backends.cpu.prepared import prepares, shared
 from numbanet.backends.cpu.registry import implements
@@ -56,11 +57,6 @@ def conv2d_fused(x, weight, bias, residual, geometry, minimum, maximum, out):
         algorithm = forward(geometry, x.shape[0], has_adjacent_pixels(x))
         packed = algorithm.pack(weight, NO_BIAS if bias is None else bias)
         execute(algorithm, packed, x, out, residual, *limits(minimum, maximum))
-
-
-def limits(minimum: float | None, maximum: float | None) -> tuple[float, float]:
-    """Limits for kernels, infinite where there is none."""
-    return -np.inf if minimum is None else minimum, np.inf if maximum is None else maximum
 
 
 @prepares("conv2d_fused")

@@ -20,9 +20,9 @@ from numba import prange
 
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.convolution.compact import compact
-from numbanet.backends.cpu.convolution.finishing_tile import limit_run
 from numbanet.backends.cpu.convolution.interleave import deinterleave, interleave
 from numbanet.backends.cpu.convolution.run_tile import run_tile
+from numbanet.backends.cpu.limits import limit_run
 from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.simd import L, fma, load, load_partial, reduce_add, splat, store, store_partial
 

@@ -19,10 +19,10 @@ from numba import prange
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.convolution.compact import compact
 from numbanet.backends.cpu.convolution.depthwise_tile import forward_tile, gradient_tile
-from numbanet.backends.cpu.convolution.finishing_tile import limited
 from numbanet.backends.cpu.convolution.prefetch import prefetch
 from numbanet.backends.cpu.convolution.walk import first_inside, last_inside
 from numbanet.backends.cpu.hardware import vector_registers
+from numbanet.backends.cpu.limits import limited
 from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.simd import L, load, load_partial, splat, store, store_partial
 

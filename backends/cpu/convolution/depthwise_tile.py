@@ -152,7 +152,7 @@ if JIT:
             return context.get_dummy_value()
         return sig, codegen
 else:
-    from numbanet.backends.cpu.convolution.finishing_tile import limited
+    from numbanet.backends.cpu.limits import limited
     from numbanet.backends.cpu.simd import L, fma, load, load_partial, store
 
     def forward_tile(ROWS, COLUMNS, x, start, table, first, taps, stride_h, dilation_h, weight, w, R, S,

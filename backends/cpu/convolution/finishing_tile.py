@@ -9,24 +9,10 @@ registers, so that an epilogue costs no pass over C. Otherwise as `tile_partial`
 
 from __future__ import annotations
 
-from numbanet.backends.cpu.compile import JIT, worker
-from numbanet.backends.cpu.simd import L, load_partial, select, store_partial
+from numbanet.backends.cpu.compile import JIT
+from numbanet.backends.cpu.simd import L
 
 ACCUMULATE, RESIDUAL, LIMITS = 1, 2, 4
-
-
-@worker(inline=True)
-def limited(value, low, high):
-    """value limited to [low, high] lane by lane; a NaN stays as it is, and so does everything between -inf and inf."""
-    value = select(value < low, low, value)
-    return select(value > high, high, value)
-
-
-@worker
-def limit_run(array, offset, count, low, high):
-    """Limit `count` neighbouring floats in place."""
-    for i in range(0, count, L):
-        store_partial(array, offset + i, limited(load_partial(array, offset + i, count - i), low, high), count - i)
 
 
 if JIT:
@@ -147,7 +133,8 @@ if JIT:
             raised = [builder.select(builder.fcmp_ordered("<", value, low), low, value) for value in sums]
             return [builder.select(builder.fcmp_ordered(">", value, high), high, value) for value in raised]
 else:
-    from numbanet.backends.cpu.simd import tile_partial
+    from numbanet.backends.cpu.limits import limited
+    from numbanet.backends.cpu.simd import load_partial, store_partial, tile_partial
 
     def finishing_tile(MR, NV, a, a_offset, a_row, b, b_offset, b_step, c, c_offset, c_row, depth, bias, bias_offset,
                        residual, residual_offset, residual_row, low, high, steps, last_lanes):

@@ -16,9 +16,10 @@ import numpy as np
 from numba import prange
 
 from numbanet.backends.cpu.compile import kernel, worker
-from numbanet.backends.cpu.convolution.finishing_tile import ACCUMULATE, LIMITS, RESIDUAL, finishing_tile, limited
+from numbanet.backends.cpu.convolution.finishing_tile import ACCUMULATE, LIMITS, RESIDUAL, finishing_tile
 from numbanet.backends.cpu.convolution.walk import odd_pitch, pack_windows
 from numbanet.backends.cpu.convolution.weights import bias_offset, chunk_offset
+from numbanet.backends.cpu.limits import limited
 from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.simd import L, load, load_partial, store, store_partial, tile_shapes
 

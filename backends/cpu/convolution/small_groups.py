@@ -17,8 +17,8 @@ from numba import prange
 
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.convolution.compact import compact
-from numbanet.backends.cpu.convolution.finishing_tile import limited
 from numbanet.backends.cpu.convolution.spread import spread
+from numbanet.backends.cpu.limits import limited
 from numbanet.backends.cpu.simd import L, fma, load, load_partial, splat, store, store_partial
 
 

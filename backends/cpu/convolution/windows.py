@@ -24,9 +24,9 @@ import numpy as np
 from numba import prange
 
 from numbanet.backends.cpu.compile import kernel, worker
-from numbanet.backends.cpu.convolution.finishing_tile import limit_run
 from numbanet.backends.cpu.convolution.run_tile import run_tile
 from numbanet.backends.cpu.hardware import vector_registers
+from numbanet.backends.cpu.limits import limit_run
 from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.simd import L, load, load_partial, splat, store, store_partial
 

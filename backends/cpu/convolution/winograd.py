@@ -16,10 +16,10 @@ from numba import prange
 
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.convolution.compact import compact
-from numbanet.backends.cpu.convolution.finishing_tile import limited
 from numbanet.backends.cpu.convolution.gather import MR
 from numbanet.backends.cpu.convolution.prefetch import prefetch
 from numbanet.backends.cpu.convolution.walk import odd_pitch
+from numbanet.backends.cpu.limits import limited
 from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.simd import L, fma, load, load_partial, load_strided, splat, store, store_partial, tile
 

@@ -6,14 +6,15 @@ from numbanet.backends.cpu.gemm.blocking import PACKING_PAYS, PANEL, blocking
 from numbanet.backends.cpu.gemm.kernels import gemm_plain, gemm_tiled, multiply_rows, pack_panels
 from numbanet.errors import ShapeError
 
-__all__ = ["PANEL", "gemm", "multiply_rows"]
+__all__ = ["PANEL", "gemm", "gemm_packed", "multiply_rows", "pack"]
 
 
 LINE = 64                    # bytes of a cache line
 ALIASING = 2048              # bytes: rows this far apart, or multiples, meet in few sets of the first-level cache
 
 
-def gemm(a: np.ndarray, b: np.ndarray, c: np.ndarray, bias: np.ndarray | None = None, accumulate: bool = False) -> None:
+def gemm(a: np.ndarray, b: np.ndarray, c: np.ndarray, bias: np.ndarray | None = None, accumulate: bool = False,
+         low: float = -np.inf, high: float = np.inf) -> None:
     """C = A @ B + bias, or C += A @ B + bias; written to `c`.
 
     Parameters
@@ -25,6 +26,8 @@ def gemm(a: np.ndarray, b: np.ndarray, c: np.ndarray, bias: np.ndarray | None = 
         (N,), (1, N), (M, 1) or (M, N). It is added after the sum over K.
     accumulate
         Whether to add to what `c` holds.
+    low, high
+        Limits of the result; a NaN stays NaN.
 
     Raises
     ------
@@ -50,40 +53,66 @@ def gemm(a: np.ndarray, b: np.ndarray, c: np.ndarray, bias: np.ndarray | None = 
         if bias.shape not in ((1, N), (M, 1), (M, N)):
             raise ShapeError(f"gemm: expected a bias {(N,)}, {(M, 1)} or {(M, N)}, received {bias.shape}")
     if not K:
-        c[...] = (c if accumulate else 0) + (bias if bias.size else 0)
+        c[...] = np.clip((c if accumulate else 0) + (bias if bias.size else 0), low, high)
     elif c.dtype == np.float64:
         gemm_plain(a, b, c, bias, accumulate)
+        if low > -np.inf or high < np.inf:
+            np.clip(c, low, high, out=c)
     else:
-        _gemm_float32(a, b, c, bias, accumulate)
+        _gemm_float32(a, b, c, bias, accumulate, low, high)
 
 
-def _gemm_float32(a: np.ndarray, b: np.ndarray, c: np.ndarray, bias: np.ndarray, accumulate: bool) -> None:
+def pack(b: np.ndarray) -> np.ndarray:
+    """B (K, N), float32, as the panels that `gemm_packed` reads."""
+    packed = memory.empty((1, -(-b.shape[1] // PANEL), b.shape[0], PANEL), b.dtype)
+    pack_panels(b[None], packed)
+    return packed[0]
+
+
+def gemm_packed(a: np.ndarray, packed: np.ndarray, c: np.ndarray, bias: np.ndarray | None, low: float, high: float) -> None:
+    """C (M, N) = A (M, K) @ B + bias (N,), limited to [low, high], for B packed by `pack`; float32, no size 0."""
+    (M, N), K = c.shape, a.shape[1]
+    if c.strides[1] != c.itemsize and N > 1:
+        ordered = memory.empty(c.shape, c.dtype)
+        gemm_packed(a, packed, ordered, bias, low, high)
+        return np.copyto(c, ordered)
+    a, bias = _spread(a[None], N), c[:0] if bias is None else np.ascontiguousarray(bias)[None]
+    gemm_tiled(a, packed, c[None], bias, False, *blocking(1, M, N, K), 0, K * PANEL, PANEL, low, high)
+
+
+def _spread(a: np.ndarray, N: int) -> np.ndarray:
+    """A, or a copy with rows that stand in the way of nothing."""
+    if not _reads_badly(a, N):
+        return a
+    spread = memory.empty((*a.shape[:2], a.shape[2] + LINE // a.itemsize), a.dtype)[:, :, :a.shape[2]]
+    np.copyto(spread, a)
+    return spread
+
+
+def _gemm_float32(a: np.ndarray, b: np.ndarray, c: np.ndarray, bias: np.ndarray, accumulate: bool, low: float, high: float) -> None:
     """Bring operands into the order that the kernel takes, and run it."""
     G, M, N = c.shape
     K, item = a.shape[2], c.itemsize
     if N > 1 and c.strides[2] != item:
         if M == 1 or c.strides[1] == item:               # C is stored by columns: compute its transpose
-            return _gemm_float32(b.swapaxes(1, 2), a.swapaxes(1, 2), c.swapaxes(1, 2), bias.T, accumulate)
+            return _gemm_float32(b.swapaxes(1, 2), a.swapaxes(1, 2), c.swapaxes(1, 2), bias.T, accumulate, low, high)
         ordered = memory.empty(c.shape, c.dtype)
         if accumulate:
             np.copyto(ordered, c)
-        _gemm_float32(a, b, ordered, bias, accumulate)
+        _gemm_float32(a, b, ordered, bias, accumulate, low, high)
         return np.copyto(c, ordered)
     if bias.strides[1] != item:
         bias = np.ascontiguousarray(bias)
-    if _reads_badly(a, N):
-        spread = memory.empty((*a.shape[:2], K + LINE // item), c.dtype)[:, :, :K]
-        np.copyto(spread, a)
-        a = spread
+    a = _spread(a, N)
     rows, panels, depth = blocking(G, M, N, K)
     if (N == 1 or b.strides[2] == item) and (M <= PACKING_PAYS or N <= PANEL):
         batch, step = b.strides[0] // item, b.strides[1] // item
-        return gemm_tiled(a, b, c, bias, accumulate, rows, panels, depth, batch, PANEL, step)
+        return gemm_tiled(a, b, c, bias, accumulate, rows, panels, depth, batch, PANEL, step, low, high)
     matrices = b if b.strides[0] else b[:1]
     packed = memory.empty((matrices.shape[0], -(-N // PANEL), K, PANEL), c.dtype)
     pack_panels(matrices, packed)
     batch = packed.strides[0] // item if b.strides[0] else 0
-    gemm_tiled(a, packed[0], c, bias, accumulate, rows, panels, depth, batch, K * PANEL, PANEL)
+    gemm_tiled(a, packed[0], c, bias, accumulate, rows, panels, depth, batch, K * PANEL, PANEL, low, high)
 
 
 def _reads_badly(a: np.ndarray, N: int) -> bool:

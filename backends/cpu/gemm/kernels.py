@@ -1,16 +1,18 @@
 """Kernels of the matrix product.
 
-    C[g, i, j] (+)= sum_k A[g, i, k] * B[g, k, j] (+ bias[i, j])
+    C[g, i, j] (+)= sum_k A[g, i, k] * B[g, k, j] (+ bias[i, j]), limited to [low, high]
 
 A job is a block of rows by some panels of PANEL columns. It passes over K in blocks of `depth`, adding to C in
 memory, and covers each panel with register tiles. Each sum runs over k upwards whatever the blocks are, so the bits
 depend on K alone. B is read in place, or from panels that `pack_panels` made: packed[g, p, k, :] = B[g, k, p * PANEL
 : (p + 1) * PANEL], zero behind N.
 """
+import numpy as np
 from numba import prange
 
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.gemm.blocking import PANEL, ROWS, VECTORS
+from numbanet.backends.cpu.limits import limited
 from numbanet.backends.cpu.simd import (
     L,
     load_partial,
@@ -79,21 +81,25 @@ def _partial_rows(rows, lanes, a, a_offset, a_row, a_step, b, b_offset, b_step, 
 
 
 @worker
-def _add_bias(rows, columns, c, c_offset, c_row, bias, first_row, first_column):
-    """C[:rows, :columns] += bias[first_row:, first_column:]; an axis of size 1 stands for all of it."""
+def _finish(rows, columns, c, c_offset, c_row, bias, first_row, first_column, low, high):
+    """C[:rows, :columns] + bias[first_row:, first_column:], limited; an axis of size 1 stands for all of it, an empty bias for 0."""
     row = bias.strides[0] // 4 if bias.shape[0] > 1 else 0
     for i in range(rows):
         for j in range(0, columns, L):
             at, count = c_offset + i * c_row + j, min(L, columns - j)
-            if bias.shape[1] == 1:
+            total = load_partial(c, at, count)
+            if not bias.shape[0]:
+                added = splat(np.float32(0))
+            elif bias.shape[1] == 1:
                 added = splat(bias[first_row + i if row else 0, 0])
             else:
                 added = load_partial(bias, (first_row + i) * row + first_column + j, count)
-            store_partial(c, at, load_partial(c, at, count) + added, count)
+            store_partial(c, at, limited(total + added, low, high), count)
 
 
 @worker
-def _multiply_block(a, b, c, bias, g, i, rows, p, panels, b_offset, b_panel, b_step, depth_block, accumulate):
+def _multiply_block(a, b, c, bias, g, i, rows, p, panels, b_offset, b_panel, b_step, depth_block, accumulate,
+                    low, high):
     """One job: rows i, ..., i + rows - 1 of C, panels p, ..., p + panels - 1."""
     K, N = a.shape[2], c.shape[2]
     a_row, a_step, c_row = a.strides[1] // 4, a.strides[2] // 4, c.strides[1] // 4
@@ -107,12 +113,12 @@ def _multiply_block(a, b, c, bias, g, i, rows, p, panels, b_offset, b_panel, b_s
             multiply_rows(rows, columns, a, a_offset + k * a_step, a_row, a_step,
                           b, b_offset + panel * b_panel + k * b_step, b_step,
                           c, c_offset + j, c_row, depth, accumulate + k)
-            if k + depth == K and bias.shape[0]:
-                _add_bias(rows, columns, c, c_offset + j, c_row, bias, i, j)
+            if k + depth == K and (bias.shape[0] or low > -np.inf or high < np.inf):
+                _finish(rows, columns, c, c_offset + j, c_row, bias, i, j, low, high)
 
 
-@kernel("void(const T[:,:,:], const T[:,:,:], T[:,:,:], const T[:,:], i8, i8, i8, i8, i8, i8, i8)", parallel=True)
-def gemm_tiled(a, b, c, bias, accumulate, row_block, panel_block, depth_block, b_batch, b_panel, b_step):
+@kernel("void(const T[:,:,:], const T[:,:,:], T[:,:,:], const T[:,:], i8, i8, i8, i8, i8, i8, i8, f4, f4)", parallel=True)
+def gemm_tiled(a, b, c, bias, accumulate, row_block, panel_block, depth_block, b_batch, b_panel, b_step, low, high):
     """C (G, M, N) with unit column stride; panel p of B begins b_panel * p elements after its matrix."""
     G, M, N = c.shape
     row_blocks = (M + row_block - 1) // row_block
@@ -123,7 +129,7 @@ def gemm_tiled(a, b, c, bias, accumulate, row_block, panel_block, depth_block, b
         p = job // row_blocks % panel_blocks * panel_block
         g = job // row_blocks // panel_blocks
         _multiply_block(a, b, c, bias, g, i, min(row_block, M - i), p, min(panel_block, panels - p),
-                        g * b_batch, b_panel, b_step, depth_block, accumulate)
+                        g * b_batch, b_panel, b_step, depth_block, accumulate, low, high)
 
 
 @worker
