@@ -15,9 +15,10 @@ from numbanet.backends.cpu import windows
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.layout import finish_pixels, pixels
 from numbanet.backends.cpu.limits import limited, limits
+from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.pooling import max_pool2d_forward
 from numbanet.backends.cpu.registry import implements
-from numbanet.backends.cpu.simd import L, fma, load, load_partial, maximum, splat, store, store_partial
+from numbanet.backends.cpu.simd import L, any_lane, fma, load, load_partial, maximum, select, splat, store, store_partial
 from numbanet.backends.reference import fused as numpy
 
 BLOCK = 64      # pixels of a task
@@ -63,15 +64,43 @@ def channel_affine(x, scale, shift, minimum, maximum, out):
 
 
 @worker(inline=True)
-def window_maximum(x, a, x_row, x_column, rows, columns, count):
-    """Maximum of `rows` x `columns` elements, -inf where there are none; a NaN wins."""
-    best = splat(-np.inf)
-    for _row in range(rows):
-        at = a
-        for _column in range(columns):
-            best = maximum(best, load(x, at) if count == L else load_partial(x, at, count))
-            at += x_column
+def larger(a, b):
+    """The larger, b where one is a NaN: one instruction. Not all NaNs win, so whoever uses it looks for them."""
+    return select(a > b, a, b)
+
+
+@worker(inline=True)
+def triple_maximum(x, a, x_row, x_column, rows):
+    """Maximum of `rows` x 3 elements, one row at least, and a NaN if there is one: the sum tells."""
+    p, q, r = load(x, a), load(x, a + x_column), load(x, a + 2 * x_column)
+    best, total = larger(larger(p, q), r), (p + q) + r
+    for _row in range(1, rows):
         a += x_row
+        p, q, r = load(x, a), load(x, a + x_column), load(x, a + 2 * x_column)
+        best, total = larger(larger(larger(p, q), r), best), ((p + q) + r) + total
+    return best, total
+
+
+@worker(inline=True)
+def pair_maximum(x, a, x_row, x_column, rows):
+    """As `triple_maximum`, of `rows` x 2 elements."""
+    p, q = load(x, a), load(x, a + x_column)
+    best, total = larger(p, q), p + q
+    for _row in range(1, rows):
+        a += x_row
+        p, q = load(x, a), load(x, a + x_column)
+        best, total = larger(larger(p, q), best), (p + q) + total
+    return best, total
+
+
+@worker
+def window_maximum(x, a, x_row, x_column, rows, columns, count):
+    """Maximum of `rows` x `columns` elements in `count` lanes, -inf where there are none; a NaN wins."""
+    out_of_line()
+    best = splat(-np.inf)
+    for row in range(rows):
+        for column in range(columns):
+            best = maximum(best, load_partial(x, a + row * x_row + column * x_column, count))
     return best
 
 
@@ -79,19 +108,26 @@ def window_maximum(x, a, x_row, x_column, rows, columns, count):
 def maximum_row(x, y, n, oh, rows, columns, row_step, column_step):
     """Row oh of sample n."""
     C = x.shape[3]
-    x_row, x_column = x.strides[1] // 4, x.strides[2] // 4
+    x_row, x_column = row_step * (x.strides[1] // 4), column_step * (x.strides[2] // 4)
     height = (rows[oh, 1] - rows[oh, 0] + row_step - 1) // row_step
-    line, target = n * (x.strides[0] // 4) + rows[oh, 0] * x_row, n * (y.strides[0] // 4) + oh * (y.strides[1] // 4)
+    line = n * (x.strides[0] // 4) + rows[oh, 0] * (x.strides[1] // 4)
+    target = n * (y.strides[0] // 4) + oh * (y.strides[1] // 4)
     for ow in range(y.shape[2]):
-        width = (columns[ow, 1] - columns[ow, 0] + column_step - 1) // column_step if column_step > 1 else columns[ow, 1] - columns[ow, 0]
-        a = line + columns[ow, 0] * x_column
-        for c in range(0, C, L):
-            count = min(L, C - c)
-            best = window_maximum(x, a + c, row_step * x_row, column_step * x_column, height, width, count)
-            if count == L:
-                store(y, target + c, best)
+        span = columns[ow, 1] - columns[ow, 0]
+        width = (span + column_step - 1) // column_step if column_step > 1 else span
+        a = line + columns[ow, 0] * (x.strides[2] // 4)
+        whole = C // L * L if height > 0 and (width == 3 or width == 2) else 0
+        for c in range(0, whole, L):
+            if width == 3:
+                best, total = triple_maximum(x, a + c, x_row, x_column, height)
             else:
-                store_partial(y, target + c, best, count)
+                best, total = pair_maximum(x, a + c, x_row, x_column, height)
+            if any_lane(~(total == total)):                     # a NaN, or infinities of both signs
+                best = window_maximum(x, a + c, x_row, x_column, height, width, L)
+            store(y, target + c, best)
+        for c in range(whole, C, L):
+            count = min(L, C - c)
+            store_partial(y, target + c, window_maximum(x, a + c, x_row, x_column, height, width, count), count)
         target += y.strides[2] // 4
 
 
