@@ -82,7 +82,7 @@ def _prepared(x, weight, bias, geometry, minimum, maximum, constant):
     """A function (x, residual, out), or None where weights change or nothing is packed."""
     if not (1 in constant and (bias is None or 2 in constant) and x.dtype == F32 and x.size):
         return None
-    algorithm = forward(geometry, x.shape[0], has_adjacent_pixels(x))
+    algorithm = forward(geometry, x.shape[0], has_adjacent_pixels(x), True)
     packed = shared(algorithm.packing, lambda weight, bias: algorithm.pack(weight, NO_BIAS if bias is None else bias), weight, bias)
     low, high = limits(minimum, maximum)
 

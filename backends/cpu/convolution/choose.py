@@ -23,6 +23,7 @@ from numbanet.geometry import ConvGeometry
 FLOAT = 4                   # bytes
 STRIP = 2 * L
 PANEL_TILES = 8
+PHASES_PAY = 4              # filters a tile of a block: each block reads all weights, phases write and read V and M instead
 WANTED_JOBS = 16            # enough for the threads of a usual machine to be equally busy
 
 
@@ -140,30 +141,36 @@ def folds(geometry: ConvGeometry) -> bool:
 
 
 class WinogradPlan(NamedTuple):
-    """Blocks of `conv2d_forward_winograd`."""
+    """Blocks of `conv2d_forward_winograd`, or of its phases."""
 
-    block: int              # tiles of 4 x 4 output pixels
+    block: int              # tiles of 4 x 4 output pixels, of a job or of a group
     jobs: int
     weights: int            # floats of the transformed weights
-    scratch: int            # floats for each thread
+    scratch: int            # floats for each thread; for all of them in phases, beside 36 * L for each
+    in_phases: bool
 
 
 @lru_cache(maxsize=4096)
-def winograd_plan(batch: int, channels: int, filters: int, output_size: tuple[int, int]) -> WinogradPlan | None:
-    """None where the direct product is faster: few channels, few tiles, or more weights than the caches stream.
+def winograd_plan(batch: int, channels: int, filters: int, output_size: tuple[int, int], are_packed: bool) -> WinogradPlan | None:
+    """None where the direct product is faster: few channels, or few tiles.
 
-    Transforms cost as much as 32 multiply-adds an element; transformed weights are 4 times as large as plain ones, so
-    that late layers (512 channels at 7x7: 38 MB) would wait for memory.
+    Transforms cost as much as 32 multiply-adds an element. Transformed weights are 4 times as large as plain ones, and making
+    them takes as long as the products of some 60 tiles: where `are_packed` says that they are at hand, reading them remains.
     """
     down, across = (-(-n // 4) for n in output_size)
     tiles, weights = batch * down * across, 36 * channels * _up(filters, STRIP)
     used = output_size[0] * output_size[1] / (16 * down * across)
-    if min(channels, filters) < 32 or tiles < 8 * MR or used < 0.6 or weights * FLOAT > cache_sizes().l3 // 2:
+    if min(channels, filters) < 32 or tiles < (16 if are_packed else 8 * MR) or used < 0.6:
         return None
     fitting = cache_sizes().l2 * 3 // 4 // (36 * FLOAT * (_pitch(channels) + WINOGRAD_FILTERS)) // MR * MR
     block = max(MR, min(fitting, _up(-(-tiles // WANTED_JOBS), MR)))
-    scratch = 36 * (L + block * (_pitch(channels) + WINOGRAD_FILTERS) + 2 * L)
-    return WinogradPlan(block, -(-tiles // block), weights, _up(scratch, 16))
+    if filters < PHASES_PAY * block:
+        scratch = 36 * (L + block * (_pitch(channels) + WINOGRAD_FILTERS) + 2 * L)
+        return WinogradPlan(block, -(-tiles // block), weights, _up(scratch, 16), False)
+    row = _pitch(channels) + _pitch(_up(filters, STRIP))
+    fitting = max(MR, cache_sizes().l3 // 2 // (36 * FLOAT * row) // MR * MR)
+    group = _up(-(-tiles // -(-tiles // fitting)), MR)
+    return WinogradPlan(group, group, weights, _up(36 * (group * row + 2 * L) + 2 * L, 16), True)
 
 
 def may_use_winograd(geometry: ConvGeometry) -> bool:

@@ -21,7 +21,7 @@ from numbanet.backends.cpu.convolution.small_groups import conv2d_forward_small_
 from numbanet.backends.cpu.convolution.walk import forward_walk, make_walk, mirrored_walk
 from numbanet.backends.cpu.convolution.weights import pack_weights, packed_size
 from numbanet.backends.cpu.convolution.windows import conv2d_forward_windows
-from numbanet.backends.cpu.convolution.winograd import conv2d_forward_winograd, transform_weights
+from numbanet.backends.cpu.convolution.winograd import conv2d_forward_winograd, conv2d_forward_winograd_phases, transform_weights
 from numbanet.backends.cpu.layout import copy_into
 from numbanet.backends.cpu.memory import empty
 from numbanet.backends.cpu.simd import L
@@ -90,13 +90,13 @@ def _is_dense(y) -> bool:
     return y.flags.c_contiguous
 
 
-def forward(geometry, batch: int, adjacent_pixels: bool) -> Algorithm:
-    """What computes `conv2d_forward` in float32."""
-    return _forward(geometry, batch, adjacent_pixels, get_float32_precision())
+def forward(geometry, batch: int, adjacent_pixels: bool, are_packed: bool = False) -> Algorithm:
+    """What computes `conv2d_forward` in float32; `are_packed`: weights are packed once for many calls."""
+    return _forward(geometry, batch, adjacent_pixels, are_packed, get_float32_precision())
 
 
 @lru_cache(maxsize=4096)
-def _forward(geometry, batch, adjacent_pixels, precision) -> Algorithm:
+def _forward(geometry, batch, adjacent_pixels, are_packed, precision) -> Algorithm:
     walk = forward_walk(geometry)
     if choose.is_depthwise(geometry):
         return _depthwise(walk, batch)
@@ -106,7 +106,7 @@ def _forward(geometry, batch, adjacent_pixels, precision) -> Algorithm:
         return _columns(walk, choose.columns_scratch(geometry))
     if choose.has_few_filters(geometry) and adjacent_pixels:
         return _windows()
-    return _product(walk, batch, choose.may_use_winograd(geometry), lambda weight: grouped(weight, geometry))
+    return _product(walk, batch, choose.may_use_winograd(geometry), are_packed, lambda weight: grouped(weight, geometry))
 
 
 def backward_input(geometry, batch: int) -> Algorithm:
@@ -121,7 +121,7 @@ def _backward_input(geometry, batch, precision) -> Algorithm:
     walk = mirrored_walk(geometry)
     if choose.has_small_groups(geometry):
         return _small_groups(walk, geometry.stride[0], lambda weight: mirrored(weight, geometry))
-    return _product(walk, batch, choose.may_use_winograd(geometry), lambda weight: mirrored(weight, geometry))
+    return _product(walk, batch, choose.may_use_winograd(geometry), False, lambda weight: mirrored(weight, geometry))
 
 
 def grouped(weight, geometry):
@@ -134,11 +134,11 @@ def mirrored(weight, geometry):
     return grouped(weight, geometry)[:, :, :, ::-1, ::-1].transpose(0, 2, 1, 3, 4)
 
 
-def _product(walk, batch, may_use_winograd, arranged) -> Algorithm:
+def _product(walk, batch, may_use_winograd, are_packed, arranged) -> Algorithm:
     """y (N, OH, OW, K) = the windows of x times arranged(weight) (G, Kg, Cg, R, S)."""
     Cg, Kg, G, _, _, R, S = map(int, walk[:7])
     output_size = tuple(map(int, walk[13:]))
-    if may_use_winograd and (plan := choose.winograd_plan(batch, Cg, Kg, output_size)) is not None:
+    if may_use_winograd and (plan := choose.winograd_plan(batch, Cg, Kg, output_size, are_packed)) is not None:
         return _winograd(walk, plan, arranged)
     plan = choose.gather_plan(batch * output_size[0] * output_size[1], Cg, Kg, R * S)
 
@@ -161,8 +161,12 @@ def _winograd(walk, plan, arranged) -> Algorithm:
         return transformed, np.ascontiguousarray(bias)
 
     def run(x, packed, y, residual, low, high):
-        scratch = empty((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
-        conv2d_forward_winograd(x, *packed, y, residual, low, high, scratch, walk, plan.block)
+        slots = min(threads.get_num_threads(), plan.jobs)
+        if plan.in_phases:
+            scratch = empty((slots * 36 * L + plan.scratch,), F32)
+            conv2d_forward_winograd_phases(x, *packed, y, residual, low, high, scratch, walk, plan.block, slots)
+        else:
+            conv2d_forward_winograd(x, *packed, y, residual, low, high, empty((slots, plan.scratch), F32), walk, plan.block)
     return Algorithm("winograd", pack, run, _has_adjacent_channels)
 
 

@@ -4,9 +4,10 @@
 
 A tile is 4 x 4 output pixels, whose windows cover 6 x 6 input pixels. For each of the 36 positions of a transformed
 tile the sum over channels is a matrix product of tiles by filters, done on the register tile. A job takes a block of
-tiles through all of it, so that transformed inputs and products stay in its second-level cache. Zeros outside of x
-enter at the transform. Lavin and Gray (2016), arXiv:1509.09308, with the points 0, 1, -1, 2, -2. Letters: `walk.py`;
-tiles: TH x TW an image.
+tiles through all of it, so that transformed inputs and products stay in its second-level cache; or, where the weights are
+so many that reading them for each block takes longer than the products, a group of tiles goes through one phase after the
+other on all threads, and the weights are read once a group. Zeros outside of x enter at the transform. Lavin and Gray
+(2016), arXiv:1509.09308, with the points 0, 1, -1, 2, -2. Letters: `walk.py`; tiles: TH x TW an image.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.simd import L, fma, load, load_partial, load_strided, splat, store, store_partial, tile
 
 FILTERS = 4 * L         # of a block whose products are transformed back together
+FEW = 4 if MR == 12 else 3      # tiles of the last products; MR is a multiple
 
 
 @worker(inline=True)
@@ -209,15 +211,25 @@ def _transform_output_tile(scratch, m, m_plane, t, bias, k0, k1, y, n, oh, ow, r
 
 
 @worker
+def _multiply_tiles(scratch, v, v_pitch, U, b, C, m, m_pitch, count):
+    """M[tile, :2L] = V[tile] times one strip of U, for `count` tiles, and up to FEW - 1 more."""
+    p = 0
+    while count - p > MR - FEW:
+        tile(MR, 2, scratch, v + p * v_pitch, v_pitch, 1, U, b, 2 * L, scratch, m + p * m_pitch, m_pitch, C, 0)
+        p += MR
+    while p < count:
+        tile(FEW, 2, scratch, v + p * v_pitch, v_pitch, 1, U, b, 2 * L, scratch, m + p * m_pitch, m_pitch, C, 0)
+        p += FEW
+
+
+@worker
 def _multiply_block(scratch, v, v_pitch, v_plane, U, strip0, strip1, strips, C, m, m_plane, count):
     """M[position, tile, k] = V[position, tile] times the strips strip0, ..., strip1 - 1 of U[position]."""
     out_of_line()
     for position in range(36):
         for strip in range(strip0, strip1):
-            b = (position * strips + strip) * C * 2 * L
-            for p in range(0, count, MR):
-                tile(MR, 2, scratch, v + position * v_plane + p * v_pitch, v_pitch, 1, U, b, 2 * L,
-                     scratch, m + position * m_plane + p * FILTERS + (strip - strip0) * 2 * L, FILTERS, C, 0)
+            _multiply_tiles(scratch, v + position * v_plane, v_pitch, U, (position * strips + strip) * C * 2 * L, C,
+                            m + position * m_plane + (strip - strip0) * 2 * L, FILTERS, count)
 
 
 @worker
@@ -257,3 +269,55 @@ def conv2d_forward_winograd(x, U, bias, y, residual, low, high, scratch, walk, b
     """x (N, H, W, C), y and residual (N, OH, OW, K), scratch (slots, floats); an empty bias or residual adds nothing."""
     for slot in prange(scratch.shape[0]):
         _winograd_jobs(np.int64(slot), x, U, bias, y, residual, low, high, scratch, walk, block)
+
+
+@worker
+def _transform_inputs(begin, end, x, scratch, first, t, v, v_pitch, v_plane, walk, TH, TW):
+    """Tiles first + begin, ..., first + end - 1."""
+    out_of_line()
+    for i in range(begin, end):
+        n, th, tw = (first + i) // (TH * TW), (first + i) // TW % TH, (first + i) % TW
+        _transform_input_tile(x, n, th * 4 - walk[9], tw * 4 - walk[10], walk[3], walk[4], x.shape[3], scratch, v + i * v_pitch,
+                              v_plane, t)
+
+
+@worker
+def _multiply_strips(begin, end, scratch, v, v_pitch, v_plane, U, strips, C, m, m_pitch, m_plane, count):
+    """The products of strips begin, ..., end - 1, counted over all positions."""
+    out_of_line()
+    for job in range(begin, end):
+        position, strip = job // strips, job % strips
+        _multiply_tiles(scratch, v + position * v_plane, v_pitch, U, job * C * 2 * L, C,
+                        m + position * m_plane + strip * 2 * L, m_pitch, count)
+
+
+@worker
+def _transform_outputs(begin, end, scratch, first, t, m, m_pitch, m_plane, bias, y, residual, low, high, TH, TW):
+    """Tiles first + begin, ..., first + end - 1."""
+    out_of_line()
+    for i in range(begin, end):
+        n, th, tw = (first + i) // (TH * TW), (first + i) // TW % TH, (first + i) % TW
+        _transform_output_tile(scratch, m + i * m_pitch, m_plane, t, bias, 0, y.shape[3], y, n, th * 4, tw * 4, residual, low, high)
+
+
+@kernel("void(const T[:,:,:,:], const T[::1], const T[::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, T[::1], const i8[::1], i8, i8)",
+        parallel=True)
+def conv2d_forward_winograd_phases(x, U, bias, y, residual, low, high, scratch, walk, group, slots):
+    """As `conv2d_forward_winograd`, `group` tiles at a time; scratch (see `choose.winograd_plan`) is shared by all slots."""
+    C, (N, OH, OW, K) = x.shape[3], y.shape
+    TH, TW, strips = (OH + 3) // 4, (OW + 3) // 4, (K + 2 * L - 1) // (2 * L)
+    v_pitch, m_pitch = odd_pitch(C), odd_pitch(strips * 2 * L)
+    v_plane, m_plane = group * v_pitch + L, group * m_pitch + L
+    v = slots * 36 * L
+    m = v + 36 * v_plane
+    for first in range(0, N * TH * TW, group):
+        count = min(group, N * TH * TW - first)
+        for slot in prange(slots):
+            _transform_inputs(slot * count // slots, (slot + 1) * count // slots, x, scratch, first, np.int64(slot) * 36 * L, v,
+                              v_pitch, v_plane, walk, TH, TW)
+        for slot in prange(slots):
+            _multiply_strips(slot * 36 * strips // slots, (slot + 1) * 36 * strips // slots, scratch, v, v_pitch, v_plane, U, strips,
+                             C, m, m_pitch, m_plane, count)
+        for slot in prange(slots):
+            _transform_outputs(slot * count // slots, (slot + 1) * count // slots, scratch, first, np.int64(slot) * 36 * L, m,
+                               m_pitch, m_plane, bias, y, residual, low, high, TH, TW)
