@@ -8,7 +8,7 @@ from numbanet.backends.cpu import threads
 from numbanet.backends.cpu.convolution import choose
 from numbanet.backends.cpu.convolution.bias import conv2d_backward_bias_plain, conv2d_backward_bias_vectors
 from numbanet.backends.cpu.convolution.columns import FILTERS, HALF, TAPS, conv2d_backward_weight_columns
-from numbanet.backends.cpu.convolution.depthwise import conv2d_backward_weight_depthwise
+from numbanet.backends.cpu.convolution.depthwise_gradient import conv2d_backward_weight_depthwise
 from numbanet.backends.cpu.convolution.forward import (
     F32,
     NO_BIAS,
@@ -129,7 +129,7 @@ def conv2d_backward_weight(grad_y, x, geometry, out):
         return
     grad_y, x = channels_last(grad_y), channels_last(x)
     if choose.is_depthwise(geometry):
-        plan = choose.depthwise_plan(N, geometry.channels, geometry.kernel_size, geometry.stride, geometry.dilation, geometry.output_size)
+        plan = choose.depthwise_gradient_plan(geometry)
         parts, blocks = choose.row_parts(N, geometry.output_size[0]), -(-geometry.channels // L)
         sums = empty((parts, blocks, geometry.kernel_size[0] * geometry.kernel_size[1], L), F32)
         slots = min(threads.get_num_threads(), parts * blocks)

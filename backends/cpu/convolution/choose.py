@@ -9,8 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from numbanet.backends.cpu.convolution.columns import FILTERS, PLANES
-from numbanet.backends.cpu.convolution.depthwise import COLUMNS as DEPTHWISE_COLUMNS
-from numbanet.backends.cpu.convolution.depthwise import ROWS as DEPTHWISE_ROWS
+from numbanet.backends.cpu.convolution.depthwise import PIXELS as DEPTHWISE_ROWS
 from numbanet.backends.cpu.convolution.gather import MR
 from numbanet.backends.cpu.convolution.weight_gradient import MK
 from numbanet.backends.cpu.convolution.windows import FOLDED, PIXELS
@@ -207,31 +206,31 @@ def gather_plan(pixels: int, channels: int, filters: int, taps: int) -> GatherPl
                       _up(block * _pitch(taps * chunk) + MR * STRIP + 2 * L, 16))
 
 
-class DepthwisePlan(NamedTuple):
-    """Blocks of the depthwise kernels."""
+@lru_cache(maxsize=4096)
+def depthwise_band(batch: int, channels: int, stride: tuple[int, int], output_size: tuple[int, int]) -> int:
+    """Rows of y in a job: those whose pixels, of all channels, take half of the second-level cache in x and y.
 
-    band: int               # rows of y in a job
-    jobs: int
-    table: int              # integers for each thread
-    scratch: int            # floats for each thread
+    Blocks of channels share lines of memory. Fewer where that would not leave WANTED_JOBS jobs.
+    """
+    OH, OW = output_size
+    bands = -(-OH // max(3 * DEPTHWISE_ROWS, cache_sizes().l2 // 2 // ((stride[0] * stride[1] + 1) * OW * channels * FLOAT)))
+    bands = max(bands, min(-(-OH // (3 * DEPTHWISE_ROWS)), -(-WANTED_JOBS // max(1, batch * -(-channels // (4 * L))))))
+    return _up(-(-OH // bands), DEPTHWISE_ROWS)
+
+
+class DepthwiseGradientPlan(NamedTuple):
+    """Scratch memory of `conv2d_backward_weight_depthwise` for each thread."""
+
+    table: int              # integers
+    scratch: int            # floats
 
 
 @lru_cache(maxsize=4096)
-def depthwise_plan(batch: int, channels: int, kernel_size, stride, dilation, output_size) -> DepthwisePlan:
-    """Bands whose rows, of all channels, take half of the second-level cache: blocks of channels share lines of memory.
-
-    Not lower than 8 rows where that would not leave WANTED_JOBS jobs, since the first rows of x are copied for each band.
-    """
-    OH, OW = output_size
-    need = (DEPTHWISE_ROWS - 1) * stride[0] + (kernel_size[0] - 1) * dilation[0] + 1
-    columns = (max(OW, DEPTHWISE_COLUMNS) + (kernel_size[1] - 1) * dilation[1] // stride[1]) * stride[1]
-    blocks = -(-channels // L)
-    bands = -(-OH // max(8, cache_sizes().l2 // 2 // ((stride[0] * columns + OW) * channels * FLOAT)))
-    bands = max(bands, min(-(-OH // 8), -(-WANTED_JOBS // max(1, batch * blocks))))
-    band = _up(-(-OH // bands), DEPTHWISE_ROWS)
-    scratch = (need + 1) * columns * L + DEPTHWISE_ROWS * DEPTHWISE_COLUMNS * L
-    table = kernel_size[1] + 2 * stride[1] + _up(OH, DEPTHWISE_ROWS) * stride[0] + need
-    return DepthwisePlan(band, batch * -(-OH // band) * blocks, table, _up(scratch, 16))
+def depthwise_gradient_plan(geometry: ConvGeometry) -> DepthwiseGradientPlan:
+    (R, S), (stride_h, stride_w), (dilation_h, dilation_w) = geometry.kernel_size, geometry.stride, geometry.dilation
+    OH, OW = geometry.output_size
+    need, line = (R - 1) * dilation_h + 1, (OW + (S - 1) * dilation_w // stride_w) * stride_w * L
+    return DepthwiseGradientPlan(S + 2 * stride_w + OH * stride_h + need, _up((need + 1) * line, 16))
 
 
 class ScatterPlan(NamedTuple):

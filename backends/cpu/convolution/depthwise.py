@@ -1,14 +1,12 @@
 """Depthwise convolution, one filter a channel: vectors of channels, no matrix product.
 
     y[n, oh, ow, c] = bias[c] + sum over r, s of x[n, h, w, c] * weight[r, s, c]
-    grad_weight[r, s, c] = sum over n, oh, ow of grad_y[n, oh, ow, c] * x[n, h, w, c]
 
-A job is a band of rows and L channels. It copies the rows of x that the windows of its next pixels cover into a ring of
-lines in the first-level cache, each row once, with zeros for the padding and for missing channels; at stride s a line holds
-columns 0, s, 2 s, ... first, then 1, s + 1, ..., so that neighbouring windows are neighbours in it. Tiles of ROWS x COLUMNS
-pixels read the lines in place: neither borders nor strides of memory concern them. Backward-input is this forward
-pass over grad_y too: at stride s, one for each of the s * s sets of pixels of grad_x that the same taps reach. Letters:
-`walk.py` (Cg = Kg = 1, C = G channels). Weights are packed as (blocks of L channels, T + 1, L), the last row being the bias.
+A tile is PIXELS pixels by some vectors of channels, and all its pixels have the same taps inside of x: neighbours in a column
+where all rows of their windows exist, neighbours in a row above and below, so that borders cost no branch a tap. x is read in
+place. Backward-input is this forward pass over grad_y too: at stride s, one for each of the s * s sets of pixels of grad_x
+that the same taps reach. Letters: `walk.py` (Cg = Kg = 1, C = G channels). Weights are packed as (T + 1, C rounded up to L),
+the last row being the bias.
 """
 
 from __future__ import annotations
@@ -17,205 +15,119 @@ import numpy as np
 from numba import prange
 
 from numbanet.backends.cpu.compile import kernel, worker
-from numbanet.backends.cpu.convolution.compact import compact
-from numbanet.backends.cpu.convolution.depthwise_tile import forward_tile, gradient_tile
-from numbanet.backends.cpu.convolution.prefetch import prefetch
+from numbanet.backends.cpu.convolution.depthwise_tile import pixels_tile
 from numbanet.backends.cpu.convolution.walk import first_inside, last_inside
 from numbanet.backends.cpu.hardware import vector_registers
-from numbanet.backends.cpu.limits import limited
 from numbanet.backends.cpu.out_of_line import out_of_line
-from numbanet.backends.cpu.simd import L, load, load_partial, splat, store, store_partial
+from numbanet.backends.cpu.simd import L
 
-ROWS, COLUMNS = (2, 7) if vector_registers() == 32 else (1, 7)      # maps of 7, 14, ..., 112 columns leave nothing over
-
-
-@worker
-def _fill_lines(x, n, c, h0, begin, end, scratch, plane, pad_w, stride, lanes, table, lines, spans):
-    """Bring rows h0 + t of x into their lines, table[lines + t], for begin <= t < end; the next job reads the L channels behind.
-
-    A line is `stride` planes, of columns offset, offset + stride, ...; those from table[spans + 2 * offset] on, up to the next
-    entry, are inside of x.
-    """
-    compact()
-    x_h, x_w = x.strides[1] // 4, x.strides[2] // 4
-    for t in range(max(begin, -h0), min(end, x.shape[1] - h0)):
-        row = n * (x.strides[0] // 4) + (h0 + t) * x_h + c
-        target = table[lines + t]
-        for offset in range(stride):
-            first, last = table[spans + 2 * offset], table[spans + 2 * offset + 1]
-            at = row + (offset - pad_w + first * stride) * x_w
-            for i in range(first):
-                store(scratch, target + i * L, splat(np.float32(0)))
-            if lanes == L:
-                for i in range(first, last):
-                    store(scratch, target + i * L, load(x, at))
-                    prefetch(x, at + L)
-                    at += stride * x_w
-            else:
-                for i in range(first, last):
-                    store(scratch, target + i * L, load_partial(x, at, lanes))
-                    at += stride * x_w
-            for i in range(last, plane):
-                store(scratch, target + i * L, splat(np.float32(0)))
-            target += plane * L
+PIXELS = 3                                              # 3, 6, 12, 27, 54 rows of a map leave none over, or few
+VECTORS = 4 if vector_registers() == 32 else 2          # of a tile at most
 
 
 @worker
-def _place_lines(table, at, h0, rows, H, need, base, pitch):
-    """table[at + t] = the line of row h0 + t of x: the next of a ring of `need`, or one more, of zeros, for rows outside."""
-    slot = 0
-    for t in range(rows):
-        table[at + t] = base + (slot if 0 <= h0 + t < H else need) * pitch
-        slot = slot + 1 if slot + 1 < need else 0
-
-
-@worker
-def _clear_line(scratch, line, size):
-    for i in range(0, size, L):
-        store(scratch, line + i, splat(np.float32(0)))
-
-
-@worker
-def _place_columns(table, at, walk, plane):
-    """table[at + s]: where the column under tap s of the first window lies in a line; behind, the `spans` of `_fill_lines`."""
-    W, S, stride, pad_w, dilation = walk[4], walk[6], walk[8], walk[10], walk[12]
-    for s in range(S):
-        column = s * dilation
-        table[at + s] = (column % stride * plane + column // stride) * L
-    for offset in range(stride):
-        first = min(first_inside(offset - pad_w, stride), plane)
-        table[at + S + 2 * offset] = first
-        table[at + S + 2 * offset + 1] = max(first, last_inside(offset - pad_w, stride, plane, W))
-
-
-@worker
-def _part_of_tile(x, start, table, first, taps, stride_h, dilation_h, weight, w, R, S, corner, y, at, y_h, y_w, residual, added,
-                  r_h, r_w, low, high, rows, columns, lanes):
-    """A tile of which only some rows, columns or lanes exist, through a corner of the scratch memory."""
+def _run(count, vectors, lanes, x, at, x_next, pixel, r_step, s_step, R, S, weight, w, w_r, w_s, shift,
+         y, target, y_next, y_pixel, residual, added, r_next, r_pixel, low, high):
+    """`count` tiles, `x_next`, `y_next` and `r_next` floats apart; `lanes` of their last vector."""
     out_of_line()
-    forward_tile(ROWS, COLUMNS, x, start, table, first, taps, stride_h, dilation_h, weight, w, R, S,
-                 x, corner, COLUMNS * L, L, x[:0], 0, 0, 0, -np.inf, np.inf)
-    for i in range(rows):
-        for j in range(columns):
-            value = load(x, corner + (i * COLUMNS + j) * L)
-            if residual.size:
-                value = value + load_partial(residual, added + i * r_h + j * r_w, lanes)
-            store_partial(y, at + i * y_h + j * y_w, limited(value, low, high), lanes)
+    for _tile in range(count):
+        if lanes < L:
+            pixels_tile(PIXELS, 1, x, at, pixel, r_step, s_step, R, S, weight, w, w_r, w_s, shift, y, target, y_pixel,
+                        residual, added, r_pixel, low, high, lanes)
+        elif vectors == 1:
+            pixels_tile(PIXELS, 1, x, at, pixel, r_step, s_step, R, S, weight, w, w_r, w_s, shift, y, target, y_pixel,
+                        residual, added, r_pixel, low, high, 0)
+        elif vectors == 2:
+            pixels_tile(PIXELS, 2, x, at, pixel, r_step, s_step, R, S, weight, w, w_r, w_s, shift, y, target, y_pixel,
+                        residual, added, r_pixel, low, high, 0)
+        elif VECTORS > 2 and vectors == 3:
+            pixels_tile(PIXELS, 3, x, at, pixel, r_step, s_step, R, S, weight, w, w_r, w_s, shift, y, target, y_pixel,
+                        residual, added, r_pixel, low, high, 0)
+        elif VECTORS > 2:
+            pixels_tile(PIXELS, 4, x, at, pixel, r_step, s_step, R, S, weight, w, w_r, w_s, shift, y, target, y_pixel,
+                        residual, added, r_pixel, low, high, 0)
+        at, target, added = at + x_next, target + y_next, added + r_next
 
 
 @worker
-def _forward_job(x, n, begin, end, block, weight, y, residual, low, high, scratch, base, table, at, walk):
-    """Rows begin, ..., end - 1 and one block of channels of image n. `table`: taps, spans, lines."""
-    out_of_line()
-    R, S, stride_h, stride, pad_w, dilation_h = walk[5], walk[6], walk[7], walk[8], walk[10], walk[11]
-    OW, C = y.shape[2], y.shape[3]
-    y_h, y_w = y.strides[1] // 4, y.strides[2] // 4
-    r_h, r_w = residual.strides[1] // 4, residual.strides[2] // 4
-    c = block * L
-    lanes, w = min(L, C - c), block * (R * S + 1) * L
-    plane = max(OW, COLUMNS) + (S - 1) * walk[12] // stride
-    need = (ROWS - 1) * stride_h + (R - 1) * dilation_h + 1
-    pitch, spans, lines, h0 = stride * plane * L, at + S, at + S + 2 * stride, begin * stride_h - walk[9]
-    corner = base + (need + 1) * pitch
-    _clear_line(scratch, base + need * pitch, pitch)
-    _place_columns(table, at, walk, plane)
-    _place_lines(table, lines, h0, (end - begin) // ROWS * ROWS * stride_h + need, x.shape[1], need, base, pitch)
-    filled = 0
-    target = n * (y.strides[0] // 4) + begin * y_h + c
-    added = n * (residual.strides[0] // 4) + begin * r_h + c
-    for row in range(0, end - begin, ROWS):
-        first = row * stride_h
-        _fill_lines(x, n, c, h0, filled, first + need, scratch, plane, pad_w, stride, lanes, table, lines, spans)
-        filled = first + need
-        rows = min(ROWS, end - begin - row)
-        for start in range(0, OW, COLUMNS):
-            ow = max(0, min(start, OW - COLUMNS))
-            if rows == ROWS and lanes == L and OW >= COLUMNS:
-                forward_tile(ROWS, COLUMNS, scratch, ow * L, table, lines + first, at, stride_h, dilation_h, weight, w, R, S,
-                             y, target + row * y_h + ow * y_w, y_h, y_w, residual, added + row * r_h + ow * r_w, r_h, r_w, low, high)
-            else:
-                _part_of_tile(scratch, ow * L, table, lines + first, at, stride_h, dilation_h, weight, w, R, S, corner,
-                              y, target + row * y_h + ow * y_w, y_h, y_w, residual, added + row * r_h + ow * r_w, r_h, r_w,
-                              low, high, rows, min(COLUMNS, OW - ow), lanes)
-
-
-@kernel("void(const T[:,:,:,:], const T[:,:,::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, T[:,::1], i8[:,::1], const i8[::1], i8)",
-        parallel=True)
-def conv2d_forward_depthwise(x, weight, y, residual, low, high, scratch, table, walk, band):
-    """x (N, H, W, C), y and residual (N, OH, OW, C), scratch (slots, floats), table (slots, integers); bands of `band` rows of y."""
-    slots, (N, OH, _, C) = scratch.shape[0], y.shape
-    bands, blocks = (OH + band - 1) // band, (C + L - 1) // L
-    jobs = N * bands * blocks
-    for slot in prange(slots):
-        for job in range(slot * jobs // slots, (slot + 1) * jobs // slots):
-            begin = job // blocks % bands * band
-            _forward_job(x, job // (blocks * bands), begin, min(OH, begin + band), job % blocks, weight, y, residual, low, high,
-                         scratch, np.int64(slot) * scratch.shape[1], table.reshape(table.size), np.int64(slot) * table.shape[1], walk)
+def _rows(x, n, c, vectors, lanes, oh, r0, r1, inner, end_inner, vertical, weight, y, residual, low, high, walk):
+    """PIXELS rows from oh on (`vertical`), or one row, with taps r0, ..., r1 - 1; columns inner, ..., end_inner - 1 have all taps."""
+    W, S, stride_h, stride_w, pad_w, dilation_w = walk[4], walk[6], walk[7], walk[8], walk[10], walk[12]
+    OW, w_s = y.shape[2], weight.shape[1]
+    x_h, x_w, r_step, s_step = x.strides[1] // 4, x.strides[2] // 4, walk[11] * (x.strides[1] // 4), dilation_w * (x.strides[2] // 4)
+    y_h, y_w, added_h, added_w = y.strides[1] // 4, y.strides[2] // 4, residual.strides[1] // 4, residual.strides[2] // 4
+    h = oh * stride_h - walk[9] + r0 * walk[11]
+    source = n * (x.strides[0] // 4) + h * x_h - pad_w * x_w + c
+    target, added = n * (y.strides[0] // 4) + oh * y_h + c, n * (residual.strides[0] // 4) + oh * added_h + c
+    w, shift, w_r, R = r0 * S * w_s + c, walk[5] * S * w_s + c, S * w_s, r1 - r0
+    step = stride_w * x_w
+    ow = np.int64(0)
+    while ow < OW:
+        count, width, s0, s1 = np.int64(1), np.int64(1), np.int64(0), S
+        if inner <= ow < end_inner and vertical:
+            count = end_inner - ow
+        elif inner <= ow < end_inner and end_inner - inner >= PIXELS:
+            ow = min(ow, end_inner - PIXELS)            # tiles at the end begin early
+            count, width = max(np.int64(1), (end_inner - ow) // PIXELS), np.int64(PIXELS)
+        else:
+            first = ow * stride_w - pad_w
+            s0, s1 = first_inside(first, dilation_w), last_inside(first, dilation_w, S, W)
+        if vertical:
+            pixel, y_pixel, added_pixel = stride_h * x_h, y_h, added_h
+        elif width > 1:
+            pixel, y_pixel, added_pixel = step, y_w, added_w
+        else:                                           # a corner: all pixels of the tile are this one
+            pixel, y_pixel, added_pixel = np.int64(0), np.int64(0), np.int64(0)
+        rows = R if s0 < s1 else np.int64(0)
+        _run(count, vectors, lanes, x, source + ow * step + s0 * s_step, width * step, pixel, r_step, s_step, rows, s1 - s0,
+             weight, w + s0 * w_s, w_r, w_s, shift, y, target + ow * y_w, width * y_w, y_pixel,
+             residual, added + ow * added_w, width * added_w, added_pixel, low, high)
+        ow += count * width
 
 
 @worker
-def _add_taps(x, table, at, taps, dilation_h, R, S, grad_y, g, g_w, lanes, count, sums, place):
-    """sums (T, L) from `place` on += one row of grad_y times the windows under it."""
+def _forward_job(x, n, begin, end, c, vectors, lanes, inner_rows, end_rows, inner, end_inner, weight, y, residual, low, high, walk):
+    """Rows begin, ..., end - 1 of image n; rows inner_rows, ..., end_rows - 1 have all taps."""
     out_of_line()
-    if R == 3 and S == 3:
-        gradient_tile(3, 3, x, table, at, taps, dilation_h, grad_y, g, g_w, lanes, count, sums, place, 3 * L)
-        return
-    for r in range(R):
-        line, s = at + r * dilation_h, 0
-        while s < S:
-            tap = place + (r * S + s) * L
-            if S - s >= 5:
-                gradient_tile(1, 5, x, table, line, taps + s, 0, grad_y, g, g_w, lanes, count, sums, tap, 0)
-                s += 5
-            elif S - s >= 2:
-                gradient_tile(1, 2, x, table, line, taps + s, 0, grad_y, g, g_w, lanes, count, sums, tap, 0)
-                s += 2
-            else:
-                gradient_tile(1, 1, x, table, line, taps + s, 0, grad_y, g, g_w, lanes, count, sums, tap, 0)
-                s += 1
+    H, R, stride_h, pad_h, dilation_h = walk[3], walk[5], walk[7], walk[9], walk[11]
+    first, last = max(begin, inner_rows), min(end, end_rows)
+    if last - first < PIXELS:
+        first = last = end
+    oh = begin
+    while oh < end:
+        if first <= oh < last:
+            oh = min(oh, last - PIXELS)                 # tiles at the end begin early
+            _rows(x, n, c, vectors, lanes, oh, np.int64(0), R, inner, end_inner, True, weight, y, residual, low, high, walk)
+            oh += PIXELS
+        else:
+            h = oh * stride_h - pad_h
+            _rows(x, n, c, vectors, lanes, oh, first_inside(h, dilation_h), last_inside(h, dilation_h, R, H), inner, end_inner, False,
+                  weight, y, residual, low, high, walk)
+            oh += 1
 
 
 @worker
-def _gradient_job(grad_y, x, begin, end, block, sums, place, scratch, base, table, at, walk):
-    """sums (T, L) from `place` on, of rows begin, ..., end - 1 of all images of grad_y and one block of channels."""
-    out_of_line()
-    R, S, stride_h, stride, pad_w, dilation_h = walk[5], walk[6], walk[7], walk[8], walk[10], walk[11]
-    _, OH, OW, C = grad_y.shape
-    c = block * L
-    lanes = min(L, C - c)
-    plane = max(OW, COLUMNS) + (S - 1) * walk[12] // stride
-    pitch, need, spans, lines = stride * plane * L, (R - 1) * dilation_h + 1, at + S, at + S + 2 * stride
-    _clear_line(scratch, base + need * pitch, pitch)
-    _place_columns(table, at, walk, plane)
-    for t in range(R * S):
-        store(sums, place + t * L, splat(np.float32(0)))
-    h0, filled = np.int64(0), np.int64(0)
-    for row in range(begin, end):
-        n, oh = row // OH, row % OH
-        if oh == 0 or row == begin:
-            h0, filled = oh * stride_h - walk[9], np.int64(0)
-            _place_lines(table, lines, h0, (OH - 1 - oh) * stride_h + need, x.shape[1], need, base, pitch)
-        first = oh * stride_h - walk[9] - h0
-        _fill_lines(x, n, c, h0, filled, first + need, scratch, plane, pad_w, stride, lanes, table, lines, spans)
-        filled = first + need
-        _add_taps(scratch, table, lines + first, at, dilation_h, R, S, grad_y,
-                  n * (grad_y.strides[0] // 4) + oh * (grad_y.strides[1] // 4) + c, grad_y.strides[2] // 4, lanes, OW, sums, place)
+def _inner_range(size, outputs, taps, stride, pad, dilation):
+    """The outputs first, ..., last - 1 whose windows lie inside of the map."""
+    first = min(outputs, first_inside(-pad, stride))
+    return first, max(first, last_inside((taps - 1) * dilation - pad, stride, outputs, size))
 
 
-@kernel("void(const T[:,:,:,:], const T[:,:,:,:], T[:,:,:,:], T[:,:,:,::1], T[:,::1], i8[:,::1], const i8[::1])", parallel=True)
-def conv2d_backward_weight_depthwise(grad_y, x, grad_weight, sums, scratch, table, walk):
-    """grad_weight (C, 1, R, S); sums (parts, blocks, T, L): rows of grad_y in fixed ranges, added upwards."""
-    rows, R, S = grad_y.shape[0] * grad_y.shape[1], walk[5], walk[6]
-    slots, parts, blocks, T = scratch.shape[0], sums.shape[0], sums.shape[1], R * S
-    for slot in prange(slots):
-        for job in range(slot * parts * blocks // slots, (slot + 1) * parts * blocks // slots):
-            part = job // blocks
-            _gradient_job(grad_y, x, part * rows // parts, (part + 1) * rows // parts, job % blocks, sums, job * T * L,
-                          scratch, np.int64(slot) * scratch.shape[1], table.reshape(table.size), np.int64(slot) * table.shape[1], walk)
-    for c in range(grad_weight.shape[0]):
-        for r in range(R):
-            for s in range(S):
-                total = sums[0, c // L, r * S + s, c % L]
-                for part in range(1, parts):
-                    total += sums[part, c // L, r * S + s, c % L]
-                grad_weight[c, 0, r, s] = total
+@kernel("void(const T[:,:,:,:], const T[:,::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, const i8[::1], i8)", parallel=True)
+def conv2d_forward_depthwise(x, weight, y, residual, low, high, walk, band):
+    """x (N, H, W, C), weight (T + 1, C rounded up to L), y and residual (N, OH, OW, C); bands of `band` rows of y."""
+    N, OH, OW, C = y.shape
+    inner_rows, end_rows = _inner_range(walk[3], OH, walk[5], walk[7], walk[9], walk[11])
+    inner, end_inner = _inner_range(walk[4], OW, walk[6], walk[8], walk[10], walk[12])
+    bands, whole = (OH + band - 1) // band, C // L
+    groups = (whole + VECTORS - 1) // VECTORS
+    parts = groups + (1 if C % L else 0)
+    for job in prange(N * bands * parts):
+        part, begin, n = job % parts, job // parts % bands * band, job // (parts * bands)
+        if part < groups:
+            v0, v1 = part * whole // groups, (part + 1) * whole // groups
+            lanes = np.int64(L)
+        else:
+            v0, v1, lanes = whole, whole + 1, C - whole * L
+        _forward_job(x, np.int64(n), np.int64(begin), np.int64(min(OH, begin + band)), np.int64(v0 * L), np.int64(v1 - v0), lanes,
+                     inner_rows, end_rows, inner, end_inner, weight, y, residual, low, high, walk)

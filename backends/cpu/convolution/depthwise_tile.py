@@ -1,9 +1,7 @@
-"""Two register tiles of depthwise convolution, over lines of L channels.
+"""The register tiles of depthwise convolution. Their sums stay in registers, over all taps or over a row of pixels.
 
-A line is a row of the map, L channels of each pixel, zeros where the padding is; its offset in `x` is in a table, and so is
-that of each tap in a line. Neighbouring windows lie L floats apart whatever the stride is (see `depthwise.py`), as operands
-in memory are fast at constant distances only: twice as fast as at an index (Zen 4). Letters: `walk.py`. The sums stay in
-registers over all taps, each vector of weights serving all pixels of the tile.
+Operands in memory stand at constant distances from pointers, never at an index, which takes twice as long (Zen 4).
+Letters: `walk.py`.
 """
 
 from __future__ import annotations
@@ -15,9 +13,8 @@ if JIT:
     from numba import types
     from numba.extending import intrinsic
 
-    from numbanet.backends.cpu.convolution.prefetch import prefetch_value
     from numbanet.backends.cpu.simd.arithmetic import fma_value
-    from numbanet.backends.cpu.simd.memory import first_lanes, load_masked, load_value, pointer, store_value
+    from numbanet.backends.cpu.simd.memory import first_lanes, load_masked, load_value, pointer, store_masked, store_value
     from numbanet.backends.cpu.simd.types import I64, L, f32xL, splat_value
 
     integer, number = types.int64, types.float32
@@ -48,75 +45,82 @@ if JIT:
         return builder.load(builder.gep(array, [index]))
 
     @intrinsic(prefer_literal=True)
-    def forward_tile(typingctx, ROWS, COLUMNS, x, start, table, first, taps, stride_h, dilation_h, weight, w, R, S,
-                     y, at, y_h, y_w, residual, added, r_h, r_w, low, high):
-        """y[i, j] = limited(bias + residual[i, j]
-                    + sum over r, s of weight[r, s] * x[start + table[first + i * stride_h + r * dilation_h] + table[taps + s] + j * L])
+    def pixels_tile(typingctx, PIXELS, VECTORS, x, at, pixel, r_step, s_step, R, S, weight, w, w_r, w_s, shift,
+                    y, target, y_pixel, residual, added, r_pixel, low, high, last_lanes):
+        """y[i] = limited(bias + sum over r < R, s < S of weight[r, s] * x[i, r, s] + residual[i]) for i < PIXELS, VECTORS * L channels.
 
-        for i < ROWS, j < COLUMNS, whole vectors; weight[w:] is (R * S + 1, L), the last row the bias. An empty residual adds
-        nothing.
+        x[i, r, s] is at x[at + i * pixel + r * r_step + s * s_step:], weight[r, s] at weight[w + r * w_r + s * w_s:], the bias at
+        weight[shift:], y[i] at y[target + i * y_pixel:]; an empty residual adds nothing. A literal 0 as `last_lanes` stands for
+        all L lanes of the last vector, without masks; of weights whole vectors are read.
         """
-        if not _literals(ROWS, COLUMNS):
+        if not _literals(PIXELS, VECTORS):
             return None
-        sig = types.void(ROWS, COLUMNS, x, integer, table, *[integer] * 4, weight, *[integer] * 3, y, *[integer] * 3, residual,
-                         *[integer] * 3, number, number)
-        rows, columns = ROWS.literal_value, COLUMNS.literal_value
+        is_partial = not (_literals(last_lanes) and last_lanes.literal_value == 0)
+        sig = types.void(PIXELS, VECTORS, x, *[integer] * 6, weight, *[integer] * 4, y, *[integer] * 2, residual, *[integer] * 2,
+                         number, number, integer if is_partial else last_lanes)
+        pixels, vectors = PIXELS.literal_value, VECTORS.literal_value
 
         def codegen(context, builder, sig, args):
-            (_, _, x, start, table, first, taps, stride_h, dilation_h, weight, w, R, S, y, at, y_h, y_w, residual, added,
-             r_h, r_w, low, high) = args
-            x = pointer(context, builder, sig.args[2], x, start)
-            lines = pointer(context, builder, sig.args[4], table, first)
-            taps = pointer(context, builder, sig.args[4], table, taps)
-            weight = pointer(context, builder, sig.args[9], weight, w)
+            (_, _, x, at, pixel, r_step, s_step, R, S, weight, w, w_r, w_s, shift, y, target, y_pixel, residual, added, r_pixel,
+             low, high, last_lanes) = args
+            mask = first_lanes(builder, last_lanes) if is_partial else None
+
+            def load(address, v):
+                address = builder.gep(address, [I64(L * v)])
+                if mask is not None and v == vectors - 1:
+                    return load_masked(builder, f32xL, address, mask)
+                return load_value(builder, f32xL, address)
+
             size = context.make_array(sig.args[17])(context, builder, residual).nitems
+            x, shift = pointer(context, builder, sig.args[2], x, at), pointer(context, builder, sig.args[9], weight, shift)
+            weight, y = pointer(context, builder, sig.args[9], weight, w), pointer(context, builder, sig.args[14], y, target)
             residual = pointer(context, builder, sig.args[17], residual, added)
-            y = pointer(context, builder, sig.args[13], y, at)
-            positions = [(i, j) for i in range(rows) for j in range(columns)]
+            positions = [(i, v) for i in range(pixels) for v in range(vectors)]
 
-            targets = [builder.gep(y, [builder.add(builder.mul(y_h, I64(i)), builder.mul(y_w, I64(j)))]) for i, j in positions]
-            for target in targets:
-                prefetch_value(builder, target, for_writing=True)
+            def row_of_taps(r, source, weights, *sums):
+                def tap(s, source, weights, *sums):
+                    factors = [load_value(builder, f32xL, builder.gep(weights, [I64(L * v)])) for v in range(vectors)]
+                    places = [source]
+                    for _ in range(1, pixels):
+                        places.append(_opaque(builder, builder.gep(places[-1], [pixel])))
+                    sums = [fma_value(builder, load(places[i], v), factors[v], total) for (i, v), total in zip(positions, sums)]
+                    return [builder.gep(source, [s_step]), builder.gep(weights, [w_s]), *sums]
+                sums = _loop(builder, "tap", [source, weights, *sums], S, tap)[2:]
+                return [builder.gep(source, [r_step]), builder.gep(weights, [w_r]), *sums]
 
-            def row_of_taps(r, weights, *sums):
-                starts = [builder.gep(x, [_element(builder, lines, builder.add(builder.mul(r, dilation_h),
-                                                                               builder.mul(stride_h, I64(i))))])
-                          for i in range(rows)]
-
-                def tap(s, weights, *sums):
-                    factor, offset = load_value(builder, f32xL, weights), _element(builder, taps, s)
-                    places = [_opaque(builder, builder.gep(start, [offset])) for start in starts]
-                    sums = [fma_value(builder, load_value(builder, f32xL, builder.gep(places[i], [I64(L * j)])), factor, total)
-                            for (i, j), total in zip(positions, sums)]
-                    return [builder.gep(weights, [I64(L)]), *sums]
-                return _loop(builder, "tap", [weights, *sums], S, tap)
-
-            bias = load_value(builder, f32xL, builder.gep(weight, [builder.mul(builder.mul(R, S), I64(L))]))
-            sums = _loop(builder, "row", [weight, *[bias] * len(positions)], R, row_of_taps)[1:]
+            bias = [load_value(builder, f32xL, builder.gep(shift, [I64(L * v)])) for v in range(vectors)]
+            sums = _loop(builder, "row", [x, weight, *[bias[v] for _, v in positions]], R, row_of_taps)[2:]
             before = builder.block
             inside, after = (builder.function.append_basic_block(f"depthwise.{name}") for name in ("residual", "limits"))
             builder.cbranch(builder.icmp_signed(">", size, I64(0)), inside, after)
             builder.position_at_end(inside)
-            raised = [builder.fadd(total, load_value(builder, f32xL, builder.gep(residual, [builder.add(
-                builder.mul(r_h, I64(i)), builder.mul(r_w, I64(j)))]))) for (i, j), total in zip(positions, sums)]
+            raised = [builder.fadd(total, load(builder.gep(residual, [builder.mul(r_pixel, I64(i))]), v))
+                      for (i, v), total in zip(positions, sums)]
             builder.branch(after)
             builder.position_at_end(after)
-            for (i, j), total, other in zip(positions, sums, raised):
+            values = []
+            for total, other in zip(sums, raised):
                 value = builder.phi(total.type)
                 value.add_incoming(total, before)
                 value.add_incoming(other, inside)
-                sums[i * columns + j] = value
+                values.append(value)
             low, high = splat_value(builder, f32xL, low), splat_value(builder, f32xL, high)
-            for target, value in zip(targets, sums):
+            for (i, v), value in zip(positions, values):
                 value = builder.select(builder.fcmp_ordered("<", value, low), low, value)
                 value = builder.select(builder.fcmp_ordered(">", value, high), high, value)
-                store_value(builder, target, value)
+                address = builder.gep(y, [builder.add(builder.mul(y_pixel, I64(i)), I64(L * v))])
+                if mask is not None and v == vectors - 1:
+                    store_masked(builder, f32xL, address, value, mask)
+                else:
+                    store_value(builder, address, value)
             return context.get_dummy_value()
         return sig, codegen
 
     @intrinsic(prefer_literal=True)
     def gradient_tile(typingctx, ROWS, COLUMNS, x, table, first, taps, dilation_h, grad_y, g, g_w, lanes, count, sums, at, row):
         """sums[i, j] += sum over ow < count of grad_y[ow] * x[table[first + i * dilation_h] + table[taps + j] + ow * L]
+
+        Lines and taps of a line are at the offsets in `table`, neighbouring windows L floats apart: see `depthwise_gradient.py`.
 
         for ROWS x COLUMNS taps, vectors of L at sums[at + i * row + j * L]. Of grad_y[g + ow * g_w:] only `lanes` lanes are read.
         """
@@ -153,21 +157,22 @@ if JIT:
         return sig, codegen
 else:
     from numbanet.backends.cpu.limits import limited
-    from numbanet.backends.cpu.simd import L, fma, load, load_partial, store
+    from numbanet.backends.cpu.simd import L, fma, load, load_partial, store, store_partial
 
-    def forward_tile(ROWS, COLUMNS, x, start, table, first, taps, stride_h, dilation_h, weight, w, R, S,
-                     y, at, y_h, y_w, residual, added, r_h, r_w, low, high):
+    def pixels_tile(PIXELS, VECTORS, x, at, pixel, r_step, s_step, R, S, weight, w, w_r, w_s, shift,
+                    y, target, y_pixel, residual, added, r_pixel, low, high, last_lanes):
         """The scalar twin."""
-        for i in range(ROWS):
-            for j in range(COLUMNS):
-                total = load(weight, w + R * S * L)
+        for i in range(PIXELS):
+            for v in range(0, VECTORS * L, L):
+                lanes = last_lanes if last_lanes and v == (VECTORS - 1) * L else L
+                total = load(weight, shift + v)
                 for r in range(R):
-                    line = start + table[first + i * stride_h + r * dilation_h] + j * L
                     for s in range(S):
-                        total = fma(load(x, line + table[taps + s]), load(weight, w + (r * S + s) * L), total)
+                        value = load_partial(x, at + i * pixel + r * r_step + s * s_step + v, lanes)
+                        total = fma(value, load(weight, w + r * w_r + s * w_s + v), total)
                 if residual.size:
-                    total = total + load(residual, added + i * r_h + j * r_w)
-                store(y, at + i * y_h + j * y_w, limited(total, low, high))
+                    total = total + load_partial(residual, added + i * r_pixel + v, lanes)
+                store_partial(y, target + i * y_pixel + v, limited(total, low, high), lanes)
 
     def gradient_tile(ROWS, COLUMNS, x, table, first, taps, dilation_h, grad_y, g, g_w, lanes, count, sums, at, row):
         """The scalar twin."""

@@ -171,23 +171,22 @@ def _winograd(walk, plan, arranged) -> Algorithm:
 
 
 def _depthwise(walk, batch) -> Algorithm:
-    C, sizes = int(walk[2]), [tuple(map(int, pair)) for pair in walk[3:].reshape(6, 2)]
-    plan = choose.depthwise_plan(batch, C, sizes[1], sizes[2], sizes[4], sizes[5])
+    stride, output_size = tuple(map(int, walk[7:9])), tuple(map(int, walk[13:]))
+    band = choose.depthwise_band(batch, int(walk[2]), stride, output_size)
 
     def run(x, packed, y, residual, low, high):
-        slots = min(threads.get_num_threads(), plan.jobs)
-        conv2d_forward_depthwise(x, packed, y, residual, low, high, empty((slots, plan.scratch), F32),
-                                 empty((slots, plan.table), np.int64), walk, plan.band)
+        conv2d_forward_depthwise(x, packed, y, residual, low, high, walk, band)
     return Algorithm("depthwise", _pack_depthwise, run, _has_adjacent_channels)
 
 
 def _pack_depthwise(weight, bias):
-    """weight (C, 1, R, S) and bias as (C rounded up / L, T + 1, L)."""
+    """weight (C, 1, R, S) and bias as (T + 1, C rounded up to L)."""
     C, _, R, S = weight.shape
-    packed = np.zeros((-(-C // L) * L, R * S + 1), F32)
-    packed[:C, :-1] = weight.reshape(C, R * S)
-    packed[:C, -1] = bias if bias.size else 0
-    return np.ascontiguousarray(packed.reshape(-1, L, R * S + 1).transpose(0, 2, 1))
+    packed = empty((R * S + 1, -(-C // L) * L), F32)
+    packed[:-1, :C] = weight.reshape(C, R * S).T
+    packed[-1, :C] = bias if bias.size else 0
+    packed[:, C:] = 0
+    return packed
 
 
 def _depthwise_phases(geometry, batch) -> Algorithm:
