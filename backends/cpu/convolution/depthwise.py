@@ -26,41 +26,28 @@ VECTORS = 4 if vector_registers() == 32 else 2          # of a tile at most
 
 
 @worker
-def _run(count, vectors, lanes, x, at, x_next, pixel, r_step, s_step, R, S, weight, w, w_r, w_s, shift,
+def _run(count, vectors, lanes, taps, stride, x, at, x_next, pixel, r_step, s_step, R, S, weight, w, w_r, w_s, shift,
          y, target, y_next, y_pixel, residual, added, r_next, r_pixel, low, high):
-    """`count` tiles, `x_next`, `y_next` and `r_next` floats apart; `lanes` of their last vector."""
+    """`count` tiles, `x_next`, `y_next` and `r_next` floats apart."""
     out_of_line()
     for _tile in range(count):
-        if lanes < L:
-            pixels_tile(PIXELS, 1, x, at, pixel, r_step, s_step, R, S, weight, w, w_r, w_s, shift, y, target, y_pixel,
-                        residual, added, r_pixel, low, high, lanes)
-        elif vectors == 1:
-            pixels_tile(PIXELS, 1, x, at, pixel, r_step, s_step, R, S, weight, w, w_r, w_s, shift, y, target, y_pixel,
-                        residual, added, r_pixel, low, high, 0)
-        elif vectors == 2:
-            pixels_tile(PIXELS, 2, x, at, pixel, r_step, s_step, R, S, weight, w, w_r, w_s, shift, y, target, y_pixel,
-                        residual, added, r_pixel, low, high, 0)
-        elif VECTORS > 2 and vectors == 3:
-            pixels_tile(PIXELS, 3, x, at, pixel, r_step, s_step, R, S, weight, w, w_r, w_s, shift, y, target, y_pixel,
-                        residual, added, r_pixel, low, high, 0)
-        elif VECTORS > 2:
-            pixels_tile(PIXELS, 4, x, at, pixel, r_step, s_step, R, S, weight, w, w_r, w_s, shift, y, target, y_pixel,
-                        residual, added, r_pixel, low, high, 0)
+        pixels_tile(PIXELS, VECTORS, vectors, lanes, taps, stride, x, at, pixel, r_step, s_step, R, S, weight, w, w_r, w_s, shift,
+                    y, target, y_pixel, residual, added, r_pixel, low, high)
         at, target, added = at + x_next, target + y_next, added + r_next
 
 
 @worker
 def _rows(x, n, c, vectors, lanes, oh, r0, r1, inner, end_inner, vertical, weight, y, residual, low, high, walk):
     """PIXELS rows from oh on (`vertical`), or one row, with taps r0, ..., r1 - 1; columns inner, ..., end_inner - 1 have all taps."""
-    W, S, stride_h, stride_w, pad_w, dilation_w = walk[4], walk[6], walk[7], walk[8], walk[10], walk[12]
+    W, S, stride_h, stride_w, pad_w, dilation_h, dilation_w = walk[4], walk[6], walk[7], walk[8], walk[10], walk[11], walk[12]
     OW, w_s = y.shape[2], weight.shape[1]
-    x_h, x_w, r_step, s_step = x.strides[1] // 4, x.strides[2] // 4, walk[11] * (x.strides[1] // 4), dilation_w * (x.strides[2] // 4)
+    x_h, x_w = x.strides[1] // 4, x.strides[2] // 4
+    r_step, s_step, step = dilation_h * x_h, dilation_w * x_w, stride_w * x_w
     y_h, y_w, added_h, added_w = y.strides[1] // 4, y.strides[2] // 4, residual.strides[1] // 4, residual.strides[2] // 4
-    h = oh * stride_h - walk[9] + r0 * walk[11]
+    h = oh * stride_h - walk[9] + r0 * dilation_h
     source = n * (x.strides[0] // 4) + h * x_h - pad_w * x_w + c
     target, added = n * (y.strides[0] // 4) + oh * y_h + c, n * (residual.strides[0] // 4) + oh * added_h + c
     w, shift, w_r, R = r0 * S * w_s + c, walk[5] * S * w_s + c, S * w_s, r1 - r0
-    step = stride_w * x_w
     ow = np.int64(0)
     while ow < OW:
         count, width, s0, s1 = np.int64(1), np.int64(1), np.int64(0), S
@@ -78,9 +65,9 @@ def _rows(x, n, c, vectors, lanes, oh, r0, r1, inner, end_inner, vertical, weigh
             pixel, y_pixel, added_pixel = step, y_w, added_w
         else:                                           # a corner: all pixels of the tile are this one
             pixel, y_pixel, added_pixel = np.int64(0), np.int64(0), np.int64(0)
-        rows = R if s0 < s1 else np.int64(0)
-        _run(count, vectors, lanes, x, source + ow * step + s0 * s_step, width * step, pixel, r_step, s_step, rows, s1 - s0,
-             weight, w + s0 * w_s, w_r, w_s, shift, y, target + ow * y_w, width * y_w, y_pixel,
+        overlap = vertical and dilation_h == 1 and R == walk[5] and (R == 3 or R == 5) and (stride_h == 1 or stride_h == 2)
+        _run(count, vectors, lanes, R if overlap else np.int64(0), stride_h, x, source + ow * step + s0 * s_step, width * step, pixel,
+             r_step, s_step, R, s1 - s0, weight, w + s0 * w_s, w_r, w_s, shift, y, target + ow * y_w, width * y_w, y_pixel,
              residual, added + ow * added_w, width * added_w, added_pixel, low, high)
         ow += count * width
 

@@ -6,7 +6,11 @@ Letters: `walk.py`.
 
 from __future__ import annotations
 
+import contextlib
+
 from numbanet.backends.cpu.compile import JIT
+
+OVERLAPPING = ((3, 1), (3, 2), (5, 1), (5, 2))          # rows of a window, and stride
 
 if JIT:
     import llvmlite.ir as ir
@@ -22,20 +26,29 @@ if JIT:
     def _literals(*values) -> bool:
         return all(isinstance(value, types.IntegerLiteral) for value in values)
 
+    def _merged(builder: ir.IRBuilder, *pairs) -> list[ir.Value]:
+        """One phi for each value; a pair is (values, the block they come from)."""
+        merged = []
+        for values in zip(*(values for values, _ in pairs)):
+            phi = builder.phi(values[0].type)
+            for value, (_, block) in zip(values, pairs):
+                phi.add_incoming(value, block)
+            merged.append(phi)
+        return merged
+
     def _loop(builder: ir.IRBuilder, name: str, state: list[ir.Value], count: ir.Value, body) -> list[ir.Value]:
-        """state = body(i, *state) for 0 <= i < count, once at least."""
+        """state = body(i, *state) for 0 <= i < count."""
         before, block, after = builder.block, *(builder.function.append_basic_block(f"depthwise.{part}") for part in (name, "after"))
-        builder.branch(block)
+        builder.cbranch(builder.icmp_signed(">", count, I64(0)), block, after)
         builder.position_at_end(block)
-        phis = [builder.phi(value.type) for value in (I64(0), *state)]
-        for phi, value in zip(phis, (I64(0), *state)):
-            phi.add_incoming(value, before)
+        phis = _merged(builder, ([I64(0), *state], before))
         following = [builder.add(phis[0], I64(1)), *body(*phis)]
         for phi, value in zip(phis, following):
             phi.add_incoming(value, builder.block)
+        last = builder.block
         builder.cbranch(builder.icmp_signed("<", following[0], count), block, after)
         builder.position_at_end(after)
-        return following[1:]
+        return _merged(builder, (state, before), (following[1:], last))
 
     def _opaque(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
         """The value, of unknown origin to LLVM, which would address everything by one index otherwise."""
@@ -45,76 +58,125 @@ if JIT:
         return builder.load(builder.gep(array, [index]))
 
     @intrinsic(prefer_literal=True)
-    def pixels_tile(typingctx, PIXELS, VECTORS, x, at, pixel, r_step, s_step, R, S, weight, w, w_r, w_s, shift,
-                    y, target, y_pixel, residual, added, r_pixel, low, high, last_lanes):
-        """y[i] = limited(bias + sum over r < R, s < S of weight[r, s] * x[i, r, s] + residual[i]) for i < PIXELS, VECTORS * L channels.
+    def pixels_tile(typingctx, PIXELS, VECTORS, vectors, lanes, taps, stride, x, at, pixel, r_step, s_step, R, S, weight, w, w_r, w_s,
+                    shift, y, target, y_pixel, residual, added, r_pixel, low, high):
+        """y[i] = limited(bias + sum over r < R, s < S of weight[r, s] * x[i, r, s] + residual[i]) for i < PIXELS, some channels.
 
-        x[i, r, s] is at x[at + i * pixel + r * r_step + s * s_step:], weight[r, s] at weight[w + r * w_r + s * w_s:], the bias at
-        weight[shift:], y[i] at y[target + i * y_pixel:]; an empty residual adds nothing. A literal 0 as `last_lanes` stands for
-        all L lanes of the last vector, without masks; of weights whole vectors are read.
+        Those are `vectors` <= VECTORS whole vectors, or `lanes` < L of one; of weights whole vectors are read. x[i, r, s] is at
+        x[at + i * pixel + r * r_step + s * s_step:], weight[r, s] at weight[w + r * w_r + s * w_s:], the bias at weight[shift:],
+        y[i] at y[target + i * y_pixel:]; an empty residual adds nothing. `taps` = R and `stride` as in OVERLAPPING say that pixel
+        is stride * r_step: windows overlap by rows, and what they share is loaded once. `taps` is 0 otherwise.
         """
         if not _literals(PIXELS, VECTORS):
             return None
-        is_partial = not (_literals(last_lanes) and last_lanes.literal_value == 0)
-        sig = types.void(PIXELS, VECTORS, x, *[integer] * 6, weight, *[integer] * 4, y, *[integer] * 2, residual, *[integer] * 2,
-                         number, number, integer if is_partial else last_lanes)
-        pixels, vectors = PIXELS.literal_value, VECTORS.literal_value
+        sig = types.void(PIXELS, VECTORS, *[integer] * 4, x, *[integer] * 6, weight, *[integer] * 4, y, *[integer] * 2,
+                         residual, *[integer] * 2, number, number)
 
         def codegen(context, builder, sig, args):
-            (_, _, x, at, pixel, r_step, s_step, R, S, weight, w, w_r, w_s, shift, y, target, y_pixel, residual, added, r_pixel,
-             low, high, last_lanes) = args
-            mask = first_lanes(builder, last_lanes) if is_partial else None
-
-            def load(address, v):
-                address = builder.gep(address, [I64(L * v)])
-                if mask is not None and v == vectors - 1:
-                    return load_masked(builder, f32xL, address, mask)
-                return load_value(builder, f32xL, address)
-
-            size = context.make_array(sig.args[17])(context, builder, residual).nitems
-            x, shift = pointer(context, builder, sig.args[2], x, at), pointer(context, builder, sig.args[9], weight, shift)
-            weight, y = pointer(context, builder, sig.args[9], weight, w), pointer(context, builder, sig.args[14], y, target)
-            residual = pointer(context, builder, sig.args[17], residual, added)
-            positions = [(i, v) for i in range(pixels) for v in range(vectors)]
-
-            def row_of_taps(r, source, weights, *sums):
-                def tap(s, source, weights, *sums):
-                    factors = [load_value(builder, f32xL, builder.gep(weights, [I64(L * v)])) for v in range(vectors)]
-                    places = [source]
-                    for _ in range(1, pixels):
-                        places.append(_opaque(builder, builder.gep(places[-1], [pixel])))
-                    sums = [fma_value(builder, load(places[i], v), factors[v], total) for (i, v), total in zip(positions, sums)]
-                    return [builder.gep(source, [s_step]), builder.gep(weights, [w_s]), *sums]
-                sums = _loop(builder, "tap", [source, weights, *sums], S, tap)[2:]
-                return [builder.gep(source, [r_step]), builder.gep(weights, [w_r]), *sums]
-
-            bias = [load_value(builder, f32xL, builder.gep(shift, [I64(L * v)])) for v in range(vectors)]
-            sums = _loop(builder, "row", [x, weight, *[bias[v] for _, v in positions]], R, row_of_taps)[2:]
-            before = builder.block
-            inside, after = (builder.function.append_basic_block(f"depthwise.{name}") for name in ("residual", "limits"))
-            builder.cbranch(builder.icmp_signed(">", size, I64(0)), inside, after)
-            builder.position_at_end(inside)
-            raised = [builder.fadd(total, load(builder.gep(residual, [builder.mul(r_pixel, I64(i))]), v))
-                      for (i, v), total in zip(positions, sums)]
-            builder.branch(after)
-            builder.position_at_end(after)
-            values = []
-            for total, other in zip(sums, raised):
-                value = builder.phi(total.type)
-                value.add_incoming(total, before)
-                value.add_incoming(other, inside)
-                values.append(value)
-            low, high = splat_value(builder, f32xL, low), splat_value(builder, f32xL, high)
-            for (i, v), value in zip(positions, values):
-                value = builder.select(builder.fcmp_ordered("<", value, low), low, value)
-                value = builder.select(builder.fcmp_ordered(">", value, high), high, value)
-                address = builder.gep(y, [builder.add(builder.mul(y_pixel, I64(i)), I64(L * v))])
-                if mask is not None and v == vectors - 1:
-                    store_masked(builder, f32xL, address, value, mask)
-                else:
-                    store_value(builder, address, value)
+            (_, _, vectors, lanes, taps, stride, x, at, pixel, r_step, s_step, R, S, weight, w, w_r, w_s, shift, y, target, y_pixel,
+             residual, added, r_pixel, low, high) = args
+            generator = _PixelsGenerator(builder, PIXELS.literal_value)
+            generator.x = pointer(context, builder, sig.args[6], x, at)
+            generator.weight = pointer(context, builder, sig.args[13], weight, w)
+            generator.shift = pointer(context, builder, sig.args[13], weight, shift)
+            generator.y = pointer(context, builder, sig.args[18], y, target)
+            generator.size = context.make_array(sig.args[21])(context, builder, residual).nitems
+            generator.residual = pointer(context, builder, sig.args[21], residual, added)
+            generator.pixel, generator.r_step, generator.s_step, generator.R, generator.S = pixel, r_step, s_step, R, S
+            generator.w_r, generator.w_s, generator.y_pixel, generator.r_pixel = w_r, w_s, y_pixel, r_pixel
+            generator.low, generator.high = splat_value(builder, f32xL, low), splat_value(builder, f32xL, high)
+            end = builder.function.append_basic_block("depthwise.end")
+            with _only_if(builder, builder.icmp_signed("<", lanes, I64(L)), end):
+                generator.emit(1, 0, 0, first_lanes(builder, lanes))
+            for count in range(1, VECTORS.literal_value + 1):
+                for known_taps, known_stride in ((0, 0), *OVERLAPPING):
+                    wanted = builder.and_(builder.icmp_signed("==", vectors, I64(count)), builder.icmp_signed("==", taps, I64(known_taps)))
+                    if known_taps:
+                        wanted = builder.and_(wanted, builder.icmp_signed("==", stride, I64(known_stride)))
+                    with _only_if(builder, wanted, end):
+                        generator.emit(count, known_taps, known_stride, None)
+            builder.branch(end)
+            builder.position_at_end(end)
             return context.get_dummy_value()
         return sig, codegen
+
+    @contextlib.contextmanager
+    def _only_if(builder: ir.IRBuilder, condition: ir.Value, end: ir.Block):
+        """What is emitted inside runs where the condition holds, and leads to `end`."""
+        inside, other = (builder.function.append_basic_block(f"depthwise.{name}") for name in ("inside", "other"))
+        builder.cbranch(condition, inside, other)
+        builder.position_at_end(inside)
+        yield
+        builder.branch(end)
+        builder.position_at_end(other)
+
+    class _PixelsGenerator:
+        """Emits `pixels_tile` for a number of vectors."""
+
+        def __init__(self, builder: ir.IRBuilder, pixels: int):
+            self.builder, self.pixels = builder, pixels
+
+        def emit(self, vectors: int, taps: int, stride: int, mask: ir.Value | None) -> None:
+            builder = self.builder
+            self.vectors, self.taps, self.stride, self.mask = vectors, taps, stride, mask
+            self.positions = [(i, v) for i in range(self.pixels) for v in range(vectors)]
+            bias = self._vectors(self.shift)
+            begin = [self.x, self.weight, *[bias[v] for _, v in self.positions]]
+            if taps:
+                sums = _loop(builder, "column", begin, self.S, self._column_of_taps)[2:]
+            else:
+                sums = _loop(builder, "row", begin, self.R, self._row_of_taps)[2:]
+            before = builder.block
+            inside, after = (builder.function.append_basic_block(f"depthwise.{name}") for name in ("residual", "limits"))
+            builder.cbranch(builder.icmp_signed(">", self.size, I64(0)), inside, after)
+            builder.position_at_end(inside)
+            raised = [builder.fadd(total, self._load(builder.gep(self.residual, [builder.mul(self.r_pixel, I64(i))]), v))
+                      for (i, v), total in zip(self.positions, sums)]
+            builder.branch(after)
+            builder.position_at_end(after)
+            for (i, v), value in zip(self.positions, _merged(builder, (sums, before), (raised, inside))):
+                value = builder.select(builder.fcmp_ordered("<", value, self.low), self.low, value)
+                value = builder.select(builder.fcmp_ordered(">", value, self.high), self.high, value)
+                address = builder.gep(self.y, [builder.add(builder.mul(self.y_pixel, I64(i)), I64(L * v))])
+                if mask is None:
+                    store_value(builder, address, value)
+                else:
+                    store_masked(builder, f32xL, address, value, mask)
+
+        def _load(self, address: ir.Value, v: int) -> ir.Value:
+            address = self.builder.gep(address, [I64(L * v)])
+            if self.mask is None:
+                return load_value(self.builder, f32xL, address)
+            return load_masked(self.builder, f32xL, address, self.mask)
+
+        def _vectors(self, weights: ir.Value) -> list[ir.Value]:
+            return [load_value(self.builder, f32xL, self.builder.gep(weights, [I64(L * v)])) for v in range(self.vectors)]
+
+        def _row_of_taps(self, _r, source, weights, *sums):
+            """One tap after the other, for all pixels."""
+            builder = self.builder
+
+            def tap(_s, source, weights, *sums):
+                factors, places = self._vectors(weights), [source]
+                for _ in range(1, self.pixels):
+                    places.append(_opaque(builder, builder.gep(places[-1], [self.pixel])))
+                sums = [fma_value(builder, self._load(places[i], v), factors[v], total)
+                        for (i, v), total in zip(self.positions, sums)]
+                return [builder.gep(source, [self.s_step]), builder.gep(weights, [self.w_s]), *sums]
+            sums = _loop(builder, "tap", [source, weights, *sums], self.S, tap)[2:]
+            return [builder.gep(source, [self.r_step]), builder.gep(weights, [self.w_r]), *sums]
+
+        def _column_of_taps(self, _s, source, weights, *sums):
+            """All taps of a column, one row of x after the other."""
+            builder, sums, place = self.builder, list(sums), source
+            factors = [self._vectors(builder.gep(weights, [builder.mul(self.w_r, I64(r))])) for r in range(self.taps)]
+            for row in range((self.pixels - 1) * self.stride + self.taps):
+                values = [self._load(place, v) for v in range(self.vectors)]
+                for position, (i, v) in enumerate(self.positions):
+                    if 0 <= row - i * self.stride < self.taps:
+                        sums[position] = fma_value(builder, values[v], factors[row - i * self.stride][v], sums[position])
+                place = _opaque(builder, builder.gep(place, [self.r_step]))
+            return [builder.gep(source, [self.s_step]), builder.gep(weights, [self.w_s]), *sums]
 
     @intrinsic(prefer_literal=True)
     def gradient_tile(typingctx, ROWS, COLUMNS, x, table, first, taps, dilation_h, grad_y, g, g_w, lanes, count, sums, at, row):
@@ -159,12 +221,11 @@ else:
     from numbanet.backends.cpu.limits import limited
     from numbanet.backends.cpu.simd import L, fma, load, load_partial, store, store_partial
 
-    def pixels_tile(PIXELS, VECTORS, x, at, pixel, r_step, s_step, R, S, weight, w, w_r, w_s, shift,
-                    y, target, y_pixel, residual, added, r_pixel, low, high, last_lanes):
+    def pixels_tile(PIXELS, VECTORS, vectors, lanes, taps, stride, x, at, pixel, r_step, s_step, R, S, weight, w, w_r, w_s,
+                    shift, y, target, y_pixel, residual, added, r_pixel, low, high):
         """The scalar twin."""
         for i in range(PIXELS):
-            for v in range(0, VECTORS * L, L):
-                lanes = last_lanes if last_lanes and v == (VECTORS - 1) * L else L
+            for v in range(0, vectors * L, L):
                 total = load(weight, shift + v)
                 for r in range(R):
                     for s in range(S):
