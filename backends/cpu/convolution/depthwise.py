@@ -15,7 +15,7 @@ import numpy as np
 from numba import prange
 
 from numbanet.backends.cpu.compile import kernel, worker
-from numbanet.backends.cpu.convolution.depthwise_tile import pixels_tile
+from numbanet.backends.cpu.convolution.depthwise_tile import pixels_tiles
 from numbanet.backends.cpu.convolution.walk import first_inside, last_inside
 from numbanet.backends.cpu.hardware import vector_registers
 from numbanet.backends.cpu.out_of_line import out_of_line
@@ -28,12 +28,9 @@ VECTORS = 4 if vector_registers() == 32 else 2          # of a tile at most
 @worker
 def _run(count, vectors, lanes, taps, stride, x, at, x_next, pixel, r_step, s_step, R, S, weight, w, w_r, w_s, shift,
          y, target, y_next, y_pixel, residual, added, r_next, r_pixel, low, high):
-    """`count` tiles, `x_next`, `y_next` and `r_next` floats apart."""
     out_of_line()
-    for _tile in range(count):
-        pixels_tile(PIXELS, VECTORS, vectors, lanes, taps, stride, x, at, pixel, r_step, s_step, R, S, weight, w, w_r, w_s, shift,
-                    y, target, y_pixel, residual, added, r_pixel, low, high)
-        at, target, added = at + x_next, target + y_next, added + r_next
+    pixels_tiles(PIXELS, VECTORS, count, vectors, lanes, taps, stride, x, at, x_next, pixel, r_step, s_step, R, S, weight, w, w_r, w_s,
+                 shift, y, target, y_next, y_pixel, residual, added, r_next, r_pixel, low, high)
 
 
 @worker

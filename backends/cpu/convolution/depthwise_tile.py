@@ -58,43 +58,46 @@ if JIT:
         return builder.load(builder.gep(array, [index]))
 
     @intrinsic(prefer_literal=True)
-    def pixels_tile(typingctx, PIXELS, VECTORS, vectors, lanes, taps, stride, x, at, pixel, r_step, s_step, R, S, weight, w, w_r, w_s,
-                    shift, y, target, y_pixel, residual, added, r_pixel, low, high):
-        """y[i] = limited(bias + sum over r < R, s < S of weight[r, s] * x[i, r, s] + residual[i]) for i < PIXELS, some channels.
+    def pixels_tiles(typingctx, PIXELS, VECTORS, count, vectors, lanes, taps, stride, x, at, x_next, pixel, r_step, s_step, R, S,
+                     weight, w, w_r, w_s, shift, y, target, y_next, y_pixel, residual, added, r_next, r_pixel, low, high):
+        """`count` tiles, `x_next`, `y_next` and `r_next` floats apart, of each of which
 
-        Those are `vectors` <= VECTORS whole vectors, or `lanes` < L of one; of weights whole vectors are read. x[i, r, s] is at
+            y[i] = limited(bias + sum over r < R, s < S of weight[r, s] * x[i, r, s] + residual[i])       for i < PIXELS.
+
+        The channels are `vectors` <= VECTORS whole vectors, or `lanes` < L of one; of weights whole vectors are read. x[i, r, s] is at
         x[at + i * pixel + r * r_step + s * s_step:], weight[r, s] at weight[w + r * w_r + s * w_s:], the bias at weight[shift:],
         y[i] at y[target + i * y_pixel:]; an empty residual adds nothing. `taps` = R and `stride` as in OVERLAPPING say that pixel
         is stride * r_step: windows overlap by rows, and what they share is loaded once. `taps` is 0 otherwise.
         """
         if not _literals(PIXELS, VECTORS):
             return None
-        sig = types.void(PIXELS, VECTORS, *[integer] * 4, x, *[integer] * 6, weight, *[integer] * 4, y, *[integer] * 2,
-                         residual, *[integer] * 2, number, number)
+        sig = types.void(PIXELS, VECTORS, *[integer] * 5, x, *[integer] * 7, weight, *[integer] * 4, y, *[integer] * 3,
+                         residual, *[integer] * 3, number, number)
 
         def codegen(context, builder, sig, args):
-            (_, _, vectors, lanes, taps, stride, x, at, pixel, r_step, s_step, R, S, weight, w, w_r, w_s, shift, y, target, y_pixel,
-             residual, added, r_pixel, low, high) = args
+            (_, _, count, vectors, lanes, taps, stride, x, at, x_next, pixel, r_step, s_step, R, S, weight, w, w_r, w_s, shift,
+             y, target, y_next, y_pixel, residual, added, r_next, r_pixel, low, high) = args
             generator = _PixelsGenerator(builder, PIXELS.literal_value)
-            generator.x = pointer(context, builder, sig.args[6], x, at)
-            generator.weight = pointer(context, builder, sig.args[13], weight, w)
-            generator.shift = pointer(context, builder, sig.args[13], weight, shift)
-            generator.y = pointer(context, builder, sig.args[18], y, target)
-            generator.size = context.make_array(sig.args[21])(context, builder, residual).nitems
-            generator.residual = pointer(context, builder, sig.args[21], residual, added)
+            generator.x = pointer(context, builder, sig.args[7], x, at)
+            generator.weight = pointer(context, builder, sig.args[15], weight, w)
+            generator.shift = pointer(context, builder, sig.args[15], weight, shift)
+            generator.y = pointer(context, builder, sig.args[20], y, target)
+            generator.size = context.make_array(sig.args[24])(context, builder, residual).nitems
+            generator.residual = pointer(context, builder, sig.args[24], residual, added)
             generator.pixel, generator.r_step, generator.s_step, generator.R, generator.S = pixel, r_step, s_step, R, S
+            generator.count, generator.nexts = count, (x_next, y_next, r_next)
             generator.w_r, generator.w_s, generator.y_pixel, generator.r_pixel = w_r, w_s, y_pixel, r_pixel
             generator.low, generator.high = splat_value(builder, f32xL, low), splat_value(builder, f32xL, high)
             end = builder.function.append_basic_block("depthwise.end")
             with _only_if(builder, builder.icmp_signed("<", lanes, I64(L)), end):
                 generator.emit(1, 0, 0, first_lanes(builder, lanes))
-            for count in range(1, VECTORS.literal_value + 1):
+            for known in range(1, VECTORS.literal_value + 1):
                 for known_taps, known_stride in ((0, 0), *OVERLAPPING):
-                    wanted = builder.and_(builder.icmp_signed("==", vectors, I64(count)), builder.icmp_signed("==", taps, I64(known_taps)))
+                    wanted = builder.and_(builder.icmp_signed("==", vectors, I64(known)), builder.icmp_signed("==", taps, I64(known_taps)))
                     if known_taps:
                         wanted = builder.and_(wanted, builder.icmp_signed("==", stride, I64(known_stride)))
                     with _only_if(builder, wanted, end):
-                        generator.emit(count, known_taps, known_stride, None)
+                        generator.emit(known, known_taps, known_stride, None)
             builder.branch(end)
             builder.position_at_end(end)
             return context.get_dummy_value()
@@ -111,7 +114,7 @@ if JIT:
         builder.position_at_end(other)
 
     class _PixelsGenerator:
-        """Emits `pixels_tile` for a number of vectors."""
+        """Emits `pixels_tiles` for a number of vectors."""
 
         def __init__(self, builder: ir.IRBuilder, pixels: int):
             self.builder, self.pixels = builder, pixels
@@ -120,9 +123,13 @@ if JIT:
             builder = self.builder
             self.vectors, self.taps, self.stride, self.mask = vectors, taps, stride, mask
             self.positions = [(i, v) for i in range(self.pixels) for v in range(vectors)]
-            bias = self._vectors(self.shift)
-            begin = [self.x, self.weight, *[bias[v] for _, v in self.positions]]
-            if taps:
+            self.bias = self._vectors(self.shift)
+            _loop(builder, "tile", [self.x, self.y, self.residual], self.count, self._tile)
+
+        def _tile(self, _tile, x, y, residual):
+            builder = self.builder
+            begin = [x, self.weight, *[self.bias[v] for _, v in self.positions]]
+            if self.taps:
                 sums = _loop(builder, "column", begin, self.S, self._column_of_taps)[2:]
             else:
                 sums = _loop(builder, "row", begin, self.R, self._row_of_taps)[2:]
@@ -130,18 +137,19 @@ if JIT:
             inside, after = (builder.function.append_basic_block(f"depthwise.{name}") for name in ("residual", "limits"))
             builder.cbranch(builder.icmp_signed(">", self.size, I64(0)), inside, after)
             builder.position_at_end(inside)
-            raised = [builder.fadd(total, self._load(builder.gep(self.residual, [builder.mul(self.r_pixel, I64(i))]), v))
+            raised = [builder.fadd(total, self._load(builder.gep(residual, [builder.mul(self.r_pixel, I64(i))]), v))
                       for (i, v), total in zip(self.positions, sums)]
             builder.branch(after)
             builder.position_at_end(after)
             for (i, v), value in zip(self.positions, _merged(builder, (sums, before), (raised, inside))):
                 value = builder.select(builder.fcmp_ordered("<", value, self.low), self.low, value)
                 value = builder.select(builder.fcmp_ordered(">", value, self.high), self.high, value)
-                address = builder.gep(self.y, [builder.add(builder.mul(self.y_pixel, I64(i)), I64(L * v))])
-                if mask is None:
+                address = builder.gep(y, [builder.add(builder.mul(self.y_pixel, I64(i)), I64(L * v))])
+                if self.mask is None:
                     store_value(builder, address, value)
                 else:
-                    store_masked(builder, f32xL, address, value, mask)
+                    store_masked(builder, f32xL, address, value, self.mask)
+            return [builder.gep(pointer, [distance]) for pointer, distance in zip((x, y, residual), self.nexts)]
 
         def _load(self, address: ir.Value, v: int) -> ir.Value:
             address = self.builder.gep(address, [I64(L * v)])
@@ -221,19 +229,20 @@ else:
     from numbanet.backends.cpu.limits import limited
     from numbanet.backends.cpu.simd import L, fma, load, load_partial, store, store_partial
 
-    def pixels_tile(PIXELS, VECTORS, vectors, lanes, taps, stride, x, at, pixel, r_step, s_step, R, S, weight, w, w_r, w_s,
-                    shift, y, target, y_pixel, residual, added, r_pixel, low, high):
+    def pixels_tiles(PIXELS, VECTORS, count, vectors, lanes, taps, stride, x, at, x_next, pixel, r_step, s_step, R, S,
+                     weight, w, w_r, w_s, shift, y, target, y_next, y_pixel, residual, added, r_next, r_pixel, low, high):
         """The scalar twin."""
-        for i in range(PIXELS):
-            for v in range(0, vectors * L, L):
-                total = load(weight, shift + v)
-                for r in range(R):
-                    for s in range(S):
-                        value = load_partial(x, at + i * pixel + r * r_step + s * s_step + v, lanes)
-                        total = fma(value, load(weight, w + r * w_r + s * w_s + v), total)
-                if residual.size:
-                    total = total + load_partial(residual, added + i * r_pixel + v, lanes)
-                store_partial(y, target + i * y_pixel + v, limited(total, low, high), lanes)
+        for tile in range(count):
+            for i in range(PIXELS):
+                for v in range(0, vectors * L, L):
+                    total = load(weight, shift + v)
+                    for r in range(R):
+                        for s in range(S):
+                            value = load_partial(x, at + tile * x_next + i * pixel + r * r_step + s * s_step + v, lanes)
+                            total = fma(value, load(weight, w + r * w_r + s * w_s + v), total)
+                    if residual.size:
+                        total = total + load_partial(residual, added + tile * r_next + i * r_pixel + v, lanes)
+                    store_partial(y, target + tile * y_next + i * y_pixel + v, limited(total, low, high), lanes)
 
     def gradient_tile(ROWS, COLUMNS, x, table, first, taps, dilation_h, grad_y, g, g_w, lanes, count, sums, at, row):
         """The scalar twin."""
