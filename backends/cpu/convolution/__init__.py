@@ -129,8 +129,8 @@ def conv2d_backward_weight(grad_y, x, geometry, out):
         return
     grad_y, x = channels_last(grad_y), channels_last(x)
     if choose.is_depthwise(geometry):
-        plan = choose.depthwise_gradient_plan(geometry)
-        parts, blocks = choose.row_parts(N, geometry.output_size[0]), -(-geometry.channels // L)
+        plan = choose.depthwise_gradient_plan(geometry, N)
+        parts, blocks = plan.parts, -(-geometry.channels // L)
         sums = empty((parts, blocks, geometry.kernel_size[0] * geometry.kernel_size[1], L), F32)
         slots = min(threads.get_num_threads(), parts * blocks)
         conv2d_backward_weight_depthwise(grad_y, x, out, sums, empty((slots, plan.scratch), F32),

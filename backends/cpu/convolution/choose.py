@@ -219,18 +219,22 @@ def depthwise_band(batch: int, channels: int, stride: tuple[int, int], output_si
 
 
 class DepthwiseGradientPlan(NamedTuple):
-    """Scratch memory of `conv2d_backward_weight_depthwise` for each thread."""
+    """Blocks of `conv2d_backward_weight_depthwise`, and its scratch memory for each thread."""
 
+    parts: int              # ranges of rows
     table: int              # integers
     scratch: int            # floats
 
 
 @lru_cache(maxsize=4096)
-def depthwise_gradient_plan(geometry: ConvGeometry) -> DepthwiseGradientPlan:
+def depthwise_gradient_plan(geometry: ConvGeometry, batch: int) -> DepthwiseGradientPlan:
+    """Parts whose pixels of x and y, all channels, take half of the second-level cache: the next block of channels is there."""
     (R, S), (stride_h, stride_w), (dilation_h, dilation_w) = geometry.kernel_size, geometry.stride, geometry.dilation
     OH, OW = geometry.output_size
     need, line = (R - 1) * dilation_h + 1, (OW + (S - 1) * dilation_w // stride_w) * stride_w * L
-    return DepthwiseGradientPlan(S + 2 * stride_w + OH * stride_h + need, _up((need + 1) * line, 16))
+    pixels = batch * (geometry.input_size[0] * geometry.input_size[1] + OH * OW)
+    parts = max(-(-WANTED_JOBS * L // geometry.channels), -(-pixels * geometry.channels * FLOAT // (cache_sizes().l2 // 2)))
+    return DepthwiseGradientPlan(max(1, min(parts, batch * OH // 4)), S + 2 * stride_w + OH * stride_h + need, _up((need + 1) * line, 16))
 
 
 class ScatterPlan(NamedTuple):

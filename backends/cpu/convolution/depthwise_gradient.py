@@ -130,6 +130,24 @@ def _gradient_job(grad_y, x, begin, end, block, sums, place, scratch, base, tabl
                   n * (grad_y.strides[0] // 4) + oh * (grad_y.strides[1] // 4) + c, grad_y.strides[2] // 4, lanes, OW, sums, place)
 
 
+@worker
+def _add_parts(sums, grad_weight):
+    """grad_weight (C, 1, R, S) = the sum of all parts of sums (parts, blocks, T, L), which are added to the first."""
+    parts, blocks, T, _ = sums.shape
+    C, _, R, S = grad_weight.shape
+    part_step = blocks * T * L
+    for i in range(0, part_step, L):
+        total = load(sums, i)
+        for part in range(1, parts):
+            total = total + load(sums, part * part_step + i)
+        store(sums, i, total)
+    for block in range(blocks):
+        for lane in range(min(L, C - block * L)):
+            for r in range(R):
+                for s in range(S):
+                    grad_weight[block * L + lane, 0, r, s] = sums[0, block, r * S + s, lane]
+
+
 @kernel("void(const T[:,:,:,:], const T[:,:,:,:], T[:,:,:,:], T[:,:,:,::1], T[:,::1], i8[:,::1], const i8[::1])", parallel=True)
 def conv2d_backward_weight_depthwise(grad_y, x, grad_weight, sums, scratch, table, walk):
     """grad_weight (C, 1, R, S); sums (parts, blocks, T, L): rows of grad_y in fixed ranges, added upwards."""
@@ -140,10 +158,4 @@ def conv2d_backward_weight_depthwise(grad_y, x, grad_weight, sums, scratch, tabl
             part = job // blocks
             _gradient_job(grad_y, x, part * rows // parts, (part + 1) * rows // parts, job % blocks, sums, job * T * L,
                           scratch, np.int64(slot) * scratch.shape[1], table.reshape(table.size), np.int64(slot) * table.shape[1], walk)
-    for c in range(grad_weight.shape[0]):
-        for r in range(R):
-            for s in range(S):
-                total = sums[0, c // L, r * S + s, c % L]
-                for part in range(1, parts):
-                    total += sums[part, c // L, r * S + s, c % L]
-                grad_weight[c, 0, r, s] = total
+    _add_parts(sums, grad_weight)
