@@ -272,7 +272,8 @@ class Backend:
         primitive
             Its name.
         arguments
-            All arguments of the call: arrays with the shapes and strides of every later one, and the attributes.
+            All arguments of the call: attributes, and arrays with the shapes and strides of every later one. Of arrays that
+            are not constant only shape, strides and dtype are read.
         constant
             Positions of operands that will be the same arrays with the same contents in every later call.
 

@@ -54,7 +54,7 @@ def linear_fused(x, weight, bias, minimum, maximum, out):
 @prepares("linear_fused")
 def _prepare_fused(arguments, constant):
     x, weight, _, minimum, maximum = arguments
-    if 1 not in constant or x.dtype != np.float32 or not x.size or not weight.size:
+    if 1 not in constant or x.dtype != np.float32 or 0 in (*x.shape, *weight.shape):
         return None
     packed, (low, high) = shared("linear", lambda weight: pack(weight.T), weight), limits(minimum, maximum)
 

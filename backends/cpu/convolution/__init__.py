@@ -80,7 +80,7 @@ def _prepare_forward(arguments, constant):
 
 def _prepared(x, weight, bias, geometry, minimum, maximum, constant):
     """A function (x, residual, out), or None where weights change or nothing is packed."""
-    if not (1 in constant and (bias is None or 2 in constant) and x.dtype == F32 and x.size):
+    if not (1 in constant and (bias is None or 2 in constant) and x.dtype == F32 and 0 not in x.shape):
         return None
     algorithm = forward(geometry, x.shape[0], has_adjacent_pixels(x), True)
     packed = shared(algorithm.packing, lambda weight, bias: algorithm.pack(weight, NO_BIAS if bias is None else bias), weight, bias)

@@ -70,7 +70,7 @@ def channels_last(x):
 
 def has_adjacent_pixels(x) -> bool:
     """Whether the pixels of a row of x (N, C, H, W) lie side by side, as they do unless x is a slice of channels."""
-    return x.strides[3] == x.shape[1] * x.itemsize
+    return x.strides[3] == x.shape[1] * x.dtype.itemsize
 
 
 def _has_adjacent_channels(y) -> bool:
