@@ -90,8 +90,12 @@ if JIT:
                 self._store(self._c_address(i, j), value, j)
 
         def _prefetch(self):
-            """Rows of the residual, which are read when the sums are complete."""
+            """Rows of C and of the residual, which are needed when the sums are complete."""
             builder = self.builder
+            for i in range(self.rows):
+                for line in range(0, self.vectors * L, 16):
+                    at = builder.add(builder.mul(self.c_row, I64(i)), I64(line))
+                    prefetch_value(builder, builder.gep(self.c, [at]), for_writing=True)
             inside, after = (builder.function.append_basic_block(f"tile.{name}") for name in ("fetch", "fetched"))
             builder.cbranch(self._wants(RESIDUAL), inside, after)
             builder.position_at_end(inside)

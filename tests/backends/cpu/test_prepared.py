@@ -147,6 +147,24 @@ def test_weights_that_change_are_not_prepared(rng):
     assert CPU.prepare("conv2d_forward", (*wide, g), frozenset((1, 2))) is None
 
 
+def test_preparing_reads_no_contents_of_what_may_change(rng):
+    class Description:
+        def __init__(self, array):
+            self.shape, self.strides, self.dtype = array.shape, array.strides, array.dtype
+
+    for label in ("few", "lenet-2", "depthwise", "strip-and-lanes"):
+        batch, g = GEOMETRIES[label]
+        x, weight, bias, added, g = operands(rng, batch, g)
+        call = prepare("conv2d_fused", (Description(x), weight, bias, Description(added), g, 0.0, None))
+        out = np.empty(added.shape, np.float32)
+        call(x, weight, bias, added, g, 0.0, None, out)
+        np.testing.assert_allclose(out, REFERENCE.conv2d_fused(x, weight, bias, added, g, 0.0, None), rtol=1e-5, atol=1e-3)
+    x, weight = integers(rng, 3, 7), integers(rng, 5, 7)
+    out = np.empty((3, 5), np.float32)
+    prepare("linear_forward", (Description(x), weight, None))(x, weight, None, out)
+    np.testing.assert_array_equal(out, x @ weight.T)
+
+
 @pytest.mark.parametrize(("M", "K", "O"), [(1, 70, 33), (5, 17, 40), (37, 64, 64), (300, 33, 5), (2, 512, 1)])
 def test_prepared_linear(M, K, O, rng):
     x, weight, bias = integers(rng, M, K), integers(rng, O, K), integers(rng, O)
