@@ -82,7 +82,8 @@ def _report(exported, origin: str, metadata: dict) -> str:
     if exported.data_path is not None:
         written += f" and {exported.data_path} ({exported.data_path.stat().st_size / 1e6:.1f} MB), which belong together"
     rows = [("weights", origin), ("input", described(exported.inputs)), ("output", described(exported.outputs)),
-            ("nodes", f"{sum(exported.nodes.values())} of opset {exported.opset}: " + ", ".join(f"{n}\N{NO-BREAK SPACE}{op}" for op, n in nodes)),
+            ("nodes", f"{sum(exported.nodes.values())} of opset {exported.opset}: " + ", ".join(
+                f"{n}\N{NO-BREAK SPACE}{op}" for op, n in nodes)),
             ("constants", f"{exported.parameters:,} numbers"), ("stored too", ", ".join(metadata)), ("written", written)]
     return "\n".join(line.replace("\N{NO-BREAK SPACE}", " ") for label, text in rows for line in textwrap.wrap(
         text, WIDTH, initial_indent=f"{label:<12}", subsequent_indent=" " * 12, break_long_words=False, break_on_hyphens=False))

@@ -27,6 +27,7 @@ def configure(parser) -> None:
     parser.add_argument("--threads", type=int, help="threads of the kernels (default: all cores)")
     parser.add_argument("--val-fraction", type=float, help="share held out of class folders without val/ or test/ (default 0.2)")
     parser.add_argument("--no-distort", action="store_true", default=None, help="train without small random affine distortions")
+    parser.add_argument("--eager", action="store_true", default=None, help="record every step anew instead of replaying a compiled one")
     parser.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/MODEL-N)")
     parser.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped")
 
@@ -94,7 +95,7 @@ def _settings(arguments):
     from numbanet.errors import UsageError
     from numbanet.train.classifier import Settings
     from numbanet.train.run_directory import RunDirectory
-    names = ("epochs", "batch_size", "lr", "optimizer", "device", "seed", "val_fraction")
+    names = ("epochs", "batch_size", "lr", "optimizer", "device", "seed", "val_fraction", "eager")
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     if arguments.data is not None:
         given["data"] = str(Path(arguments.data).absolute())
@@ -104,7 +105,8 @@ def _settings(arguments):
         folder = RunDirectory.open(arguments.resume)
         flags = {"model": "MODEL", "distort": "--no-distort"}
         changed = [flags.get(name, f"--{name.replace('_', '-')}") for name, value in
-                   {**given, "model": arguments.model, "out": arguments.out}.items() if value is not None and name != "device"]
+                   {**given, "model": arguments.model, "out": arguments.out}.items()
+                   if value is not None and name not in ("device", "eager")]
         if changed:
             raise UsageError(f"--resume: a run goes on with what it began with; leave out {', '.join(changed)}")
         try:

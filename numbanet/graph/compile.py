@@ -28,7 +28,7 @@ def compile(model, example, *, loss: Callable | None = None, optimizer=None):
     example : Tensor or tuple of tensors
         Of the shapes and dtypes to come; other batch sizes are compiled when they appear. For training x, whose targets are then class
         indices, or (x, y).
-    loss : callable (output, y) -> scalar tensor
+    loss : callable (output, y) -> scalar tensor, or a tuple whose first is that and whose others are handed out with it
     optimizer : Optimizer of the model's parameters
 
     Returns
@@ -166,7 +166,7 @@ def _flatten(results):
 
 
 class CompiledStep:
-    """Forward pass, loss, backward pass and update as one call: ``step(x, y)`` returns the loss.
+    """Forward pass, loss, backward pass and update as one call: ``step(x, y)`` returns what the loss function does.
 
     The plan is traced in training mode; running statistics, random masks and the optimiser's numbers advance with each call.
     """
@@ -180,12 +180,12 @@ class CompiledStep:
     def __call__(self, x, y):
         """One training step: gradients anew, then the update. Returns the loss before it."""
         self.optimizer.zero_grad()
-        value = self.forward_backward(x, y)
+        results = self.forward_backward(x, y)
         self.update()
-        return value
+        return results
 
     def forward_backward(self, x, y):
-        """The loss; gradients are added to the parameters' ``.grad``."""
+        """What the loss function returns; gradients are added to the parameters' ``.grad``."""
         inputs = tuple([t if isinstance(t, Tensor) else as_tensor(t) for t in (x, y)])
         return self._plans.find(inputs).run(*inputs)
 
@@ -212,21 +212,20 @@ class CompiledStep:
     def _compile(self, inputs) -> _Gradients:
         parameters = [p for p in self.model.parameters() if p.requires_grad]
 
-        def run(x, y):
-            value = self.loss(self.model(x), y)
-            value.backward()
-            return value, *[p.grad for p in parameters if p.grad is not None]
         reached: list[Tensor] = []
+        structure = []
 
-        def run_and_note(x, y):
-            results = run(x, y)
+        def run(x, y):
+            results, restore = _flatten(self.loss(self.model(x), y))
+            results[0].backward()
             reached.extend(p for p in parameters if p.grad is not None)
-            return results
+            structure.append(restore)
+            return *results, *[p.grad for p in reached]
         with _mode(self.model, True), recorded_keys() as keys:
-            graph = trace_step(run_and_note, *inputs, model=self.model)
+            graph = trace_step(run, *inputs, model=self.model)
         for optimise in FOR_TRAINING:
             optimise(graph)
-        return _Gradients(graph, _places(self.model), reached, keys, self._callbacks)
+        return _Gradients(graph, _places(self.model), reached, keys, self._callbacks, structure[0])
 
     def __repr__(self):
         return f"<compiled training step of {type(self.model).__name__} for {list(self._plans.examples[0].shape)}>"
@@ -235,9 +234,10 @@ class CompiledStep:
 class _Gradients:
     """A plan of loss and gradients, and the parameters that these belong to."""
 
-    def __init__(self, graph, places, parameters: list[Tensor], keys, callbacks: list[Callable]):
-        self.parameters, self.callbacks = parameters, callbacks
-        values = graph.outputs[1:]
+    def __init__(self, graph, places, parameters: list[Tensor], keys, callbacks: list[Callable], structure: Callable):
+        self.parameters, self.callbacks, self.structure = parameters, callbacks, structure
+        self.results = len(graph.outputs) - len(parameters)         # of the loss function; gradients follow them
+        values = graph.outputs[self.results:]
         made = [v for node in graph.nodes for v in node.outputs if v is not None]
         kept = {v: p for v, p in zip(values, parameters) if values.count(v) == 1 and v in made}
         self.plan = Plan(graph, places, kept, keys, frozen=False,
@@ -253,15 +253,16 @@ class _Gradients:
             if self.accumulating:           # the plan's own arrays are about to be overwritten
                 before = [None if g is None else g.clone() for g in before]
             else:
-                for p, v in zip(self.parameters, self.plan.graph.outputs[1:]):
-                    if v in self.plan._own:
-                        p.grad = Tensor._wrap(self.plan._own[v], self.plan.backend)
-            value, *gradients = self.plan.run(x, y)
+                for p, v in zip(self.parameters, self.plan.graph.outputs[self.results:]):
+                    if v in self.plan.own:
+                        p.grad = Tensor._wrap(self.plan.own[v], self.plan.backend)
+            results = self.plan.run(x, y)
+            results, gradients = results[:self.results], results[self.results:]
             for p, gradient, old in zip(self.parameters, gradients, before):
                 p.grad = gradient if old is None else old.add_(gradient)
                 if self.accumulating or id(p) not in self.early:
                     self._call(p)
-            return value
+            return self.structure(results)
 
     def _announce(self, parameter: Tensor) -> None:
         if not self.accumulating:

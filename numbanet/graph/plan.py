@@ -35,14 +35,15 @@ class Plan:
     when_ready : dict from a kept value to a function of no arguments, called within the replay as soon as the value is known
     """
 
-    def __init__(self, graph: Graph, places: dict[str, tuple[dict, str]], kept=(), keys=(), frozen: bool = True, when_ready: dict | None = None):
+    def __init__(self, graph: Graph, places: dict[str, tuple[dict, str]], kept=(), keys=(), frozen: bool = True,
+                 when_ready: dict | None = None):
         self.graph, self.kept, self.keys, self.frozen = graph, tuple(kept), list(keys), frozen
         self.when_ready = when_ready or {}
         self.backend = get_backend(graph.device)
         self.layout = plan_memory(graph, self._views(), self.kept)
         self._lock = threading.Lock()
         self._arena = self.backend.empty((max(self.layout.size, 1),), np.dtype(np.uint8))
-        self._own = {v: self.backend.empty(v.shape, v.dtype, v.order) for v in self.kept}
+        self.own = {v: self.backend.empty(v.shape, v.dtype, v.order) for v in self.kept}
         self._places = {graph.state[name]: place for name, place in places.items() if name in graph.state}
         self._fixed = {v for node in graph.preparation for v in node.operands() if v in self._places}
         changed = graph.changed()
@@ -75,7 +76,7 @@ class Plan:
             results = []
             for i, v in enumerate(graph.outputs):
                 array = self._arrays[v] if v not in graph.inputs else arrays[graph.inputs.index(v)]
-                if v in self._own:
+                if v in self.own:
                     results.append(Tensor._wrap(array, backend))
                 elif out is None:
                     results.append(Tensor._wrap(backend.copy(array), backend))
@@ -140,8 +141,8 @@ class Plan:
 
     def _place(self, value: Value):
         layout, backend = self.layout, self.backend
-        if value in self._own:
-            return self._own[value]
+        if value in self.own:
+            return self.own[value]
         if value in layout.placed:
             whole, axis, start = layout.placed[value]
             index = tuple((start, start + value.shape[axis], 1) if a == axis else (0, n, 1) for a, n in enumerate(value.shape))
@@ -235,7 +236,7 @@ class Plan:
 
     def _where(self, value: Value) -> str:
         layout = self.layout
-        if value in self._own:
+        if value in self.own:
             return "kept"
         if value in layout.placed:
             return f"in {layout.placed[value][0].name} from channel {layout.placed[value][2]}"

@@ -50,6 +50,7 @@ class Settings:
     val_fraction: float = 0.2
     distort: bool = True
     workers: int = 0
+    eager: bool = False             # record each step on the tape instead of replaying a compiled one
 
     def __post_init__(self):
         for name, minimum in (("epochs", 1), ("batch_size", 1), ("workers", 0)):
@@ -101,6 +102,7 @@ class ClassifierTraining:
         self.scheduler = optim.lr_scheduler.OneCycleLR(self.optimizer, lr, epochs=settings.epochs,
                                                        steps_per_epoch=len(self.train_loader), cycle_momentum=False)
         self._parameters = list(model.parameters())
+        self._compiled = None
         self.progress = Progress()
         self.interrupted = False
 
@@ -153,17 +155,23 @@ class ClassifierTraining:
         """
         images, labels = images.to(self.device), labels.to(self.device)
         self.optimizer.zero_grad()
-        outputs = self.model(images)
-        loss = self.loss_function(outputs, labels)
+        if self.settings.eager:
+            loss, logits = self._loss_and_logits(self.model(images), labels)
+            loss.backward()
+        else:
+            if self._compiled is None:
+                self._compiled = numbanet.compile(self.model, (images, labels), loss=self._loss_and_logits, optimizer=self.optimizer)
+            loss, logits = self._compiled.forward_backward(images, labels)
         value = loss.item()
         if not math.isfinite(value):
             raise self._diverged("the loss", value, self.progress.step + 1)
-        loss.backward()
         clip_grad_norm_(self._parameters, MAX_GRADIENT_NORM)
         self.optimizer.step()
         self.scheduler.step()
-        logits = outputs[0] if isinstance(outputs, tuple) else outputs      # auxiliary heads follow
         return value, int((logits.detach().numpy().argmax(1) == labels.numpy()).sum())
+
+    def _loss_and_logits(self, outputs, labels):
+        return self.loss_function(outputs, labels), outputs[0] if isinstance(outputs, tuple) else outputs   # auxiliary heads follow
 
     def evaluate(self) -> tuple[float, ConfusionMatrix]:
         """Mean loss and confusion matrix on the test images."""

@@ -233,6 +233,16 @@ def test_callbacks_see_each_gradient_once_from_the_last_layer_on(rng):
     assert len(seen) == 8
 
 
+def test_a_loss_function_may_hand_out_more(rng):
+    model = nn.Linear(4, 3)
+    x, y = _tensor(rng, 2, 4), numbanet.tensor([0, 2])
+    step = numbanet.compile(model, x, loss=lambda out, y: (F.cross_entropy(out, y), out), optimizer=numbanet.optim.SGD(model.parameters()))
+    expected = model(x)
+    loss, out = step(x, y)
+    np.testing.assert_array_equal(out.numpy(), expected.detach().numpy())
+    assert loss.item() == F.cross_entropy(expected, y).item()
+
+
 def test_generators_of_the_users_advance(rng):
     generator = numbanet.Generator(3)
 

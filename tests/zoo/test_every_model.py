@@ -17,6 +17,7 @@ from numbanet.errors import ShapeError
 from numbanet.graph import summarize, trace
 from numbanet.nn import init
 from numbanet.zoo.network import FeatureExtractor, Network
+from tests.zoo.inputs import LARGE, filled_model, small_size
 from tests.zoo.keys import committed_keys, keys_of
 
 
@@ -25,32 +26,11 @@ class Made(NamedTuple):
     model: nn.Module
 
 
-LARGE = 25_000_000      # parameters from which drawing all of them would take most of the time
-
-
 @pytest.fixture(scope="module", params=zoo.list_models())
 def made(request):
     """The model once, for all tests of it; they leave it as it was."""
     numbanet.random.manual_seed(1)
-    info = zoo.model_info(request.param)
-    if info.parameters < LARGE:
-        return Made(info, zoo.create_model(request.param))
-    with init.skip():
-        model = zoo.create_model(request.param)
-    _fill(model)
-    return Made(info, model)
-
-
-def _fill(model) -> None:
-    """Values in the place of initial ones: a short random sequence again and again, of variance 2 / fan_in."""
-    sequence = np.random.default_rng(1).standard_normal(99_991, dtype=np.float32)
-    values = {}
-    for name, value in model.state_dict().items():
-        if value.ndim > 1:
-            values[name] = np.resize(sequence, value.shape) * np.float32(math.sqrt(2 / math.prod(value.shape[1:])))
-        else:
-            values[name] = np.full(value.shape, name.endswith((".weight", "running_var")), value.dtype)
-    model.load_state_dict(values, assign=True)
+    return Made(zoo.model_info(request.param), filled_model(request.param))
 
 
 @pytest.mark.full
@@ -65,15 +45,6 @@ def _network(made) -> Network:
     if not isinstance(made.model, Network):
         pytest.skip("tested by itself: it takes no other sizes")
     return made.model
-
-
-def _small_size(made, training: bool = False) -> tuple[int, int]:
-    """Odd, not square, and hardly more than the least that the network takes."""
-    if not isinstance(made.model, Network):
-        return made.info.input_size[1:]
-    made.model.train(training)
-    least = max(made.model.minimum_size, 32)
-    return least | 1, (least + 4) | 1
 
 
 def _outputs(y) -> list:
@@ -118,7 +89,7 @@ def test_maps_are_not_changed_in_place(made):
 
 def test_other_classes_and_channels(made):
     _network(made)
-    height, width = _small_size(made)
+    height, width = small_size(made.model, made.info)
     with init.skip():
         model = zoo.create_model(made.info.name, num_classes=7, in_chans=1).eval()
     assert (model.num_classes, model.in_chans) == (7, 1)
@@ -130,7 +101,7 @@ def test_other_classes_and_channels(made):
         model.reset_classifier(num_classes)
         assert model.num_classes == num_classes
         assert _traced_shapes(model, shape)[0][:2] == (2, num_classes or model.num_features)
-    training_outputs = trace(model.train(), numbanet.empty((2, 1, *_small_size(Made(made.info, model), training=True)))).outputs
+    training_outputs = trace(model.train(), numbanet.empty((2, 1, *small_size(model, made.info, training=True)))).outputs
     assert all(v.shape[:2] == (2, 3) for v in training_outputs)     # auxiliary heads follow
     with init.skip():
         without = zoo.create_model(made.info.name, num_classes=0, in_chans=1)
@@ -170,7 +141,7 @@ def _evaluate(made, model, x) -> np.ndarray:
 
 
 def test_trains(made):
-    _train(made, _small_size(made, training=True))
+    _train(made, small_size(made.model, made.info, training=True))
 
 
 @pytest.mark.full
@@ -184,5 +155,5 @@ def test_evaluates_and_hands_over_its_state(made):
     with init.skip():
         other = zoo.create_model(made.info.name)
     assert not other.load_state_dict(made.model.state_dict(), assign=True).missing_keys
-    x = numbanet.randn(1, made.info.input_size[0], *_small_size(made))
+    x = numbanet.randn(1, made.info.input_size[0], *small_size(made.model, made.info))
     np.testing.assert_array_equal(_evaluate(made, other, x), _evaluate(made, made.model, x))
