@@ -71,7 +71,7 @@ def test_version():
     (["summary", "lenet55"], "did you mean lenet5?"),
     (["summary", "lenet5", "--input", "1,a"], "--input: expected sizes such as 1,1,32,32, received '1,a'"),
     (["summary", "lenet5", "--in-chans", "0"], "--in-chans: expected at least 1, received 0"),
-    (["models", "vgg*"], "no model matches 'vgg*'; known are lenet5"),
+    (["models", "vit*"], "no model matches 'vit*'; there are"),
     (["warmup", "lenet6"], "did you mean lenet5?"),
     (["doctor", "--jsn"], "did you mean --json?")])
 def test_mistakes_are_usage_errors_with_a_way_out(arguments, message):
