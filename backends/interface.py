@@ -227,7 +227,8 @@ class Backend:
             if out is None:
                 return result
             for target, value in zip(out, result) if isinstance(result, tuple) else ((out, result),):
-                self.copy(value, out=target)
+                if value is not None:
+                    self.copy(value, out=target)
             return out
         return call
 

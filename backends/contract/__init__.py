@@ -2,7 +2,7 @@
 
 import importlib
 
-FAMILIES = ("activation", "convolution", "elementwise", "fused", "image", "indexing", "linear", "loss", "normalization",
+FAMILIES = ("activation", "convolution", "elementwise", "fused", "fused_training", "image", "indexing", "linear", "loss", "normalization",
             "optimizer", "padding", "pooling", "random", "reduction", "resize", "shape", "softmax")
 
 for _family in FAMILIES:

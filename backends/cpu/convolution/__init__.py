@@ -29,6 +29,7 @@ from numbanet.backends.cpu.convolution.small_groups import conv2d_backward_weigh
 from numbanet.backends.cpu.convolution.walk import forward_walk
 from numbanet.backends.cpu.convolution.weight_gradient import conv2d_backward_weight_gather
 from numbanet.backends.cpu.convolution.windows import PIXELS, conv2d_backward_input_windows, conv2d_backward_weight_windows
+from numbanet.backends.cpu.elementwise import add
 from numbanet.backends.cpu.gemm import gemm
 from numbanet.backends.cpu.layout import copy_into
 from numbanet.backends.cpu.limits import limits
@@ -93,13 +94,21 @@ def _prepared(x, weight, bias, geometry, minimum, maximum, constant):
 
 @implements
 def conv2d_backward_input(grad_y, weight, geometry, out):
+    conv2d_backward_input_added(grad_y, weight, None, geometry, out)
+
+
+@implements
+def conv2d_backward_input_added(grad_y, weight, added, geometry, out):
+    if out.size and grad_y.dtype == F32 and choose.is_forward_over_gradients(geometry):
+        algorithm = backward_input(geometry, grad_y.shape[0])
+        execute(algorithm, algorithm.pack(weight, NO_BIAS), grad_y, out, added)
+        return
     if grad_y.dtype == F64:
         conv2d_backward_input_plain(grad_y, weight, out, forward_walk(geometry))
-    elif out.size and choose.is_forward_over_gradients(geometry):
-        algorithm = backward_input(geometry, grad_y.shape[0])
-        execute(algorithm, algorithm.pack(weight, NO_BIAS), grad_y, out)
     elif out.size:
         _with_pixels(out, _backward_input, channels_last(grad_y), weight, geometry)
+    if added is not None:
+        add(out, added, out)
 
 
 def _backward_input(grad_x, grad_y, weight, geometry):

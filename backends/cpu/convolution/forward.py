@@ -214,7 +214,7 @@ def _depthwise_phases(geometry, batch) -> Algorithm:
                 part.fill(0)
             else:
                 made.run(x, packed[p, q], part, residual, low, high)
-    return Algorithm("depthwise phases", pack, run, _has_adjacent_channels)
+    return Algorithm("depthwise phases", pack, run, _has_adjacent_channels, False)
 
 
 def _phase(p, taps, stride, dilation, before, size):

@@ -1,4 +1,6 @@
-"""Batch, group and instance norm: one pair of kernels, as batch norm is group norm of one part with a group a channel.
+"""Group and instance norm, and batch norm in float64 or by given statistics: one pair of kernels.
+
+Batch norm is group norm of one part with a group a channel; in training, in float32, it has `batch.py`.
 
     y = (x - mean[p, g]) * scale[p, g] * weight[c] + bias[c],   scale = 1 / sqrt(variance + epsilon)
 
@@ -200,7 +202,7 @@ def _unfolded(out):
     return filled if filled.flags.c_contiguous else np.empty(filled.shape, out.dtype)
 
 
-def _forward(x, weight, bias, epsilon, parts, given, mean, variance, out):
+def forward(x, weight, bias, epsilon, parts, given, mean, variance, out):
     C = x.shape[1]
     if not x.size:
         if not given:
@@ -216,7 +218,7 @@ def _forward(x, weight, bias, epsilon, parts, given, mean, variance, out):
     finish_pixels(filled, out)
 
 
-def _backward(grad_y, x, weight, mean, variance, epsilon, parts, given, out):
+def backward(grad_y, x, weight, mean, variance, epsilon, parts, given, out):
     grad_x, grad_weight, grad_bias = out
     C = x.shape[1]
     if not x.size:
@@ -233,24 +235,13 @@ def _backward(grad_y, x, weight, mean, variance, epsilon, parts, given, out):
 
 
 @implements
-def batch_norm_forward(x, weight, bias, epsilon, out):
-    y, mean, variance = out
-    _forward(x, weight, bias, epsilon, 1, False, mean[None], variance[None], y)
-
-
-@implements
 def batch_norm_inference_forward(x, weight, bias, mean, variance, epsilon, out):
-    _forward(x, weight, bias, epsilon, 1, True, mean[None], variance[None], out)
-
-
-@implements
-def batch_norm_backward(grad_y, x, weight, mean, variance, epsilon, out):
-    _backward(grad_y, x, weight, mean[None], variance[None], epsilon, 1, False, out)
+    forward(x, weight, bias, epsilon, 1, True, mean[None], variance[None], out)
 
 
 @implements
 def batch_norm_inference_backward(grad_y, x, weight, mean, variance, epsilon, out):
-    _backward(grad_y, x, weight, mean[None], variance[None], epsilon, 1, True, out)
+    backward(grad_y, x, weight, mean[None], variance[None], epsilon, 1, True, out)
 
 
 @implements
@@ -262,9 +253,9 @@ def running_average_update(running, value, momentum, scale):
 @implements
 def group_norm_forward(x, groups, weight, bias, epsilon, out):
     y, mean, variance = out
-    _forward(x, weight, bias, epsilon, x.shape[0], False, mean, variance, y)
+    forward(x, weight, bias, epsilon, x.shape[0], False, mean, variance, y)
 
 
 @implements
 def group_norm_backward(grad_y, x, weight, mean, variance, groups, epsilon, out):
-    _backward(grad_y, x, weight, mean, variance, epsilon, x.shape[0], False, out)
+    backward(grad_y, x, weight, mean, variance, epsilon, x.shape[0], False, out)

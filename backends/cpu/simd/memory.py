@@ -87,6 +87,20 @@ def store(typingctx, array, offset, value):
 
 
 @intrinsic
+def store_streamed(typingctx, array, offset, value):
+    """As `store`, past the caches, for what will not be read soon: memory is not read first. The address is aligned to a vector."""
+    vector = vector_type_of(array)
+
+    def codegen(context, builder, sig, args):
+        address = pointer(context, builder, sig.args[0], *args[:2])
+        stored = builder.store(args[2], builder.bitcast(address, args[2].type.as_pointer()))
+        stored.align = ELEMENT_BYTES * L
+        stored.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
+        return context.get_dummy_value()
+    return (types.void(array, types.int64, vector), codegen) if vector and value == vector else None
+
+
+@intrinsic
 def load_partial(typingctx, array, offset, count):
     """The vector of elements offset, ..., offset + count - 1; the lanes from `count` on are zero and not read."""
     vector = vector_type_of(array)

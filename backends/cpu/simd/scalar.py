@@ -114,6 +114,9 @@ def load_partial(array, offset, count):
     return vector
 
 
+store_streamed = store
+
+
 def store_partial(array, offset, value, count):
     count = min(max(count, 0), L)
     _at(array, offset, count=count)[:] = value[:count]

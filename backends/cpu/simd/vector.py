@@ -31,6 +31,7 @@ if JIT:
         load_strided,
         store,
         store_partial,
+        store_streamed,
         store_strided,
         transpose_block,
     )
@@ -60,6 +61,7 @@ else:
         sqrt,
         store,
         store_partial,
+        store_streamed,
         store_strided,
         tile,
         tile_partial,
@@ -79,6 +81,6 @@ def tile_shapes() -> tuple[tuple[int, int], ...]:
 __all__ = [
     "L", "absolute", "any_lane", "bits", "copysign", "floor", "fma", "from_bits", "lane_indices", "load",
     "load_partial", "load_strided", "maximum", "minimum", "reduce_add", "reduce_max", "reduce_min", "round_even",
-    "select", "splat", "splat_int", "sqrt", "store", "store_partial", "store_strided", "tile", "tile_partial",
-    "tile_shapes", "to_float", "to_int", "transpose_block",
+    "select", "splat", "splat_int", "sqrt", "store", "store_partial", "store_streamed",
+    "store_strided", "tile", "tile_partial", "tile_shapes", "to_float", "to_int", "transpose_block",
 ]

@@ -33,11 +33,11 @@ def fuse_epilogues(graph: Graph) -> None:
         residual, limits, last = None, (None, None), head
         follower = next_in_chain(last.outputs[0])
         if head.primitive == "conv2d_forward" and follower is not None and follower.primitive == "add":
-            other = _other_summand(follower, last.outputs[0])
+            other = other_summand(follower, last.outputs[0])
             if other is not None and other not in changed:
                 residual, last = other, follower
                 follower = next_in_chain(last.outputs[0])
-        if follower is not None and (found := _limits(follower)) is not None:
+        if follower is not None and (found := limits_of(follower)) is not None:
             limits, last = found, follower
         if last is head and head.primitive != "conv2d_forward":
             continue
@@ -56,14 +56,14 @@ def _chain(head: Node, last: Node, users: dict) -> list[Node]:
     return chain
 
 
-def _other_summand(node: Node, value: Value) -> Value | None:
+def other_summand(node: Node, value: Value) -> Value | None:
     """The other operand of an addition of two different maps of the same shape."""
     a, b = node.arguments
     other = b if a is value else a
     return other if isinstance(other, Value) and other is not value and (other.shape, other.dtype) == (value.shape, value.dtype) else None
 
 
-def _limits(node: Node) -> tuple | None:
+def limits_of(node: Node) -> tuple | None:
     """(minimum, maximum) of a node that limits its operand."""
     if node.primitive == "relu_forward":
         return 0.0, None

@@ -1,0 +1,1 @@
+"""What training fuses: composed of plain primitives."""
