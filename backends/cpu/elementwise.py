@@ -17,7 +17,7 @@ from numba import prange
 from numbanet.backends.cpu import pointwise
 from numbanet.backends.cpu.broadcast import A_STEPS, ALL, AS_OUTPUT, B_STEPS, FLAT, gather, is_dense, operands
 from numbanet.backends.cpu.compile import kernel, worker
-from numbanet.backends.cpu.layout import copy_into
+from numbanet.backends.cpu.layout import SMALL, copy_into
 from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.pointwise import FIRST, TASK
 from numbanet.backends.cpu.registry import implements
@@ -126,11 +126,23 @@ def _lies_like(x, out: np.ndarray) -> bool:
     return type(x) is np.ndarray and x.strides == out.strides and x.shape == out.shape and x.dtype == out.dtype
 
 
+def _brought_into_order(x, out: np.ndarray):
+    """A map of out's shape in its memory order: a copy by a kernel takes less time than gathering element by element."""
+    if (type(x) is not np.ndarray or x.strides == out.strides or x.shape != out.shape or x.dtype != out.dtype or x.ndim < 3
+            or x.size < SMALL):
+        return x
+    copy = np.empty_like(out)
+    copy_into(x, copy)
+    return copy
+
+
 def run_binary(function: int, a, b, out: np.ndarray) -> None:
     """out = f(a, b) in float32; arrays of any strides and dtype, or numbers."""
     if out.size == 0:
         return
     if is_dense(out.shape, out.strides, out.itemsize):
+        same, a = b is a, _brought_into_order(a, out)
+        b = a if same else _brought_into_order(b, out)
         if _lies_like(a, out) and (b is a or _lies_like(b, out)):       # the usual case, at a fraction of the Python
             flat = a.ravel("K")
             return binary(function, flat, flat if b is a else b.ravel("K"), out.ravel("K"), NOTHING_GATHERED)

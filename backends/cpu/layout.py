@@ -49,7 +49,11 @@ _CHANNELS_BACK = {rank: (0, rank - 1, *range(1, rank - 1)) for rank in range(2, 
 def pixels(x: np.ndarray) -> np.ndarray:
     """(N, C, ...) as (N, ..., C) with unit stride over the channels: a view where the memory allows it, else a copy."""
     last = x.transpose(_CHANNELS_TO_THE_END[x.ndim])
-    return last if last.strides[-1] == x.itemsize or last.shape[-1] == 1 else np.ascontiguousarray(last)
+    if last.strides[-1] == x.itemsize or last.shape[-1] == 1:
+        return last
+    copy = np.empty(last.shape, x.dtype)
+    copy_into(x, copy.transpose(_CHANNELS_BACK[x.ndim]))
+    return copy
 
 
 def finish_pixels(filled: np.ndarray, out: np.ndarray) -> None:

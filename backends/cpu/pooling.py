@@ -116,6 +116,19 @@ def quad_step(columns, column_step):
     return step if column_step == 1 else 0
 
 
+@worker(inline=True)
+def window_maximum(x, sample, top, bottom, left, right, row_step, column_step, first, y, y_offset, argmax, a_offset, count, whole):
+    """A window of any size."""
+    W, x_row, x_column = x.shape[2], x.strides[1] // 4, x.strides[2] // 4
+    best, where = splat(-np.inf), splat_int(first)
+    for h in range(top, bottom, row_step):
+        a = sample + h * x_row
+        for w in range(left, right, column_step):
+            best, where = keep_larger(load_lanes(x, a + w * x_column, count, whole), h * W + w, best, where)
+    store_lanes(y, y_offset, best, count, whole)
+    store_lanes(argmax, a_offset, where, count, whole)
+
+
 @worker
 def max_pool2d_forward_row(x, y, argmax, n, oh, rows, columns, row_step, column_step, step):
     """Row oh of sample n: y and argmax."""
@@ -132,15 +145,13 @@ def max_pool2d_forward_row(x, y, argmax, n, oh, rows, columns, row_step, column_
     for ow in range(y.shape[2]):
         left, right = columns[ow, 0], columns[ow, 1]
         first = top * W + left if bottom > top and right > left else -1
-        for c in range(0, C, L):
-            count = min(L, C - c)
-            best, where = splat(-np.inf), splat_int(first)
-            for h in range(top, bottom, row_step):
-                a = x_sample + h * x_row + c
-                for w in range(left, right, column_step):
-                    best, where = keep_larger(load_partial(x, a + w * x_column, count), h * W + w, best, where)
-            store_partial(y, y_offset + c, best, count)
-            store_partial(argmax, a_offset + c, where, count)
+        for c in range(0, C - L + 1, L):
+            window_maximum(x, x_sample + c, top, bottom, left, right, row_step, column_step, first, y, y_offset + c, argmax, a_offset + c,
+                           L, True)
+        if C % L:
+            c = C - C % L
+            window_maximum(x, x_sample + c, top, bottom, left, right, row_step, column_step, first, y, y_offset + c, argmax, a_offset + c,
+                           C % L, False)
         y_offset += y.strides[2] // 4
         a_offset += argmax.strides[2] // 4
 
@@ -193,13 +204,25 @@ def are_pairs(columns, OW):
     return True
 
 
+@worker(inline=True)
+def windows_gradient(grad_y, g, argmax, a, position, top, bottom, left, right, grad_x, target, count, whole):
+    """One element of grad_x: the gradients of those windows whose maximum it was."""
+    g_row, g_column = grad_y.strides[1] // 4, grad_y.strides[2] // 4
+    a_row, a_column = argmax.strides[1] // 4, argmax.strides[2] // 4
+    total = splat(0.0)
+    for oh in range(top, bottom):
+        for ow in range(left, right):
+            where = load_lanes(argmax, a + oh * a_row + ow * a_column, count, whole)
+            gradient = load_lanes(grad_y, g + oh * g_row + ow * g_column, count, whole)
+            total = select(where == position, total + gradient, total)
+    store_lanes(grad_x, target, total, count, whole)
+
+
 @worker
 def max_pool2d_backward_row(grad_y, argmax, grad_x, n, h, rows, columns, pairs):
     """Row h of sample n of grad_x."""
     W, C = grad_x.shape[2], grad_x.shape[3]
-    g_row, g_column = grad_y.strides[1] // 4, grad_y.strides[2] // 4
-    a_row, a_column = argmax.strides[1] // 4, argmax.strides[2] // 4
-    x_column = grad_x.strides[2] // 4
+    g_row, a_row, x_column = grad_y.strides[1] // 4, argmax.strides[1] // 4, grad_x.strides[2] // 4
     top, bottom = rows[h, 0], rows[h, 1]
     g_sample, a_sample = n * (grad_y.strides[0] // 4), n * (argmax.strides[0] // 4)
     x_offset = n * (grad_x.strides[0] // 4) + h * (grad_x.strides[1] // 4)
@@ -207,16 +230,14 @@ def max_pool2d_backward_row(grad_y, argmax, grad_x, n, h, rows, columns, pairs):
     if pairs and bottom - top == 1:
         pairs_row(grad_y, g_sample + top * g_row, argmax, a_sample + top * a_row, grad_x, x_offset, h * W)
         done = 2 * grad_y.shape[2]
-    for c in range(0, C, L):
-        count = min(L, C - c)
-        for w in range(done, W):
-            total = splat(0.0)
-            for oh in range(top, bottom):
-                for ow in range(columns[w, 0], columns[w, 1]):
-                    where = load_partial(argmax, a_sample + oh * a_row + ow * a_column + c, count)
-                    gradient = load_partial(grad_y, g_sample + oh * g_row + ow * g_column + c, count)
-                    total = select(where == h * W + w, total + gradient, total)
-            store_partial(grad_x, x_offset + w * x_column + c, total, count)
+    for w in range(done, W):
+        position, left, right, target = h * W + w, columns[w, 0], columns[w, 1], x_offset + w * x_column
+        for c in range(0, C - L + 1, L):
+            windows_gradient(grad_y, g_sample + c, argmax, a_sample + c, position, top, bottom, left, right, grad_x, target + c, L, True)
+        if C % L:
+            c = C - C % L
+            windows_gradient(grad_y, g_sample + c, argmax, a_sample + c, position, top, bottom, left, right, grad_x, target + c,
+                             C % L, False)
 
 
 @kernel(_BACKWARD, parallel=True)

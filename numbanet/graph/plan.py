@@ -194,6 +194,12 @@ class Plan:
             self._arrays[made] = getattr(backend, node.primitive)(*arguments)
             return
         target = self._array_of(made)
+        if node.primitive == "reshape" and made.order is None:         # one copy, straight into the other order
+            call = [arguments[0], backend.reshape(target, next(node.operands()).shape)]
+            if of_input:
+                self._reads_of_inputs[inputs[next(node.operands())]].append((call, 0))
+            self._steps.append((backend.unchecked("copy"), call))
+            return
         function = getattr(backend, node.primitive)
 
         def copy_view(*operands):
