@@ -29,6 +29,7 @@ from numbanet.backends.cpu.convolution.small_groups import conv2d_backward_weigh
 from numbanet.backends.cpu.convolution.walk import forward_walk
 from numbanet.backends.cpu.convolution.weight_gradient import conv2d_backward_weight_gather
 from numbanet.backends.cpu.convolution.windows import PIXELS, conv2d_backward_input_windows, conv2d_backward_weight_windows
+from numbanet.backends.cpu.convolution.winograd_gradient import conv2d_backward_weight_winograd
 from numbanet.backends.cpu.elementwise import add
 from numbanet.backends.cpu.gemm import gemm
 from numbanet.backends.cpu.layout import copy_into
@@ -161,6 +162,11 @@ def conv2d_backward_weight(grad_y, x, geometry, out):
         blocks = -(-geometry.kernel_size[1] * geometry.channels // PIXELS)
         sums = empty((min(N, choose.WANTED_JOBS), geometry.kernel_size[0], blocks, PIXELS, L), F32)
         conv2d_backward_weight_windows(grad_y, x, out, sums)
+    elif choose.may_use_winograd(geometry) and (plan := choose.winograd_gradient_plan(geometry, N)) is not None:
+        slots = min(threads.get_num_threads(), plan.jobs)
+        sums = empty((plan.jobs if plan.parts > 1 else slots, plan.sums), F32)
+        conv2d_backward_weight_winograd(grad_y, x, out, empty((slots, plan.scratch), F32), sums, walk, plan.filters, plan.channels,
+                                        plan.parts)
     else:
         plan = choose.weight_plan(geometry, N)
         scratch = empty((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)

@@ -14,6 +14,7 @@ from numbanet.backends.cpu.convolution.gather import MR
 from numbanet.backends.cpu.convolution.weight_gradient import MK
 from numbanet.backends.cpu.convolution.windows import FOLDED, PIXELS
 from numbanet.backends.cpu.convolution.winograd import FILTERS as WINOGRAD_FILTERS
+from numbanet.backends.cpu.convolution.winograd_gradient import BLOCK, GROUP
 from numbanet.backends.cpu.hardware import cache_sizes
 from numbanet.backends.cpu.simd import L
 from numbanet.backends.precision import get_float32_precision
@@ -175,6 +176,46 @@ def winograd_plan(batch: int, channels: int, filters: int, output_size: tuple[in
 def may_use_winograd(geometry: ConvGeometry) -> bool:
     return (geometry.kernel_size == (3, 3) and geometry.stride == geometry.dilation == (1, 1) and geometry.groups == 1
             and get_float32_precision() == "fast")
+
+
+class WinogradGradientPlan(NamedTuple):
+    """Blocks of `conv2d_backward_weight_winograd`."""
+
+    filters: int            # of a job
+    channels: int           # of a job
+    parts: int              # ranges of tiles
+    jobs: int
+    sums: int               # floats of the sums of a job
+    scratch: int            # floats for each thread
+
+
+@lru_cache(maxsize=4096)
+def winograd_gradient_plan(geometry: ConvGeometry, batch: int) -> WinogradGradientPlan | None:
+    """None where the direct product is faster: few channels, few tiles, or tiles that reach beyond the map.
+
+    A job transforms its filters and channels of all tiles itself, which costs as much as the products with 20 channels: so
+    blocks are large, but their sums (36 * 128 * 64 floats are 1.2 MB) stay near, and there are WANTED_JOBS / 2 jobs.
+    """
+    down, across = (-(-n // 4) for n in geometry.output_size)
+    tiles = batch * down * across
+    if (min(geometry.channels, geometry.filters) < 32 or tiles < 16
+            or geometry.output_size[0] * geometry.output_size[1] < 0.5 * 16 * down * across):
+        return None
+    filters = _even_blocks(geometry.filters, BLOCK, L)
+    filter_blocks = -(-geometry.filters // filters)
+    channels = _even_blocks(geometry.channels, BLOCK, STRIP)
+    if filter_blocks * -(-geometry.channels // channels) < WANTED_JOBS // 2 or cache_sizes().l2 < 1 << 20:
+        channels = _even_blocks(geometry.channels, BLOCK // 2, STRIP)
+    blocks = filter_blocks * -(-geometry.channels // channels)
+    parts = max(1, min(WANTED_JOBS // 2 // blocks, tiles // GROUP))
+    sums = 36 * (_up(filters, MK) * _up(channels, STRIP) + 16)
+    return WinogradGradientPlan(filters, channels, parts, blocks * parts, sums,
+                                _up(36 * (L + GROUP * (_pitch(channels) + _pitch(filters)) + 32) + 4 * L, 16))
+
+
+def _even_blocks(count: int, largest: int, multiple: int) -> int:
+    """The size of the fewest blocks of at most `largest`."""
+    return _up(-(-count // -(-count // largest)), multiple)
 
 
 class GatherPlan(NamedTuple):
