@@ -21,6 +21,7 @@ to fill, already allocated as the specification says. What it writes must not de
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
@@ -289,6 +290,20 @@ class Backend:
     def is_unshared(self, holder: list, index: int) -> bool:
         """True only where nothing but ``holder[index]`` refers to that array, and no other array to its memory."""
         return False
+
+    def samples_at_once(self, memory: int, results: int, work: int) -> int:
+        """How many samples of a batch a plan should compute at once: as many as possible, but see the CPU's.
+
+        Parameters
+        ----------
+        memory
+            Bytes in use at once, a sample.
+        results
+            Bytes of all intermediate results, a sample.
+        work
+            Multiply-adds, a sample.
+        """
+        return sys.maxsize
 
     def synchronize(self) -> None:
         """Wait until everything asked for so far is done."""

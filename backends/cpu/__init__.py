@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 
 from numbanet.backends.contract import FAMILIES
-from numbanet.backends.cpu import memory, threads
+from numbanet.backends.cpu import hardware, memory, threads
 from numbanet.backends.cpu.prepared import PREPARERS
 from numbanet.backends.cpu.registry import implements
 from numbanet.backends.host import HostBackend
 
 threads.prepare_environment()      # before the first kernel module imports Numba
+
+MEMORY_BOUND = 25       # multiply-adds a byte of results
 
 
 class CPUBackend(HostBackend):
@@ -26,6 +28,15 @@ class CPUBackend(HostBackend):
     def prepare(self, primitive, arguments, constant):
         preparer = PREPARERS.get(primitive)
         return None if preparer is None else preparer(arguments, constant)
+
+    def samples_at_once(self, memory, results, work):
+        """As many as the last cache holds, where maps take longer to read and write than to compute.
+
+        MobileNet v2 (11 multiply-adds a byte), batch 16: 70 ms in slices of 4, 80 ms whole. ResNet-50 (93 a byte) gains nothing.
+        """
+        if work > MEMORY_BOUND * results:
+            return super().samples_at_once(memory, results, work)
+        return max(1, hardware.cache_sizes().l3 * 3 // 4 // max(1, memory))
 
     def may_share_memory(self, first, second):
         return not memory.are_apart(first, second) and super().may_share_memory(first, second)

@@ -173,11 +173,24 @@ class ParallelKernel(Kernel):
                 threads.launch_lock().release()
         return self._serial[dtype](*arguments)
 
+    def run_alone(self, *arguments):
+        """The call on this thread alone."""
+        return self._serial[arguments[self._selector].dtype](*arguments)
+
     def compile(self, dtype: str | np.dtype) -> None:
         if threads.launch_mode() is threads.SERIAL:
             super().compile(dtype)
         else:
             self._parallel[np.dtype(dtype)]
+
+
+def alone(kernel: Callable, is_alone: bool = True) -> Callable:
+    """The kernel, on this thread alone where `is_alone`: for work that is done before other threads would have begun.
+
+    What it computes is the same. Whether a thread is there at once depends on what else the machine does: waiting for one that is
+    not costs up to a millisecond.
+    """
+    return kernel.run_alone if is_alone and JIT else kernel
 
 
 class _Overloads(dict):

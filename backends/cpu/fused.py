@@ -11,17 +11,19 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from numbanet.backends.cpu import windows
-from numbanet.backends.cpu.compile import kernel, worker
+from numbanet.backends.cpu import threads, windows
+from numbanet.backends.cpu.compile import alone, kernel, worker
 from numbanet.backends.cpu.layout import finish_pixels, pixels
 from numbanet.backends.cpu.limits import limited, limits
 from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.pooling import max_pool2d_forward
 from numbanet.backends.cpu.registry import implements
+from numbanet.backends.cpu.shares import begin_shares, next_job
 from numbanet.backends.cpu.simd import L, any_lane, fma, load, load_partial, maximum, select, splat, store, store_partial
 from numbanet.backends.reference import fused as numpy
 
 BLOCK = 64      # pixels of a task
+SMALL = 1 << 14     # elements that one thread has done before another would have begun
 
 implements(numpy.batch_norm_scale_shift)        # a few thousand numbers, once a plan
 implements(numpy.fold_batch_norm)
@@ -41,10 +43,20 @@ def affine_rows(x, begin, end, scale, shift, low, high, y):
             store_partial(y, target + whole, limited(value, low, high), left)
 
 
-@kernel("void(const T[:,:], const T[::1], const T[::1], f4, f4, T[:,:])", parallel=True)
-def channel_affine_vectors(x, scale, shift, low, high, y):
-    for task in prange((x.shape[0] + BLOCK - 1) // BLOCK):
-        affine_rows(x, np.int64(task) * BLOCK, min(x.shape[0], (np.int64(task) + 1) * BLOCK), scale, shift, low, high, y)
+@worker
+def affine_jobs(slot, slots, counters, jobs, x, scale, shift, low, high, y):
+    job = next_job(counters, slot, slots, jobs)
+    while job >= 0:
+        affine_rows(x, job * BLOCK, min(x.shape[0], (job + 1) * BLOCK), scale, shift, low, high, y)
+        job = next_job(counters, slot, slots, jobs)
+
+
+@kernel("void(const T[:,:], const T[::1], const T[::1], f4, f4, T[:,:], i8)", parallel=True)
+def channel_affine_vectors(x, scale, shift, low, high, y, slots):
+    jobs = (x.shape[0] + BLOCK - 1) // BLOCK
+    counters = begin_shares(slots, jobs)
+    for slot in prange(slots):
+        affine_jobs(np.int64(slot), slots, counters, jobs, x, scale, shift, low, high, y)
 
 
 @implements
@@ -57,7 +69,8 @@ def channel_affine(x, scale, shift, minimum, maximum, out):
     elif out.size:
         y = pixels(out)
         rows = y.reshape(-1, C)
-        channel_affine_vectors(pixels(x).reshape(-1, C), np.ascontiguousarray(scale), np.ascontiguousarray(shift), low, high, rows)
+        channel_affine_vectors(pixels(x).reshape(-1, C), np.ascontiguousarray(scale), np.ascontiguousarray(shift), low, high, rows,
+                               threads.get_num_threads())
         if not np.may_share_memory(rows, y):
             np.copyto(y, rows.reshape(y.shape))
         finish_pixels(y, out)
@@ -131,11 +144,21 @@ def maximum_row(x, y, n, oh, rows, columns, row_step, column_step):
         target += y.strides[2] // 4
 
 
-@kernel("void(const T[:,:,:,:], T[:,:,:,:], const i8[:,::1], const i8[:,::1], i8, i8)", parallel=True)
-def max_pool2d_values_vectors(x, y, rows, columns, row_step, column_step):
+@worker
+def maximum_jobs(slot, slots, counters, x, y, rows, columns, row_step, column_step):
     OH = y.shape[1]
-    for task in prange(y.shape[0] * OH):
-        maximum_row(x, y, task // OH, task % OH, rows, columns, row_step, column_step)
+    jobs = y.shape[0] * OH
+    job = next_job(counters, slot, slots, jobs)
+    while job >= 0:
+        maximum_row(x, y, job // OH, job % OH, rows, columns, row_step, column_step)
+        job = next_job(counters, slot, slots, jobs)
+
+
+@kernel("void(const T[:,:,:,:], T[:,:,:,:], const i8[:,::1], const i8[:,::1], i8, i8, i8)", parallel=True)
+def max_pool2d_values_vectors(x, y, rows, columns, row_step, column_step, slots):
+    counters = begin_shares(slots, y.shape[0] * y.shape[1])
+    for slot in prange(slots):
+        maximum_jobs(np.int64(slot), slots, counters, x, y, rows, columns, row_step, column_step)
 
 
 @implements
@@ -144,5 +167,6 @@ def max_pool2d_values(x, geometry, out):
         max_pool2d_forward(x, geometry, (out, np.empty(out.shape, np.int32)))
         return
     y = pixels(out)
-    max_pool2d_values_vectors(pixels(x), y, windows.regular(geometry, 0)[0], windows.regular(geometry, 1)[0], *geometry.dilation)
+    run = alone(max_pool2d_values_vectors, x.size <= SMALL)
+    run(pixels(x), y, windows.regular(geometry, 0)[0], windows.regular(geometry, 1)[0], *geometry.dilation, threads.get_num_threads())
     finish_pixels(y, out)

@@ -11,8 +11,10 @@ import numpy as np
 
 from numbanet._tensor import Tensor, as_tensor, tensor
 from numbanet.errors import ShapeError, UsageError
+from numbanet.graph.graph import Graph
 from numbanet.graph.passes import FOR_INFERENCE, FOR_TRAINING
 from numbanet.graph.plan import Plan
+from numbanet.graph.slices import Slices, slice_size
 from numbanet.graph.trace import trace_step
 from numbanet.random import recorded_keys
 
@@ -130,15 +132,24 @@ class CompiledModel:
         results = plan.run(*inputs, out=out if out is None or isinstance(out, tuple) else (out,))
         return self._structure(results)
 
-    def plan(self, *inputs) -> Plan:
-        """The plan for inputs of these shapes, by default the example's."""
+    def plan(self, *inputs) -> Plan | Slices:
+        """The plan for inputs of these shapes, by default the example's; where the batch is walked in slices, theirs."""
         return self._plans.find(tuple(map(as_tensor, inputs)) or self._plans.examples)
 
     def describe(self, *inputs) -> str:
         """The program for inputs of these shapes, by default the example's: node, shapes, memory, fused parts."""
         return self.plan(*inputs).describe()
 
-    def _compile(self, inputs) -> Plan:
+    def _compile(self, inputs) -> Plan | Slices:
+        graph, plan = self._compile_whole(inputs)
+        batch, size = inputs[0].shape[0] if inputs and inputs[0].ndim else 1, slice_size(graph, plan)
+        if size >= batch:
+            return plan
+        sizes = [min(size, batch - begin) for begin in range(0, batch, size)]
+        plans = {n: self._compile_whole(tuple([t[:n] for t in inputs]))[1] for n in set(sizes)}
+        return Slices(graph, [plans[n] for n in sizes])
+
+    def _compile_whole(self, inputs) -> tuple[Graph, Plan]:
         from numbanet.autograd.grad_mode import no_grad
 
         def run(*tensors):
@@ -148,7 +159,7 @@ class CompiledModel:
             graph = trace_step(run, *inputs, model=self.model)
         for optimise in FOR_INFERENCE:
             optimise(graph)
-        return Plan(graph, _places(self.model))
+        return graph, Plan(graph, _places(self.model))
 
     def __repr__(self):
         return f"<compiled {type(self.model).__name__} for {', '.join(str(list(t.shape)) for t in self._plans.examples)}>"

@@ -51,6 +51,8 @@ class Plan:
             self._fixed |= {v for node in graph.nodes for v in node.operands() if v in self._places and v not in changed}
         self._changed = [self._places[v] for v in changed if v in self._places]
         self._seen: list | None = None
+        self._expected = [(v.shape, v.dtype, v.strides) for v in graph.inputs]
+        self._copy = self.backend.unchecked("copy")
 
     @property
     def nbytes(self) -> int:
@@ -60,7 +62,9 @@ class Plan:
     def run(self, *inputs: Tensor, out: tuple[Tensor, ...] | None = None) -> tuple[Tensor, ...]:
         """Replay; the outputs are in memory of their own, or in `out`. Calls from several threads take turns."""
         graph, backend = self.graph, self.backend
-        arrays = [self._checked(v, t) for v, t in zip(graph.inputs, inputs, strict=True)]
+        if len(inputs) != len(self._expected):
+            raise ShapeError(f"plan: expected {len(self._expected)} inputs, received {len(inputs)}")
+        arrays = [self._checked(i, t) for i, t in enumerate(inputs)]
         with self._lock:
             if self._seen is None or self._have_changed():
                 self._bind()
@@ -79,7 +83,9 @@ class Plan:
                 if v in self.own:
                     results.append(Tensor._wrap(array, backend))
                 elif out is None:
-                    results.append(Tensor._wrap(backend.copy(array), backend))
+                    copy = backend.empty(v.shape, v.dtype, v.order)
+                    self._copy(array, copy)
+                    results.append(Tensor._wrap(copy, backend))
                 else:
                     backend.copy(array, out=out[i].array)
                     out[i].storage.version += 1
@@ -89,22 +95,29 @@ class Plan:
                     arguments[position] = None
         return tuple(results)
 
-    def _checked(self, value: Value, tensor: Tensor):
-        if tensor.backend is not self.backend or tensor.shape != value.shape or tensor.dtype != value.dtype:
-            raise ShapeError(f"plan: {value.name} expects {value.dtype}{list(value.shape)} on {self.backend.name!r}, received "
+    def _checked(self, i: int, tensor: Tensor):
+        shape, dtype, strides = self._expected[i]
+        array = tensor.array
+        if tensor.backend is not self.backend or array.shape != shape or array.dtype != dtype:
+            raise ShapeError(f"plan: {self.graph.inputs[i].name} expects {dtype}{list(shape)} on {self.backend.name!r}, received "
                              f"{tensor.dtype}{list(tensor.shape)} on {tensor.backend.name!r}")
-        if tensor.array.strides == value.strides or not tensor.numel():
-            return tensor.array
-        copy = self.backend.empty(value.shape, value.dtype, value.order)        # kernels were chosen for the example's memory order
-        return self.backend.copy(tensor.array, out=copy)
+        if array.strides == strides or not tensor.numel():
+            return array
+        copy = self.backend.empty(shape, dtype, self.graph.inputs[i].order)     # kernels were chosen for the example's memory order
+        return self.backend.copy(array, out=copy)
 
     # Binding: from values to arrays and prepared calls
     def _versions(self) -> list:
-        live = [(v, registry[key]) for v, (registry, key) in self._places.items()]
-        return [(id(t.array), t.storage.version) if v in self._fixed else id(t.array) for v, t in live]
+        live = [(v, registry, key) for v, (registry, key) in self._places.items()]
+        return [(registry, key, registry[key].array, registry[key].storage.version if v in self._fixed else None)
+                for v, registry, key in live]
 
     def _have_changed(self) -> bool:
-        return self._seen != self._versions()
+        for registry, key, array, version in self._seen:
+            tensor = registry[key]
+            if tensor.array is not array or (version is not None and tensor.storage.version != version):
+                return True
+        return False
 
     def _views(self) -> dict[Value, Value]:
         """Which results are views, and of what; a reshape that has to copy is none."""
@@ -201,6 +214,9 @@ class Plan:
             self._steps.append((backend.unchecked("copy"), call))
             return
         function = getattr(backend, node.primitive)
+        if not of_input:                                # the target is dense: it can be seen in the shape of what is copied
+            self._steps.append((self._copy, [arguments[0], function(target, arguments[0].shape)]))
+            return
 
         def copy_view(*operands):
             backend.copy(function(*operands[:-1]), out=operands[-1])

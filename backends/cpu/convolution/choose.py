@@ -24,6 +24,7 @@ FLOAT = 4                   # bytes
 STRIP = 2 * L
 PANEL_TILES = 8
 PHASES_PAY = 4              # filters a tile of a block: each block reads all weights, phases write and read V and M instead
+SMALL = 1 << 18             # multiply-adds that one thread has done before another would have begun
 WANTED_JOBS = 16            # enough for the threads of a usual machine to be equally busy
 
 
@@ -42,6 +43,11 @@ def _taps(geometry: ConvGeometry) -> int:
 
 def _outputs(geometry: ConvGeometry) -> int:
     return geometry.output_size[0] * geometry.output_size[1]
+
+
+def is_small(geometry: ConvGeometry, batch: int) -> bool:
+    """Whether one thread does it: see `compile.alone`."""
+    return geometry.multiply_adds(batch) <= SMALL
 
 
 def is_depthwise(geometry: ConvGeometry) -> bool:

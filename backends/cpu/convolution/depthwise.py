@@ -19,6 +19,7 @@ from numbanet.backends.cpu.convolution.depthwise_tile import pixels_tiles
 from numbanet.backends.cpu.convolution.walk import first_inside, last_inside
 from numbanet.backends.cpu.hardware import vector_registers
 from numbanet.backends.cpu.out_of_line import out_of_line
+from numbanet.backends.cpu.shares import begin_shares, next_job
 from numbanet.backends.cpu.simd import L
 
 PIXELS = 3                                              # 3, 6, 12, 27, 54 rows of a map leave none over, or few
@@ -97,16 +98,17 @@ def _inner_range(size, outputs, taps, stride, pad, dilation):
     return first, max(first, last_inside((taps - 1) * dilation - pad, stride, outputs, size))
 
 
-@kernel("void(const T[:,:,:,:], const T[:,::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, const i8[::1], i8)", parallel=True)
-def conv2d_forward_depthwise(x, weight, y, residual, low, high, walk, band):
-    """x (N, H, W, C), weight (T + 1, C rounded up to L), y and residual (N, OH, OW, C); bands of `band` rows of y."""
+@worker
+def _forward_jobs(slot, slots, counters, jobs, parts, x, weight, y, residual, low, high, walk, band):
+    """What one slot does; a job is a band of rows and a range of vectors of channels."""
+    out_of_line()
     N, OH, OW, C = y.shape
     inner_rows, end_rows = _inner_range(walk[3], OH, walk[5], walk[7], walk[9], walk[11])
     inner, end_inner = _inner_range(walk[4], OW, walk[6], walk[8], walk[10], walk[12])
     bands, whole = (OH + band - 1) // band, C // L
     groups = (whole + VECTORS - 1) // VECTORS
-    parts = groups + (1 if C % L else 0)
-    for job in prange(N * bands * parts):
+    job = next_job(counters, slot, slots, jobs)
+    while job >= 0:
         part, begin, n = job % parts, job // parts % bands * band, job // (parts * bands)
         if part < groups:
             v0, v1 = part * whole // groups, (part + 1) * whole // groups
@@ -115,3 +117,15 @@ def conv2d_forward_depthwise(x, weight, y, residual, low, high, walk, band):
             v0, v1, lanes = whole, whole + 1, C - whole * L
         _forward_job(x, np.int64(n), np.int64(begin), np.int64(min(OH, begin + band)), np.int64(v0 * L), np.int64(v1 - v0), lanes,
                      inner_rows, end_rows, inner, end_inner, weight, y, residual, low, high, walk)
+        job = next_job(counters, slot, slots, jobs)
+
+
+@kernel("void(const T[:,:,:,:], const T[:,::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, const i8[::1], i8, i8)", parallel=True)
+def conv2d_forward_depthwise(x, weight, y, residual, low, high, walk, band, slots):
+    """x (N, H, W, C), weight (T + 1, C rounded up to L), y and residual (N, OH, OW, C); bands of `band` rows of y."""
+    N, OH, _, C = y.shape
+    parts = (C // L + VECTORS - 1) // VECTORS + (1 if C % L else 0)
+    jobs = N * ((OH + band - 1) // band) * parts
+    counters = begin_shares(slots, jobs)
+    for slot in prange(slots):
+        _forward_jobs(np.int64(slot), slots, counters, jobs, parts, x, weight, y, residual, low, high, walk, band)

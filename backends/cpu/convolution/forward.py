@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from numbanet.backends.cpu import threads
+from numbanet.backends.cpu.compile import alone
 from numbanet.backends.cpu.convolution import choose
 from numbanet.backends.cpu.convolution.columns import FILTERS, conv2d_forward_columns
 from numbanet.backends.cpu.convolution.depthwise import conv2d_forward_depthwise
@@ -48,7 +49,7 @@ def execute(algorithm: Algorithm, packed, x, out, residual=None, low=-np.inf, hi
     if is_copy:
         y = empty(y.shape, F32)
     residual = NO_RESIDUAL if residual is None else channels_last(residual)
-    if residual.size and not algorithm.takes_residual:
+    if residual is not NO_RESIDUAL and residual.size and not algorithm.takes_residual:
         algorithm.run(channels_last(x), packed, y, NO_RESIDUAL, -np.inf, np.inf)
         np.add(y, residual, out=y)
         np.clip(y, np.float32(low), np.float32(high), out=y)
@@ -103,9 +104,9 @@ def _forward(geometry, batch, adjacent_pixels, are_packed, precision) -> Algorit
     if choose.has_small_groups(geometry):
         return _small_groups(walk, 1, lambda weight: grouped(weight, geometry))
     if choose.is_narrow(geometry):
-        return _columns(walk, choose.columns_scratch(geometry))
+        return _columns(walk, choose.columns_scratch(geometry), batch == 1 or choose.is_small(geometry, batch))
     if choose.has_few_filters(geometry) and adjacent_pixels:
-        return _windows()
+        return _windows(choose.is_small(geometry, batch))
     return _product(walk, batch, choose.may_use_winograd(geometry), are_packed, lambda weight: grouped(weight, geometry))
 
 
@@ -141,6 +142,7 @@ def _product(walk, batch, may_use_winograd, are_packed, arranged) -> Algorithm:
     if may_use_winograd and (plan := choose.winograd_plan(batch, Cg, Kg, output_size, are_packed)) is not None:
         return _winograd(walk, plan, arranged)
     plan = choose.gather_plan(batch * output_size[0] * output_size[1], Cg, Kg, R * S)
+    kernel = alone(conv2d_forward_gather, batch * output_size[0] * output_size[1] * G * Cg * Kg * R * S <= choose.SMALL)
 
     def pack(weight, bias):
         packed = empty((packed_size(G, Kg, R * S * Cg),), F32)
@@ -150,7 +152,7 @@ def _product(walk, batch, may_use_winograd, are_packed, arranged) -> Algorithm:
     def run(x, packed, y, residual, low, high):
         rows, added = y.reshape(-1, y.shape[3]), residual.reshape(-1, y.shape[3]) if residual.size else NO_ROWS
         scratch = empty((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
-        conv2d_forward_gather(x, packed, rows, added, low, high, scratch, walk, plan.block, plan.chunk, plan.parts)
+        kernel(x, packed, rows, added, low, high, scratch, walk, plan.block, plan.chunk, plan.parts)
     return Algorithm(("gather", plan.chunk), pack, run, _has_even_pixels)
 
 
@@ -175,7 +177,7 @@ def _depthwise(walk, batch) -> Algorithm:
     band = choose.depthwise_band(batch, int(walk[2]), stride, output_size)
 
     def run(x, packed, y, residual, low, high):
-        conv2d_forward_depthwise(x, packed, y, residual, low, high, walk, band)
+        conv2d_forward_depthwise(x, packed, y, residual, low, high, walk, band, threads.get_num_threads())
     return Algorithm("depthwise", _pack_depthwise, run, _has_adjacent_channels)
 
 
@@ -246,7 +248,9 @@ def _small_groups(walk, step, arranged) -> Algorithm:
     return Algorithm("small groups", pack, run, _has_adjacent_channels)
 
 
-def _columns(walk, floats) -> Algorithm:
+def _columns(walk, floats, is_small) -> Algorithm:
+    kernel = alone(conv2d_forward_columns, is_small)
+
     def pack(weight, bias):
         """weight as (K rounded up / FILTERS, C * R * S, FILTERS) and bias as (K rounded up,)."""
         K, steps = len(weight), weight[0].size
@@ -259,15 +263,17 @@ def _columns(walk, floats) -> Algorithm:
 
     def run(x, packed, y, residual, low, high):
         scratch = empty((min(threads.get_num_threads(), x.shape[0]), floats), F32)
-        conv2d_forward_columns(x, *packed, y, low, high, scratch, walk)
+        kernel(x, *packed, y, low, high, scratch, walk)
     return Algorithm("columns", pack, run, _is_dense, False)
 
 
-def _windows() -> Algorithm:
+def _windows(is_small) -> Algorithm:
+    kernel = alone(conv2d_forward_windows, is_small)
+
     def pack(weight, bias):
         return np.ascontiguousarray(weight.transpose(2, 3, 1, 0)), np.ascontiguousarray(bias)
 
     def run(x, packed, y, residual, low, high):
         slots = min(threads.get_num_threads(), y.shape[0] * y.shape[1])
-        conv2d_forward_windows(x, *packed, y, low, high, slots)
+        kernel(x, *packed, y, low, high, slots)
     return Algorithm("windows", pack, run, _is_dense, False)

@@ -21,9 +21,11 @@ from numbanet.backends.cpu.convolution.walk import odd_pitch, pack_windows
 from numbanet.backends.cpu.convolution.weights import bias_offset, chunk_offset
 from numbanet.backends.cpu.limits import limited
 from numbanet.backends.cpu.out_of_line import out_of_line
+from numbanet.backends.cpu.shares import begin_shares, next_job
 from numbanet.backends.cpu.simd import L, load, load_partial, store, store_partial, tile_shapes
 
 MR = min(12, tile_shapes()[0][0])     # pixels of a tile: 13 and 14 spill a register, and are a quarter slower
+THIRD, THIRDS = MR // 3, MR // 3 * 2    # of the last tile, where it has so few
 
 
 @worker
@@ -59,8 +61,15 @@ def _ragged_tile(panel, base, pitch, packed, b, b_step, corner, y, c, y_row, row
         for i in range(rows):
             for lane in range(0, lanes, L):
                 store(panel, corner + i * 2 * L + lane, load_partial(y, c + i * y_row + lane, lanes - lane))
-    finishing_tile(MR, 2, panel, base, pitch, packed, b, b_step, panel, corner, 2 * L, depth, packed, shifts, residual, r, r_row,
-                   low, high, steps & ACCUMULATE, 0)
+    if rows <= THIRD:
+        finishing_tile(THIRD, 2, panel, base, pitch, packed, b, b_step, panel, corner, 2 * L, depth, packed, shifts, residual, r,
+                       r_row, low, high, steps & ACCUMULATE, 0)
+    elif rows <= THIRDS:
+        finishing_tile(THIRDS, 2, panel, base, pitch, packed, b, b_step, panel, corner, 2 * L, depth, packed, shifts, residual, r,
+                       r_row, low, high, steps & ACCUMULATE, 0)
+    else:
+        finishing_tile(MR, 2, panel, base, pitch, packed, b, b_step, panel, corner, 2 * L, depth, packed, shifts, residual, r, r_row,
+                       low, high, steps & ACCUMULATE, 0)
     for i in range(rows):
         for lane in range(0, lanes, L):
             total, left = load(panel, corner + i * 2 * L + lane), min(lanes - lane, L)
@@ -96,18 +105,18 @@ def _multiply_panel(panel, base, pitch, corner, packed, b, y, c, y_row, count, d
 
 
 @worker
-def _gather_jobs(slot, x, packed, y, residual, low, high, scratch, walk, block, chunk, parts):
-    """The share of one slot; a job is a block of pixels and, of each group, one of `parts` ranges of strips."""
+def _gather_jobs(slot, counters, jobs, x, packed, y, residual, low, high, scratch, walk, block, chunk, parts):
+    """What one slot does; a job is a block of pixels and, of each group, one of `parts` ranges of strips."""
     out_of_line()
     Cg, Kg, G, T = walk[0], walk[1], walk[2], walk[5] * walk[6]
     slots, pixels = scratch.shape[0], y.shape[0]
-    jobs = (pixels + block - 1) // block * parts
     strips = (Kg + 2 * L - 1) // (2 * L)
     pitch, y_row, r_row = odd_pitch(T * chunk), y.strides[0] // 4, residual.strides[0] // 4
     last = (RESIDUAL if residual.size else 0) | (LIMITS if low > -np.inf or high < np.inf else 0)
     base = slot * scratch.shape[1]
     corner = base + block * pitch + L
-    for job in range(slot * jobs // slots, (slot + 1) * jobs // slots):
+    job = next_job(counters, slot, slots, jobs)
+    while job >= 0:
         first, part = job // parts * block, job % parts
         count = min(block, pixels - first)
         k0, k1 = part * strips // parts * 2 * L, min(Kg, (part + 1) * strips // parts * 2 * L)
@@ -120,13 +129,16 @@ def _gather_jobs(slot, x, packed, y, residual, low, high, scratch, walk, block, 
                 _multiply_panel(scratch, base, pitch, corner, packed, chunk_offset(Cg, Kg, T, g, c0) + k0 * T * channels,
                                 y, first * y_row + k, y_row, count, T * channels, k1 - k0, bias_offset(Cg, Kg, G, T, g) + k0,
                                 residual, first * r_row + k, r_row, low, high, steps)
+        job = next_job(counters, slot, slots, jobs)
 
 
 @kernel("void(const T[:,:,:,:], const T[::1], T[:,:], const T[:,:], f4, f4, T[:,::1], const i8[::1], i8, i8, i8)", parallel=True)
 def conv2d_forward_gather(x, packed, y, residual, low, high, scratch, walk, block, chunk, parts):
-    """x (N, H, W, C), y and residual (pixels, K), scratch (slots, floats); each slot takes an equal share of the jobs.
+    """x (N, H, W, C), y and residual (pixels, K), scratch (slots, floats).
 
     An empty residual adds nothing; y is limited to [low, high].
     """
+    jobs = (y.shape[0] + block - 1) // block * parts
+    counters = begin_shares(scratch.shape[0], jobs)
     for slot in prange(scratch.shape[0]):
-        _gather_jobs(np.int64(slot), x, packed, y, residual, low, high, scratch, walk, block, chunk, parts)
+        _gather_jobs(np.int64(slot), counters, jobs, x, packed, y, residual, low, high, scratch, walk, block, chunk, parts)

@@ -22,9 +22,11 @@ from numbanet.backends.cpu.convolution.prefetch import prefetch
 from numbanet.backends.cpu.convolution.walk import odd_pitch
 from numbanet.backends.cpu.limits import limited
 from numbanet.backends.cpu.out_of_line import out_of_line
+from numbanet.backends.cpu.shares import begin_shares, next_job
 from numbanet.backends.cpu.simd import L, fma, load, load_partial, load_strided, splat, store, store_partial, tile
 
 FILTERS = 4 * L         # of a block whose products are transformed back together
+RUN = 4                 # tiles that a thread takes at once in a phase
 FEW = 4 if MR == 12 else 3      # tiles of the last products; MR is a multiple
 
 
@@ -233,20 +235,20 @@ def _multiply_block(scratch, v, v_pitch, v_plane, U, strip0, strip1, strips, C, 
 
 
 @worker
-def _winograd_jobs(slot, x, U, bias, y, residual, low, high, scratch, walk, block):
-    """The share of one slot; a job is `block` tiles, a multiple of MR."""
+def _winograd_jobs(slot, counters, jobs, x, U, bias, y, residual, low, high, scratch, walk, block):
+    """What one slot does; a job is `block` tiles, a multiple of MR."""
     out_of_line()
     H, W, pad_h, pad_w = walk[3], walk[4], walk[9], walk[10]
     C, (N, OH, OW, K) = x.shape[3], y.shape
     TH, TW, strips = (OH + 3) // 4, (OW + 3) // 4, (K + 2 * L - 1) // (2 * L)
     slots, tiles = scratch.shape[0], N * TH * TW
-    jobs = (tiles + block - 1) // block
     v_pitch = odd_pitch(C)
     v_plane, m_plane = block * v_pitch + L, block * FILTERS + L
     t = slot * scratch.shape[1]
     v = t + 36 * L
     m = v + 36 * v_plane
-    for job in range(slot * jobs // slots, (slot + 1) * jobs // slots):
+    job = next_job(counters, slot, slots, jobs)
+    while job >= 0:
         first = job * block
         count = min(block, tiles - first)
         for i in range(count):
@@ -261,43 +263,57 @@ def _winograd_jobs(slot, x, U, bias, y, residual, low, high, scratch, walk, bloc
                 n, th, tw = (first + i) // (TH * TW), (first + i) // TW % TH, (first + i) % TW
                 _transform_output_tile(scratch, m + i * FILTERS, m_plane, t, bias, k0, k1, y, n, th * 4, tw * 4,
                                        residual, low, high)
+        job = next_job(counters, slot, slots, jobs)
 
 
 @kernel("void(const T[:,:,:,:], const T[::1], const T[::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, T[:,::1], const i8[::1], i8)",
         parallel=True)
 def conv2d_forward_winograd(x, U, bias, y, residual, low, high, scratch, walk, block):
     """x (N, H, W, C), y and residual (N, OH, OW, K), scratch (slots, floats); an empty bias or residual adds nothing."""
+    N, OH, OW, _ = y.shape
+    jobs = (N * ((OH + 3) // 4) * ((OW + 3) // 4) + block - 1) // block
+    counters = begin_shares(scratch.shape[0], jobs)
     for slot in prange(scratch.shape[0]):
-        _winograd_jobs(np.int64(slot), x, U, bias, y, residual, low, high, scratch, walk, block)
+        _winograd_jobs(np.int64(slot), counters, jobs, x, U, bias, y, residual, low, high, scratch, walk, block)
 
 
 @worker
-def _transform_inputs(begin, end, x, scratch, first, t, v, v_pitch, v_plane, walk, TH, TW):
-    """Tiles first + begin, ..., first + end - 1."""
+def _transform_inputs(slot, slots, counters, count, x, scratch, first, t, v, v_pitch, v_plane, walk, TH, TW):
+    """Of tiles first, ..., first + count - 1."""
     out_of_line()
-    for i in range(begin, end):
-        n, th, tw = (first + i) // (TH * TW), (first + i) // TW % TH, (first + i) % TW
-        _transform_input_tile(x, n, th * 4 - walk[9], tw * 4 - walk[10], walk[3], walk[4], x.shape[3], scratch, v + i * v_pitch,
-                              v_plane, t)
+    jobs = (count + RUN - 1) // RUN
+    job = next_job(counters, slot, slots, jobs)
+    while job >= 0:
+        for i in range(job * RUN, min(count, job * RUN + RUN)):
+            n, th, tw = (first + i) // (TH * TW), (first + i) // TW % TH, (first + i) % TW
+            _transform_input_tile(x, n, th * 4 - walk[9], tw * 4 - walk[10], walk[3], walk[4], x.shape[3], scratch, v + i * v_pitch,
+                                  v_plane, t)
+        job = next_job(counters, slot, slots, jobs)
 
 
 @worker
-def _multiply_strips(begin, end, scratch, v, v_pitch, v_plane, U, strips, C, m, m_pitch, m_plane, count):
-    """The products of strips begin, ..., end - 1, counted over all positions."""
+def _multiply_strips(slot, slots, counters, scratch, v, v_pitch, v_plane, U, strips, C, m, m_pitch, m_plane, count):
+    """Products of strips, counted over all positions."""
     out_of_line()
-    for job in range(begin, end):
+    job = next_job(counters, slot, slots, 36 * strips)
+    while job >= 0:
         position, strip = job // strips, job % strips
         _multiply_tiles(scratch, v + position * v_plane, v_pitch, U, job * C * 2 * L, C,
                         m + position * m_plane + strip * 2 * L, m_pitch, count)
+        job = next_job(counters, slot, slots, 36 * strips)
 
 
 @worker
-def _transform_outputs(begin, end, scratch, first, t, m, m_pitch, m_plane, bias, y, residual, low, high, TH, TW):
-    """Tiles first + begin, ..., first + end - 1."""
+def _transform_outputs(slot, slots, counters, count, scratch, first, t, m, m_pitch, m_plane, bias, y, residual, low, high, TH, TW):
+    """Of tiles first, ..., first + count - 1."""
     out_of_line()
-    for i in range(begin, end):
-        n, th, tw = (first + i) // (TH * TW), (first + i) // TW % TH, (first + i) % TW
-        _transform_output_tile(scratch, m + i * m_pitch, m_plane, t, bias, 0, y.shape[3], y, n, th * 4, tw * 4, residual, low, high)
+    jobs = (count + RUN - 1) // RUN
+    job = next_job(counters, slot, slots, jobs)
+    while job >= 0:
+        for i in range(job * RUN, min(count, job * RUN + RUN)):
+            n, th, tw = (first + i) // (TH * TW), (first + i) // TW % TH, (first + i) % TW
+            _transform_output_tile(scratch, m + i * m_pitch, m_plane, t, bias, 0, y.shape[3], y, n, th * 4, tw * 4, residual, low, high)
+        job = next_job(counters, slot, slots, jobs)
 
 
 @kernel("void(const T[:,:,:,:], const T[::1], const T[::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, T[::1], const i8[::1], i8, i8)",
@@ -312,12 +328,13 @@ def conv2d_forward_winograd_phases(x, U, bias, y, residual, low, high, scratch, 
     m = v + 36 * v_plane
     for first in range(0, N * TH * TW, group):
         count = min(group, N * TH * TW - first)
+        runs = (count + RUN - 1) // RUN
+        inputs, products, outputs = begin_shares(slots, runs), begin_shares(slots, 36 * strips), begin_shares(slots, runs)
         for slot in prange(slots):
-            _transform_inputs(slot * count // slots, (slot + 1) * count // slots, x, scratch, first, np.int64(slot) * 36 * L, v,
-                              v_pitch, v_plane, walk, TH, TW)
+            _transform_inputs(np.int64(slot), slots, inputs, count, x, scratch, first, np.int64(slot) * 36 * L, v, v_pitch, v_plane,
+                              walk, TH, TW)
         for slot in prange(slots):
-            _multiply_strips(slot * 36 * strips // slots, (slot + 1) * 36 * strips // slots, scratch, v, v_pitch, v_plane, U, strips,
-                             C, m, m_pitch, m_plane, count)
+            _multiply_strips(np.int64(slot), slots, products, scratch, v, v_pitch, v_plane, U, strips, C, m, m_pitch, m_plane, count)
         for slot in prange(slots):
-            _transform_outputs(slot * count // slots, (slot + 1) * count // slots, scratch, first, np.int64(slot) * 36 * L, m,
-                               m_pitch, m_plane, bias, y, residual, low, high, TH, TW)
+            _transform_outputs(np.int64(slot), slots, outputs, count, scratch, first, np.int64(slot) * 36 * L, m, m_pitch, m_plane,
+                               bias, y, residual, low, high, TH, TW)

@@ -1,8 +1,9 @@
 """The matrix product of the CPU backend: any strides, batched or not; float32 on tiles, float64 in plain loops."""
 import numpy as np
 
-from numbanet.backends.cpu import memory
-from numbanet.backends.cpu.gemm.blocking import PACKING_PAYS, PANEL, blocking
+from numbanet.backends.cpu import memory, threads
+from numbanet.backends.cpu.compile import alone
+from numbanet.backends.cpu.gemm.blocking import PACKING_PAYS, PANEL, blocking, is_small
 from numbanet.backends.cpu.gemm.kernels import gemm_plain, gemm_tiled, multiply_rows, pack_panels
 from numbanet.errors import ShapeError
 
@@ -77,7 +78,8 @@ def gemm_packed(a: np.ndarray, packed: np.ndarray, c: np.ndarray, bias: np.ndarr
         gemm_packed(a, packed, ordered, bias, low, high)
         return np.copyto(c, ordered)
     a, bias = _spread(a[None], N), c[:0] if bias is None else np.ascontiguousarray(bias)[None]
-    gemm_tiled(a, packed, c[None], bias, False, *blocking(1, M, N, K), 0, K * PANEL, PANEL, low, high)
+    alone(gemm_tiled, is_small(1, M, N, K))(a, packed, c[None], bias, False, *blocking(1, M, N, K), 0, K * PANEL, PANEL, low, high,
+                                            threads.get_num_threads())
 
 
 def _spread(a: np.ndarray, N: int) -> np.ndarray:
@@ -105,14 +107,15 @@ def _gemm_float32(a: np.ndarray, b: np.ndarray, c: np.ndarray, bias: np.ndarray,
         bias = np.ascontiguousarray(bias)
     a = _spread(a, N)
     rows, panels, depth = blocking(G, M, N, K)
+    multiply = alone(gemm_tiled, is_small(G, M, N, K))
     if (N == 1 or b.strides[2] == item) and (M <= PACKING_PAYS or N <= PANEL):
         batch, step = b.strides[0] // item, b.strides[1] // item
-        return gemm_tiled(a, b, c, bias, accumulate, rows, panels, depth, batch, PANEL, step, low, high)
+        return multiply(a, b, c, bias, accumulate, rows, panels, depth, batch, PANEL, step, low, high, threads.get_num_threads())
     matrices = b if b.strides[0] else b[:1]
     packed = memory.empty((matrices.shape[0], -(-N // PANEL), K, PANEL), c.dtype)
     pack_panels(matrices, packed)
     batch = packed.strides[0] // item if b.strides[0] else 0
-    gemm_tiled(a, packed[0], c, bias, accumulate, rows, panels, depth, batch, K * PANEL, PANEL, low, high)
+    multiply(a, packed[0], c, bias, accumulate, rows, panels, depth, batch, K * PANEL, PANEL, low, high, threads.get_num_threads())
 
 
 def _reads_badly(a: np.ndarray, N: int) -> bool:

@@ -25,6 +25,11 @@ class Blocking(NamedTuple):
     depth: int       # steps of k in a pass
 
 
+def is_small(G: int, M: int, N: int, K: int) -> bool:
+    """Whether a product is done by one thread before another would have begun."""
+    return G * M * N * K <= 2 * SMALLEST_JOB
+
+
 @lru_cache(maxsize=1024)
 def blocking(G: int, M: int, N: int, K: int) -> Blocking:
     """The division of a batched product into jobs."""

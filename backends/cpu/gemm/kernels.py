@@ -13,6 +13,7 @@ from numba import prange
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.gemm.blocking import PANEL, ROWS, VECTORS
 from numbanet.backends.cpu.limits import limited
+from numbanet.backends.cpu.shares import begin_shares, next_job
 from numbanet.backends.cpu.simd import (
     L,
     load_partial,
@@ -117,19 +118,33 @@ def _multiply_block(a, b, c, bias, g, i, rows, p, panels, b_offset, b_panel, b_s
                 _finish(rows, columns, c, c_offset + j, c_row, bias, i, j, low, high)
 
 
-@kernel("void(const T[:,:,:], const T[:,:,:], T[:,:,:], const T[:,:], i8, i8, i8, i8, i8, i8, i8, f4, f4)", parallel=True)
-def gemm_tiled(a, b, c, bias, accumulate, row_block, panel_block, depth_block, b_batch, b_panel, b_step, low, high):
-    """C (G, M, N) with unit column stride; panel p of B begins b_panel * p elements after its matrix."""
-    G, M, N = c.shape
-    row_blocks = (M + row_block - 1) // row_block
-    panels = (N + PANEL - 1) // PANEL
-    panel_blocks = (panels + panel_block - 1) // panel_block
-    for job in prange(G * panel_blocks * row_blocks):
+@worker
+def _multiply_blocks(slot, slots, counters, jobs, row_blocks, panel_blocks, a, b, c, bias, accumulate, row_block, panel_block,
+                     depth_block, b_batch, b_panel, b_step, low, high):
+    """What one slot does."""
+    M, panels = c.shape[1], (c.shape[2] + PANEL - 1) // PANEL
+    job = next_job(counters, slot, slots, jobs)
+    while job >= 0:
         i = job % row_blocks * row_block
         p = job // row_blocks % panel_blocks * panel_block
         g = job // row_blocks // panel_blocks
         _multiply_block(a, b, c, bias, g, i, min(row_block, M - i), p, min(panel_block, panels - p),
                         g * b_batch, b_panel, b_step, depth_block, accumulate, low, high)
+        job = next_job(counters, slot, slots, jobs)
+
+
+@kernel("void(const T[:,:,:], const T[:,:,:], T[:,:,:], const T[:,:], i8, i8, i8, i8, i8, i8, i8, f4, f4, i8)", parallel=True)
+def gemm_tiled(a, b, c, bias, accumulate, row_block, panel_block, depth_block, b_batch, b_panel, b_step, low, high, slots):
+    """C (G, M, N) with unit column stride; panel p of B begins b_panel * p elements after its matrix."""
+    G, M, N = c.shape
+    row_blocks = (M + row_block - 1) // row_block
+    panel_blocks = ((N + PANEL - 1) // PANEL + panel_block - 1) // panel_block
+    jobs = G * panel_blocks * row_blocks
+    slots = min(slots, jobs)
+    counters = begin_shares(slots, jobs)
+    for slot in prange(slots):
+        _multiply_blocks(np.int64(slot), slots, counters, jobs, row_blocks, panel_blocks, a, b, c, bias, accumulate, row_block,
+                         panel_block, depth_block, b_batch, b_panel, b_step, low, high)
 
 
 @worker
