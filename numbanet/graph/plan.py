@@ -211,12 +211,9 @@ class Plan:
             call = [arguments[0], backend.reshape(target, next(node.operands()).shape)]
             if of_input:
                 self._reads_of_inputs[inputs[next(node.operands())]].append((call, 0))
-            self._steps.append((backend.unchecked("copy"), call))
+            self._steps.append((self._copy, call))
             return
         function = getattr(backend, node.primitive)
-        if not of_input:                                # the target is dense: it can be seen in the shape of what is copied
-            self._steps.append((self._copy, [arguments[0], function(target, arguments[0].shape)]))
-            return
 
         def copy_view(*operands):
             backend.copy(function(*operands[:-1]), out=operands[-1])
