@@ -27,13 +27,6 @@ def sample_bilinear(images: np.ndarray, matrices: np.ndarray, output_size: tuple
     return result
 
 
-def sample_nearest(images: np.ndarray, matrices: np.ndarray, output_size: tuple[int, int]) -> np.ndarray:
-    """The nearest pixel of each mapped one, 0 outside: (N, H, W, C) to (N, OH, OW, C) of the same dtype."""
-    x, y = mapped_pixels(matrices, output_size)
-    height, width = images.shape[1:3]
-    return _pixels(images, np.floor(_held(x, width) + 0.5), np.floor(_held(y, height) + 0.5))
-
-
 def mapped_pixels(matrices: np.ndarray, output_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Input columns and rows of all output pixels, each (N, OH, OW)."""
     i, j = np.mgrid[:output_size[0], :output_size[1]]
