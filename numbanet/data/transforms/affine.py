@@ -115,14 +115,50 @@ def images_affine_normalize(images: np.ndarray, matrices: np.ndarray, output_siz
     ShapeError, DTypeError, UsageError
         Operands that do not fit.
     """
+    images = np.asarray(images)
+    channels = images.shape[3] if images.ndim == 4 else 1
+    return _backend().images_affine_normalize(images, np.asarray(matrices, np.float64), tuple(output_size),
+                                              _per_channel(mean, channels), _per_channel(std, channels), out=out)
+
+
+def images_crop_normalize(images: np.ndarray, windows: np.ndarray, output_size: tuple[int, int], mean: Sequence[float] | float,
+                          std: Sequence[float] | float, out: np.ndarray | None = None) -> np.ndarray:
+    """Cut windows out of uint8 images, mirror some, and normalise them; on the CPU, as `images_affine_normalize`.
+
+    Parameters
+    ----------
+    images : uint8 array (N, H, W) or (N, H, W, C)
+        Also memory-mapped: what lies outside of the windows is not read.
+    windows : int64 array (M, 4)
+        (image, top, left, mirrored) of each window; pixels outside of an image count as 0.
+    output_size : (OH, OW)
+        Of the windows.
+    mean, std : float or C floats
+        Of values between 0 and 1.
+    out : float32 array (M, C, OH, OW), optional
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 (M, C, OH, OW), which is `out` if given.
+
+    Raises
+    ------
+    ShapeError, DTypeError, UsageError, IndexRangeError
+        Operands that do not fit.
+    """
+    images = np.asarray(images)
+    channels = images.shape[3] if images.ndim == 4 else 1
+    return _backend().images_crop_normalize(images, np.asarray(windows, np.int64), tuple(output_size), _per_channel(mean, channels),
+                                            _per_channel(std, channels), out=out)
+
+
+def _backend():
+    """Where batches are made: the CPU, or `reference` where that is the default."""
     from numbanet import get_default_device
     from numbanet.backends import get_backend
 
-    images = np.asarray(images)
-    channels = images.shape[3] if images.ndim == 4 else 1
-    backend = get_backend("reference" if get_default_device() == "reference" else "cpu")
-    return backend.images_affine_normalize(images, np.asarray(matrices, np.float64), tuple(output_size),
-                                           _per_channel(mean, channels), _per_channel(std, channels), out=out)
+    return get_backend("reference" if get_default_device() == "reference" else "cpu")
 
 
 def _per_channel(values: Sequence[float] | float, channels: int) -> tuple[float, ...]:
