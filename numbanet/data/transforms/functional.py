@@ -113,7 +113,7 @@ def pad(image: Any, padding: int | Sequence[int], fill: float | Sequence[float] 
     borders = ((top, bottom), (left, right), (0, 0))
     if padding_mode == "constant":
         padded = np.empty((pixels.shape[0] + top + bottom, pixels.shape[1] + left + right, pixels.shape[2]), pixels.dtype)
-        padded[...] = 0 if fill is None else fill
+        padded[...] = _fill(0 if fill is None else fill, pixels.shape[2], np.uint8 if pixels.dtype.kind in "iu" else np.float32)
         padded[top:top + pixels.shape[0], left:left + pixels.shape[1]] = pixels
         return restore(padded)
     return restore(np.pad(pixels, borders, padding_mode))
@@ -325,4 +325,6 @@ def _fill(fill: float | Sequence[float] | None, channels: int, form: type = np.u
     if len(values) != channels or not all(math.isfinite(v) for v in values):
         raise UsageError(f"fill: expected a number or {channels}, one a channel, received {fill}")
     values = tuple(map(float if form is np.float32 else int, values))
+    if form is np.uint8 and not 0 <= min(values) <= max(values) <= 255:
+        raise UsageError(f"fill: expected values from 0 to 255 for bytes, received {fill}")
     return values[0] if channels == 1 else values
