@@ -74,12 +74,11 @@ def fill_row(images, n, y, left, begin, end, mirrored, C, row):
     source = images[n, y, (left + begin) * C:(left + end) * C]
     if not mirrored:
         row[begin * C:end * C] = source
-    elif C == 3:        # three times as fast as the loop below
-        target = (OW - 1 - begin) * 3
+    elif C == 3:        # unsigned positions need no test for negative ones: several times as fast as the loop below
+        last = OW - 1 - begin
         for j in range(end - begin):
-            a, b, c = source[3 * j], source[3 * j + 1], source[3 * j + 2]
-            row[target], row[target + 1], row[target + 2] = a, b, c
-            target -= 3
+            s, t = np.uint64(3 * j), np.uint64(3 * (last - j))
+            row[t], row[t + np.uint64(1)], row[t + np.uint64(2)] = source[s], source[s + np.uint64(1)], source[s + np.uint64(2)]
     else:
         for j in range(end - begin):
             for c in range(C):

@@ -193,5 +193,5 @@ def test_time_in_the_loop_is_no_waiting(caplog, monkeypatch):
         iterator = iter(loader)
         next(iterator)
         iterator.close()
-    assert [record.message for record in caplog.records] == ["epoch 0: waited 0.00 s for data, 0.0% of the time"]       # none of one left early
+    assert [record.message for record in caplog.records] == ["epoch 0: waited 0.00 s for data, 0.0% of the time"]
     assert loader.waited.batches == 1
