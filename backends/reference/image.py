@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from numbanet.backends.contract.image import check_images_of_windows
 from numbanet.backends.reference.registry import implements
 
 
@@ -12,6 +13,19 @@ def images_affine_normalize(images, matrices, output_size, mean, std, out):
     images = images[..., None] if images.ndim == 3 else images
     sampled = sample_bilinear(images, matrices, output_size)        # (N, OH, OW, C)
     out[...] = ((sampled / 255 - np.array(mean)) / np.array(std)).transpose(0, 3, 1, 2)
+
+
+@implements
+def images_crop_normalize(images, windows, output_size, mean, std, out):
+    images = images[..., None] if images.ndim == 3 else images
+    N, H, W, C = images.shape
+    OH, OW = output_size
+    check_images_of_windows(windows, N)
+    for m, (n, top, left, mirrored) in enumerate(windows):
+        for i, j in np.ndindex(OH, OW):
+            y, x = top + i, left + (OW - 1 - j if mirrored else j)
+            pixel = images[n, y, x] if 0 <= y < H and 0 <= x < W else np.zeros(C)
+            out[m, :, i, j] = (pixel / 255 - np.array(mean)) / np.array(std)
 
 
 def sample_bilinear(images: np.ndarray, matrices: np.ndarray, output_size: tuple[int, int]) -> np.ndarray:
@@ -25,13 +39,6 @@ def sample_bilinear(images: np.ndarray, matrices: np.ndarray, output_size: tuple
         weight = np.abs(1 - dy - (y - top)) * np.abs(1 - dx - (x - left))
         result = result + weight[..., None] * _pixels(images, left + dx, top + dy)
     return result
-
-
-def sample_nearest(images: np.ndarray, matrices: np.ndarray, output_size: tuple[int, int]) -> np.ndarray:
-    """The nearest pixel of each mapped one, 0 outside: (N, H, W, C) to (N, OH, OW, C) of the same dtype."""
-    x, y = mapped_pixels(matrices, output_size)
-    height, width = images.shape[1:3]
-    return _pixels(images, np.floor(_held(x, width) + 0.5), np.floor(_held(y, height) + 0.5))
 
 
 def mapped_pixels(matrices: np.ndarray, output_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

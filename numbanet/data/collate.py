@@ -71,5 +71,7 @@ def _expect_equal(values: list[Any], measure: Any, what: str, where: str) -> Non
     for position, value in enumerate(values):
         if type(value) is not type(values[0]) or measure(value) != expected:
             received = measure(value) if isinstance(value, type(values[0])) else type(value).__name__
-            raise DataError(f"default_collate: expected equal {what} of {where} in a batch, received {expected} first "
-                            f"and {received} at position {position}; resize or pad in a transform, or pass collate_fn")
+            error = DataError(f"default_collate: expected equal {what} of {where} in a batch, received {expected} first "
+                              f"and {received} at position {position}; resize or pad in a transform, or pass collate_fn")
+            error.position = position       # the loader knows which sample that is
+            raise error

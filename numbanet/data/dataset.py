@@ -122,7 +122,10 @@ class ArrayDataset(Dataset):
         if self.batch_transform is None:
             return load_each(self, indices)
         positions = np.asarray(indices, np.int64)
-        images = self.batch_transform(self.data[positions], positions)
+        if getattr(self.batch_transform, "reads_rows", False):      # no copy of the batch, nor of mapped pages that are not needed
+            images = self.batch_transform(self.data, positions, positions)
+        else:
+            images = self.batch_transform(self.data[positions], positions)
         return CollatedBatch((images, np.asarray([self._label(i) for i in positions])
                               if self.target_transform else self.targets[positions].astype(np.int64)))
 

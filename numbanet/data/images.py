@@ -47,7 +47,8 @@ def load_image(source: str | os.PathLike | BinaryIO, mode: str = "RGB", max_pixe
             if width * height > max_pixels:
                 raise DataError(f"{name}: {width} x {height} is more than the {max_pixels} pixels that an image may "
                                 "have; scale it down, or raise max_pixels if you trust the file")
-            return to_mode(ImageOps.exif_transpose(image), mode)
+            ImageOps.exif_transpose(image, in_place=True)
+            return to_mode(image, mode)
     except FileNotFoundError:
         raise DataError(f"{name}: the file is missing") from None
     except IsADirectoryError:
@@ -101,4 +102,7 @@ def to_mode(image: Image, mode: str) -> Image:
         image = image.convert("RGBA")
         paper = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(paper, image)
+    if image.mode == mode:
+        image.load()        # before its file is closed; `convert` would copy it too
+        return image
     return image.convert(mode)

@@ -8,8 +8,10 @@ cores from the training step; everything random in them is drawn from (seed, epo
 from __future__ import annotations
 
 import itertools
+import logging
 import operator
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,11 +21,14 @@ from typing import Any
 import numpy as np
 
 from numbanet.data.collate import default_collate
-from numbanet.data.dataset import Dataset, IterableDataset, load_each, load_samples
+from numbanet.data.dataset import Dataset, IterableDataset, load_each, load_samples, sample_path
 from numbanet.data.randomness import ORDER, enter_sample, epoch_scope, generator_scope, keyed_generator
 from numbanet.data.samplers import BatchSampler, RandomSampler, SequentialSampler, as_generator
 from numbanet.errors import DataError, UnsupportedOperationError, UsageError
 
+logger = logging.getLogger("numbanet.data")
+
+WAITING = 0.05          # share of waiting above which a remedy is named
 _PREFETCH_FACTOR = 2
 
 
@@ -43,6 +48,41 @@ _worker = threading.local()
 def get_worker_info() -> WorkerInfo | None:
     """The worker that this code runs in, or None outside of one."""
     return getattr(_worker, "info", None)
+
+
+@dataclass
+class Waited:
+    """How long the loop over an epoch's batches waited for them.
+
+    Attributes
+    ----------
+    seconds : float
+        Spent waiting, that for the first batch included.
+    first : float
+        Of it, for the first batch, which nothing can be loaded ahead of.
+    total : float
+        From the beginning of the epoch to the last batch that was asked for.
+    batches : int
+    """
+
+    seconds: float = 0.0
+    first: float = 0.0
+    total: float = 0.0
+    batches: int = 0
+
+    @property
+    def share(self) -> float:
+        """Part of the time after the first batch that was spent waiting."""
+        rest = self.total - self.first
+        return (self.seconds - self.first) / rest if rest > 0 else 0.0
+
+    def log(self, epoch: int, num_workers: int) -> None:
+        """Say it, and what to do where it is much."""
+        hint = ""
+        if self.share > WAITING:
+            hint = "; num_workers=1 or more loads ahead" if not num_workers else \
+                "; more workers, smaller or packed images (numbanet data pack) or batch transforms load faster"
+        logger.info("epoch %d: waited %.2f s for data, %.1f%% of the time%s", epoch, self.seconds, 100 * self.share, hint)
 
 
 class DataLoader:
@@ -75,8 +115,18 @@ class DataLoader:
         Batches loaded ahead for each worker, 2 by default.
     seed : int, optional
         The seed itself, instead of `generator`.
+    on_error : {"raise", "skip"}
+        Whether a sample that cannot be loaded is an error or left out of its batch, which is then smaller, or left out altogether
+        where it has no other samples. What is left out is logged as a warning and kept in `skipped`.
     pin_memory, persistent_workers, in_order, pin_memory_device
         Accepted for compatibility and without effect: threads start in microseconds, and batches always come in order.
+
+    Attributes
+    ----------
+    waited : Waited
+        How long the loop over this epoch's batches (or the last one's) has waited for data; logged when an epoch ends.
+    skipped : list of DataError
+        Samples that were left out, by all iterations.
 
     Raises
     ------
@@ -90,8 +140,11 @@ class DataLoader:
                  timeout: float = 0, worker_init_fn: Callable[[int], None] | None = None,
                  multiprocessing_context: Any = None,
                  generator: Any = None, *, prefetch_factor: int | None = None, persistent_workers: bool = False,
-                 pin_memory_device: str = "", in_order: bool = True, seed: int | None = None):
+                 pin_memory_device: str = "", in_order: bool = True, seed: int | None = None, on_error: str = "raise"):
         _check(num_workers, timeout, prefetch_factor, multiprocessing_context)
+        if on_error not in ("raise", "skip"):
+            raise UsageError(f"DataLoader: expected on_error to be raise or skip, received {on_error!r}")
+        self.on_error, self.skipped, self.waited = on_error, [], Waited()
         self.dataset, self.num_workers, self.timeout, self.drop_last = dataset, num_workers, timeout, drop_last
         self.worker_init_fn, self.generator, self.pin_memory = worker_init_fn, generator, pin_memory
         self.prefetch_factor = prefetch_factor or _PREFETCH_FACTOR
@@ -109,6 +162,9 @@ class DataLoader:
             if shuffle or sampler is not None or batch_sampler is not None:
                 raise UsageError("DataLoader: an IterableDataset sets its own order; leave out shuffle, sampler and "
                                  "batch_sampler")
+            if on_error == "skip":
+                raise UsageError("DataLoader: an IterableDataset cannot be asked for the sample after one that failed; leave out "
+                                 "on_error='skip', and skip in its __iter__")
             if num_workers > 1:
                 raise UsageError("DataLoader: an IterableDataset is one stream, which one worker reads ahead; expected "
                                  f"num_workers of 0 or 1, received {num_workers}")
@@ -119,7 +175,7 @@ class DataLoader:
         self.batch_size, self.sampler, self.batch_sampler = batch_size, sampler, batch_sampler
         self.collate_fn = collate_fn or (default_collate if batch_size or batch_sampler is not None else _single)
         self._seed = None if seed is None else operator.index(seed)
-        self._next_epoch = 0
+        self._next_epoch = self._first_batch = 0
 
     def __len__(self) -> int:
         if self._stream:
@@ -134,15 +190,38 @@ class DataLoader:
             self._seed = int(as_generator(self.generator).integers(2**63))
         return self._seed
 
-    def set_epoch(self, epoch: int) -> None:
-        """The next iteration is this epoch; by default epochs count up from 0."""
-        self._next_epoch = epoch
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """The next iteration is this epoch, by default epochs count up from 0; it begins with the batch `first_batch`, and loads none of
+        those before it, unless they are of a stream."""
+        self._next_epoch, self._first_batch = epoch, first_batch
 
     def __iter__(self) -> Iterator[Any]:
         epoch, self._next_epoch = self._next_epoch, self._next_epoch + 1
+        first, self._first_batch = self._first_batch, 0
         # The seed is drawn now and in this thread: default generators belong to threads.
-        tasks = self._stream_tasks(self.seed, epoch) if self._stream else self._tasks(self.seed, epoch)
-        return self._load_ahead(tasks) if self.num_workers else self._load(tasks)
+        tasks = self._stream_tasks(self.seed, epoch) if self._stream else itertools.islice(self._tasks(self.seed, epoch), first, None)
+        batches = self._load_ahead(tasks) if self.num_workers else self._load(tasks)
+        return self._measured(itertools.islice(batches, first, None) if self._stream else batches, batches, epoch)
+
+    def _measured(self, batches: Iterator[Any], source: Any, epoch: int) -> Iterator[Any]:
+        """The batches, with the time that the loop waits for each."""
+        self.waited = waited = Waited()
+        started = time.perf_counter()
+        try:
+            while True:
+                asked = time.perf_counter()
+                batch = next(batches, _END)
+                now = time.perf_counter()
+                waited.seconds, waited.total = waited.seconds + now - asked, now - started
+                if batch is _END:
+                    break
+                waited.batches += 1
+                if waited.batches == 1:
+                    waited.first = now - asked
+                yield batch
+            waited.log(epoch, self.num_workers)
+        finally:
+            source.close()
 
     # --- tasks: functions without arguments that give one batch each --------------------------------------------------
 
@@ -159,10 +238,45 @@ class DataLoader:
     def _fetch(self, seed: int, epoch: int, batch: Any) -> Any:
         with epoch_scope(seed, epoch):
             if self.batch_sampler is None:
-                return self.collate_fn(load_each(self.dataset, [batch])[0])
+                samples = self._samples([batch], load_each)
+                return self.collate_fn(samples[0]) if samples else _SKIPPED
             if not len(batch):
                 raise UsageError("DataLoader: batch_sampler gave an empty batch; expected lists of one index or more")
-            return self.collate_fn(load_samples(self.dataset, list(batch)))
+            samples = self._samples(list(batch), load_samples)
+            return _SKIPPED if samples is None else self._collated(samples, list(batch))
+
+    def _collated(self, samples: Any, indices: list) -> Any:
+        try:
+            return self.collate_fn(samples)
+        except DataError as error:
+            position = getattr(error, "position", None)
+            if position is None or len(samples) < len(indices):
+                raise
+            path = sample_path(self.dataset, indices[position])
+            raise DataError(f"{error}; position {position} is sample {indices[position]}{'' if path is None else f' ({path})'}") from error
+
+    def _samples(self, indices: list, load: Callable) -> Any:
+        """What `load` makes of the indices; with on_error="skip", of those that can be loaded, None where there are none."""
+        try:
+            return load(self.dataset, indices)
+        except DataError as error:
+            if self.on_error == "raise" or isinstance(error.__cause__, MemoryError):
+                raise
+            if len(indices) == 1:
+                self._skip(error)
+                return None
+        good = []
+        for index in indices:       # which are they? Loaded a second time with the others, a sample is the same
+            try:
+                load(self.dataset, [index])
+                good.append(index)
+            except DataError as error:
+                self._skip(error)
+        return load(self.dataset, good) if good else None
+
+    def _skip(self, error: DataError) -> None:
+        logger.warning("skipped: %s", error)
+        self.skipped.append(error)
 
     def _stream_tasks(self, seed: int, epoch: int) -> Iterator[Callable[[], Any]]:
         samples, position, ended = None, itertools.count(), False
@@ -191,7 +305,7 @@ class DataLoader:
     def _load(self, tasks: Iterator[Callable[[], Any]]) -> Iterator[Any]:
         for task in tasks:
             batch = task()
-            if batch is not _END:
+            if batch is not _END and batch is not _SKIPPED:
                 yield batch
 
     def _load_ahead(self, tasks: Iterator[Callable[[], Any]]) -> Iterator[Any]:
@@ -214,7 +328,7 @@ class DataLoader:
                 pending.popleft()
                 for task in itertools.islice(tasks, 1):
                     pending.append(workers.submit(self._run, task, numbers))
-                if batch is not _END:
+                if batch is not _END and batch is not _SKIPPED:
                     yield batch
         finally:    # also when the loop over batches is left early or raises
             workers.shutdown(wait=wait, cancel_futures=True)
@@ -230,7 +344,8 @@ class DataLoader:
             return task()
 
 
-_END = object()     # a stream has no more samples
+_END = object()         # a stream has no more samples
+_SKIPPED = object()     # a batch of which no sample could be loaded
 
 
 def _next(samples: Iterator[Any], position: int, dataset: Dataset) -> Any:

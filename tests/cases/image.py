@@ -30,3 +30,34 @@ PRIMITIVE_CASES = [
     _case("nothing-in", (0, 3), (2, 2), ()),
     _case("nothing-out", (4, 3), (0, 2), (3,)),
 ]
+
+
+def _windows(rng, count, images, size, output_size):
+    """Windows inside, across each border, mirrored or not, and one far away."""
+    windows = np.stack([rng.integers(0, images, count), rng.integers(-output_size[0] - 1, size[0] + 2, count),
+                        rng.integers(-output_size[1] - 1, size[1] + 2, count), rng.integers(0, 2, count)], 1)
+    if count > 2:
+        windows[-1, 1:3] = 2**62, -2**62
+        windows[0, 1:3] = 0
+        windows[1, 1:] = 0, 0, 5        # any number but 0 mirrors
+    return windows
+
+
+def _crop_case(label, images, size, output_size, channels, count=9, layout=lambda x: x):
+    def arguments(rng):
+        pixels = layout(rng.integers(0, 256, (images, *size, *channels), np.uint8))
+        C = channels[0] if channels else 1
+        return pixels, _windows(rng, count, images, size, output_size), output_size, tuple(rng.random(C)), tuple(0.2 + rng.random(C))
+    return PrimitiveCase("images_crop_normalize", arguments, float64=False, label=label)
+
+
+PRIMITIVE_CASES += [
+    _crop_case("digits", 3, (28, 28), (32, 32), ()),
+    _crop_case("colours", 4, (9, 6), (7, 5), (3,), 40),
+    _crop_case("four-channels", 2, (5, 8), (5, 8), (4,)),
+    _crop_case("strided", 2, (5, 8), (3, 9), (3,), layout=strided),
+    _crop_case("one-pixel", 1, (1, 1), (3, 2), (2,)),
+    _crop_case("no-windows", 2, (4, 3), (2, 2), (3,), 0),
+    _crop_case("nothing-in", 1, (0, 3), (2, 2), ()),
+    _crop_case("nothing-out", 3, (4, 3), (0, 2), (3,)),
+]

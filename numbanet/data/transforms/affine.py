@@ -28,28 +28,30 @@ class AffineRanges:
 
     def __init__(self, degrees: float | Sequence[float] = 0.0, translate: Sequence[float] | None = None,
                  scale: Sequence[float] | None = None, shear: float | Sequence[float] | None = None):
-        self.degrees = _interval("degrees", degrees)
+        self.degrees = interval("degrees", degrees)
         self.translate = (0.0, 0.0) if translate is None else tuple(map(float, translate))
         if len(self.translate) != 2 or not all(0 <= t <= 1 for t in self.translate):
             raise UsageError(f"translate: expected two fractions between 0 and 1, received {translate}")
-        self.scale = (1.0, 1.0) if scale is None else _interval("scale", scale)
+        self.scale = (1.0, 1.0) if scale is None else interval("scale", scale)
         if self.scale[0] <= 0:
             raise UsageError(f"scale: expected factors above 0, received {scale}")
         shear = (0.0,) * 4 if shear is None else shear
         if isinstance(shear, Real) or len(shear) == 2:
-            shear = (*_interval("shear", shear), 0.0, 0.0)
+            shear = (*interval("shear", shear), 0.0, 0.0)
         if len(shear) != 4 or max(map(abs, shear)) >= 90:
             raise UsageError(f"shear: expected a number or 2 or 4 of them, below 90 degrees, received {shear}")
         self.shear = tuple(map(float, shear))
 
     def matrices(self, uniforms: np.ndarray, size: tuple[int, int], output_size: tuple[int, int]) -> np.ndarray:
         """Maps from output to input pixels for numbers (N, 6) in [0, 1): float64 (N, 2, 3)."""
+        return affine_matrices(*self.parameters(uniforms, size), size, output_size)
+
+    def parameters(self, uniforms: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Angle (N,), shift in pixels (N, 2), scale (N,) and shear (N, 2) for numbers (N, 6) in [0, 1)."""
         angle, x, y, scale, shear_x, shear_y = uniforms.T
-        return affine_matrices(
-            _between(self.degrees, angle),
-            np.stack([(2 * x - 1) * self.translate[0] * size[1], (2 * y - 1) * self.translate[1] * size[0]], 1),
-            _between(self.scale, scale),
-            np.stack([_between(self.shear[:2], shear_x), _between(self.shear[2:], shear_y)], 1), size, output_size)
+        shift = np.stack([(2 * x - 1) * self.translate[0] * size[1], (2 * y - 1) * self.translate[1] * size[0]], 1)
+        shear = np.stack([_between(self.shear[:2], shear_x), _between(self.shear[2:], shear_y)], 1)
+        return _between(self.degrees, angle), shift, _between(self.scale, scale), shear
 
     def __repr__(self) -> str:
         return (f"degrees={self.degrees}, translate={self.translate}, scale={self.scale}, shear={self.shear}")
@@ -113,14 +115,50 @@ def images_affine_normalize(images: np.ndarray, matrices: np.ndarray, output_siz
     ShapeError, DTypeError, UsageError
         Operands that do not fit.
     """
+    images = np.asarray(images)
+    channels = images.shape[3] if images.ndim == 4 else 1
+    return _backend().images_affine_normalize(images, np.asarray(matrices, np.float64), tuple(output_size),
+                                              _per_channel(mean, channels), _per_channel(std, channels), out=out)
+
+
+def images_crop_normalize(images: np.ndarray, windows: np.ndarray, output_size: tuple[int, int], mean: Sequence[float] | float,
+                          std: Sequence[float] | float, out: np.ndarray | None = None) -> np.ndarray:
+    """Cut windows out of uint8 images, mirror some, and normalise them; on the CPU, as `images_affine_normalize`.
+
+    Parameters
+    ----------
+    images : uint8 array (N, H, W) or (N, H, W, C)
+        Also memory-mapped: what lies outside of the windows is not read.
+    windows : int64 array (M, 4)
+        (image, top, left, mirrored) of each window; pixels outside of an image count as 0.
+    output_size : (OH, OW)
+        Of the windows.
+    mean, std : float or C floats
+        Of values between 0 and 1.
+    out : float32 array (M, C, OH, OW), optional
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 (M, C, OH, OW), which is `out` if given.
+
+    Raises
+    ------
+    ShapeError, DTypeError, UsageError, IndexRangeError
+        Operands that do not fit.
+    """
+    images = np.asarray(images)
+    channels = images.shape[3] if images.ndim == 4 else 1
+    return _backend().images_crop_normalize(images, np.asarray(windows, np.int64), tuple(output_size), _per_channel(mean, channels),
+                                            _per_channel(std, channels), out=out)
+
+
+def _backend():
+    """Where batches are made: the CPU, or `reference` where that is the default."""
     from numbanet import get_default_device
     from numbanet.backends import get_backend
 
-    images = np.asarray(images)
-    channels = images.shape[3] if images.ndim == 4 else 1
-    backend = get_backend("reference" if get_default_device() == "reference" else "cpu")
-    return backend.images_affine_normalize(images, np.asarray(matrices, np.float64), tuple(output_size),
-                                           _per_channel(mean, channels), _per_channel(std, channels), out=out)
+    return get_backend("reference" if get_default_device() == "reference" else "cpu")
 
 
 def _per_channel(values: Sequence[float] | float, channels: int) -> tuple[float, ...]:
@@ -128,7 +166,8 @@ def _per_channel(values: Sequence[float] | float, channels: int) -> tuple[float,
     return values * channels if len(values) == 1 else values
 
 
-def _interval(name: str, value: float | Sequence[float]) -> tuple[float, float]:
+def interval(name: str, value: float | Sequence[float]) -> tuple[float, float]:
+    """A range (min, max); a number v means (-v, v)."""
     if isinstance(value, Real):
         if value < 0:
             raise UsageError(f"{name}: expected a number of 0 or more or (min, max), received {value}")

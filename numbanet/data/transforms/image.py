@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from numbanet.data.images import to_mode
 from numbanet.errors import DTypeError, ShapeError, UsageError
 
 
@@ -21,7 +22,18 @@ class Image(np.ndarray):
     """An array (C, H, W) of pixels."""
 
 
-class Compose:
+class Transform:
+    """Base of transforms: shows the parameters that it was made with."""
+
+    def __call__(self, image: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} has no __call__: define it to return the changed image")
+
+    def __repr__(self) -> str:
+        values = (f"{name}={value!r}" for name, value in vars(self).items() if not name.startswith("_"))
+        return f"{type(self).__name__}({', '.join(values)})"
+
+
+class Compose(Transform):
     """One transform after the other."""
 
     def __init__(self, transforms: Sequence[Callable]):
@@ -36,7 +48,7 @@ class Compose:
         return f"Compose({self.transforms})"
 
 
-class Lambda:
+class Lambda(Transform):
     """A function as a transform."""
 
     def __init__(self, function: Callable):
@@ -46,7 +58,7 @@ class Lambda:
         return self.function(image)
 
 
-class ToTensor:
+class ToTensor(Transform):
     """Make float32 (C, H, W).
 
     PIL images and uint8 arrays (H, W[, C]) come to lie between 0 and 1; other arrays (H, W[, C]) keep their values.
@@ -65,7 +77,7 @@ class ToTensor:
         return result
 
 
-class ToImage:
+class ToImage(Transform):
     """A PIL image or array (H, W[, C]) to an `Image` (C, H, W) with the same values."""
 
     def __call__(self, image: Any) -> Image:
@@ -73,7 +85,7 @@ class ToImage:
         return np.ascontiguousarray(array.transpose(2, 0, 1)).view(Image)
 
 
-class ToDtype:
+class ToDtype(Transform):
     """An `Image` to another dtype; with `scale` between the ranges 0 ... 255 of uint8 and 0 ... 1 of floats."""
 
     def __init__(self, dtype: Any = np.float32, scale: bool = False):
@@ -94,7 +106,7 @@ class ToDtype:
         return image.astype(self.dtype).view(Image)
 
 
-class Normalize:
+class Normalize(Transform):
     """(image - mean) / std for each channel of a floating-point (C, H, W)."""
 
     def __init__(self, mean: Sequence[float] | float, std: Sequence[float] | float, inplace: bool = False):
@@ -119,26 +131,6 @@ class Normalize:
         return f"Normalize(mean={self.mean.tolist()}, std={self.std.tolist()})"
 
 
-class Grayscale:
-    """Brightness of red, green and blue by ITU-R BT.601, in one channel or repeated in three."""
-
-    weights = (0.299, 0.587, 0.114)
-
-    def __init__(self, num_output_channels: int = 1):
-        if num_output_channels not in (1, 3):
-            raise UsageError(f"Grayscale: expected 1 or 3 output channels, received {num_output_channels}")
-        self.num_output_channels = num_output_channels
-
-    def __call__(self, image: Any) -> Any:
-        array, restore = as_channels_last(image)
-        if array.shape[2] == 3:
-            grey = array @ np.asarray(self.weights)
-            array = (np.rint(grey) if array.dtype.kind in "iu" else grey).astype(array.dtype)[:, :, None]
-        elif array.shape[2] != 1:
-            raise ShapeError(f"Grayscale: expected 1 or 3 channels, received {array.shape[2]}")
-        return restore(np.repeat(array, self.num_output_channels, 2))
-
-
 def as_channels_last(image: Any) -> tuple[np.ndarray, Callable[[np.ndarray], Any]]:
     """An image's pixels as (H, W, C), and the function that makes an image of the same kind of such pixels."""
     if isinstance(image, np.ndarray):
@@ -150,13 +142,24 @@ def as_channels_last(image: Any) -> tuple[np.ndarray, Callable[[np.ndarray], Any
             return image, lambda a: a
         elif image.dtype == np.uint8 and image.ndim == 2:
             return image[:, :, None], lambda a: a[:, :, 0] if a.shape[2] == 1 else a
-    elif hasattr(image, "getbands"):
-        if image.mode not in ("L", "RGB"):
-            image = image.convert("L" if image.mode == "1" else "RGB")
-        array = np.asarray(image)
+    elif is_pillow(image):
+        array = np.asarray(standard_mode(image))
         return (array if array.ndim == 3 else array[:, :, None]), _to_pil
     raise DTypeError("transform: expected a PIL image, a uint8 array (H, W) or (H, W, C), or a floating-point array "
                      f"(C, H, W), received {_describe(image)}")
+
+
+def is_pillow(image: Any) -> bool:
+    """Whether it is a `PIL.Image.Image`."""
+    return hasattr(image, "getbands")
+
+
+def standard_mode(image: Any) -> Any:
+    """A Pillow image as L or RGB; 16-bit, palette, CMYK and transparent ones as `numbanet.data.load_image` reads them."""
+    if image.mode in ("L", "RGB"):
+        return image
+    grey = image.mode in ("1", "LA", "F") or image.mode.startswith("I")
+    return to_mode(image, "L" if grey else "RGB")
 
 
 def _to_pil(array: np.ndarray) -> Any:

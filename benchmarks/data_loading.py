@@ -1,0 +1,144 @@
+"""How fast data comes: JPEGs of 256 pixels through the loader beside Pillow alone, and how long a small network waits for its data.
+
+    python -m benchmarks.data_loading [--count 10000] [--threads 2] [--rounds 3] [--folder DIR]
+
+Rows are measured in turns, so that a machine whose speed drifts does not disturb their ratios, which are taken within a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from PIL import Image
+
+import numbanet
+from numbanet.data import DataLoader, transforms
+from numbanet.data.datasets import ImageFolder, SyntheticScenes
+from numbanet.nn import functional as F
+
+SIZE, BATCH = 256, 64
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def write_jpegs(folder: Path, count: int, threads: int) -> None:
+    """Made-up scenes as JPEGs in class folders; those that are there are kept."""
+    scenes = SyntheticScenes(count, SIZE)
+
+    def write(index: int) -> None:
+        path = folder / scenes.classes[labels[index]] / f"{index:05}.jpg"
+        if not path.exists():
+            Image.fromarray(scenes[index][0]).save(path, quality=90)
+
+    labels = scenes.targets
+    for name in scenes.classes:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(write, range(count)))
+
+
+def decode(path: str) -> tuple[int, int]:
+    with Image.open(path) as image:
+        image.load()
+        return image.size
+
+
+def to_array(path: str) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def pillow_alone(paths: list[str], threads: int, read: Callable[[str], object]) -> None:
+    """Pillow's own decoding by as many threads, each with its part of the files, and nothing done to the pixels."""
+    def read_part(first: int) -> None:
+        for path in paths[first::threads]:
+            read(path)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(read_part, range(threads)))
+
+
+def through_loader(dataset, threads: int) -> None:
+    for _ in DataLoader(dataset, BATCH, shuffle=True, num_workers=threads, seed=0):
+        pass
+
+
+def measure_decoding(folder: Path, threads: int, rounds: int) -> None:
+    """Images a second of each way, and the median of its ratio to Pillow alone within a round."""
+    paths = [path for path, _ in ImageFolder(folder).samples]
+    crop = transforms.BatchCropNormalize(224, MEAN, STD, random=True, flip=0.5)
+    single = transforms.Compose([transforms.RandomCrop(224), transforms.RandomHorizontalFlip(), transforms.ToTensor(),
+                                 transforms.Normalize(MEAN, STD)])
+    ways: dict[str, Callable[[], None]] = {
+        "Pillow alone": lambda: pillow_alone(paths, threads, decode),
+        "Pillow alone, to NumPy arrays": lambda: pillow_alone(paths, threads, to_array),
+        "loader, uint8 (N, 256, 256, 3)": lambda: through_loader(ImageFolder(folder, np.asarray), threads),
+        "loader, crop + flip + normalise, batch": lambda: through_loader(ImageFolder(folder, batch_transform=crop), threads),
+        "loader, the same image by image": lambda: through_loader(ImageFolder(folder, single), threads),
+    }
+    for path in paths[:BATCH]:          # and the kernels compile
+        decode(path)
+    next(iter(DataLoader(ImageFolder(folder, batch_transform=crop), BATCH)))
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, run in ways.items():
+            begin = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - begin)
+    bare = seconds["Pillow alone"]
+    print(f"{len(paths):,} JPEGs of {SIZE} px, {threads} threads, {rounds} rounds")
+    for name, values in seconds.items():
+        ratios = sorted(b / v for b, v in zip(bare, values))
+        print(f"  {name:40} {len(paths) / median(values):8,.0f} images/s   {median(ratios):.2f} of Pillow's speed "
+              f"({ratios[0]:.2f} ... {ratios[-1]:.2f})", flush=True)
+
+
+def measure_waiting(folder: Path, steps: int) -> None:
+    """Share of the time that training ResNet-20 waits: pictures in memory, and JPEGs where decoding is cheaper than the step."""
+    arrays = SyntheticScenes(2000, 32).to_arrays(
+        batch_transform=transforms.BatchCropNormalize(32, MEAN, STD, random=True, padding=4, flip=0.5))
+    files = ImageFolder(folder, transforms.Resize(96), batch_transform=transforms.BatchCropNormalize(96, MEAN, STD, flip=0.5))
+    cases = (("ResNet-20 on 32 px from memory", arrays, 32, 32), ("ResNet-20 on 96 px from JPEGs", files, 16, 96))
+    for name, dataset, batch, size in cases:
+        for workers in (0, 1):
+            model = numbanet.create_model("resnet20", num_classes=8)
+            optimizer = numbanet.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+            example = numbanet.zeros(batch, 3, size, size), numbanet.zeros(batch, dtype=numbanet.int64)
+            step = numbanet.compile(model, example, loss=F.cross_entropy, optimizer=optimizer)
+            step(*example)
+            loader = DataLoader(dataset, batch, shuffle=True, num_workers=workers, drop_last=True, seed=0)
+            for _, (images, labels) in zip(range(steps), loader):
+                step(images, labels)
+            waited = loader.waited
+            each = (waited.total - waited.first) / max(waited.batches - 1, 1)
+            print(f"  {name}, batch {batch}, {workers} workers: {1e3 * each:.1f} ms a step, waited {100 * waited.share:.1f}%", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--folder", type=Path, help="where the JPEGs are made, and kept (default: a temporary folder)")
+    parser.add_argument("--only", choices=("write", "decoding", "waiting"))
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.folder or Path(temporary)
+        write_jpegs(folder, arguments.count, os.cpu_count())
+        if arguments.only in (None, "decoding"):
+            measure_decoding(folder, arguments.threads, arguments.rounds)
+        if arguments.only in (None, "waiting"):
+            print("waiting for data")
+            measure_waiting(folder, arguments.steps)
+
+
+if __name__ == "__main__":
+    main()
