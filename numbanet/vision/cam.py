@@ -19,7 +19,7 @@ from numbanet.autograd.tape import grad
 from numbanet.errors import AutogradError, ShapeError, UsageError
 from numbanet.nn import Module
 from numbanet.nn import functional as F
-from numbanet.vision.layers import evaluating
+from numbanet.vision.layers import evaluating, only
 from numbanet.vision.targets import total
 
 
@@ -104,7 +104,8 @@ class _Keep:
     def __init__(self, activations: dict):
         self.activations = activations
 
-    def __call__(self, module, _inputs, output):
+    def __call__(self, module, _inputs, given):
+        output = only(given)
         if not isinstance(output, Tensor) or output.ndim != 4:
             received = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
             raise ShapeError(f"Grad-CAM: a target layer expects maps (N, C, H, W), {module._get_name()} gives {received}; choose a "
@@ -112,7 +113,7 @@ class _Keep:
         set_grad_enabled(True)                                  # the caller's no_grad block ends this
         leaf = output if output.requires_grad else output.detach().requires_grad_()
         self.activations[module] = leaf
-        return leaf
+        return (leaf,) if isinstance(given, tuple) else leaf
 
 
 def enlarged(maps: Tensor, size) -> np.ndarray:

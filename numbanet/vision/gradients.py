@@ -23,7 +23,7 @@ from numbanet.nn import Module
 from numbanet.random import Generator
 from numbanet.vision.cam import scale_to_one
 from numbanet.vision.layers import evaluating
-from numbanet.vision.targets import ClassifierOutputTarget, total
+from numbanet.vision.targets import ClassifierOutputTarget, first_classes, total
 
 BATCH = 16      # images that go through the network at once
 
@@ -32,7 +32,7 @@ class PixelMethod:
     """Base: :meth:`attribute` gives a value for every element of the input, the call a map between 0 and 1 for each image."""
 
     def __init__(self, model: Module):
-        self.model, self.outputs = model, None
+        self.model = model
 
     def attribute(self, input_tensor: Tensor, targets=None) -> Tensor:
         """(N, C, H, W), with signs."""
@@ -40,7 +40,12 @@ class PixelMethod:
 
     def __call__(self, input_tensor: Tensor, targets=None) -> np.ndarray:
         """Maps between 0 and 1, float32 (N, H, W): the largest magnitude of the channels, the brightest percent clipped."""
-        magnitude = np.abs(self.attribute(input_tensor, targets).numpy()).max(1)
+        return self.scaled(self.attribute(input_tensor, targets))
+
+    @staticmethod
+    def scaled(attributions: Tensor) -> np.ndarray:
+        """The maps of attributions."""
+        magnitude = np.abs(attributions.numpy()).max(1)
         most = np.percentile(magnitude, 99.5, (1, 2), keepdims=True) if magnitude.size else magnitude
         return scale_to_one(np.minimum(magnitude, np.where(most > 0, most, np.inf)))
 
@@ -48,13 +53,12 @@ class PixelMethod:
         """Targets that stay the same whatever happens to the image: by default the class that is the first without changes."""
         if input_tensor.ndim != 4:
             raise ShapeError(f"{type(self).__name__}: expected images (N, C, H, W), received {tuple(input_tensor.shape)}")
-        if targets is not None and self.outputs is not None and len(self.outputs) == len(input_tensor):
+        if targets is not None:
+            if len(targets) != len(input_tensor):
+                raise UsageError(f"targets: expected one for each of {len(input_tensor)} images, received {len(targets)}")
             return targets
         with evaluating(self.model), no_grad():
-            self.outputs = self.model(input_tensor)
-        if targets is None:
-            targets = [ClassifierOutputTarget(int(k)) for k in self.outputs.argmax(-1).numpy().reshape(-1)]
-        return targets
+            return [ClassifierOutputTarget(k) for k in first_classes(self.model(input_tensor))]
 
     def _gradient(self, x: Tensor, targets) -> Tensor:
         """d total / d x, for a batch."""

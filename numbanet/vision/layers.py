@@ -101,12 +101,18 @@ def record_activations(model: Module, x: Tensor, paths=None) -> tuple[list[Activ
         started[path] = time.perf_counter()
 
     def after(path, module, inputs, output):
+        output = only(output)
         if isinstance(output, Tensor):
             found.append(Activation(path, module, inputs, output, time.perf_counter() - started[path]))
 
     with evaluating(model), no_grad(), hooks(model, after, before, paths):
         output = model(x)
     return found, output
+
+
+def only(output):
+    """What stands alone in a tuple, as nodes of imported models give it."""
+    return output[0] if isinstance(output, tuple) and len(output) == 1 else output
 
 
 @contextmanager

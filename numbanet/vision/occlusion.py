@@ -22,7 +22,7 @@ class Occlusion(PixelMethod):
     window : int, optional
         Side of the square in pixels; by default a sixth of the picture's shorter side.
     stride : int, optional
-        Pixels between squares; by default a third of the window. Squares reach over the border, so that every pixel is covered as often.
+        Pixels between squares; by default half of the window. Squares reach over the border, so that every pixel is covered as often.
     fill : Tensor or float
         What the square is filled with: a number, or a value for each channel (C, 1, 1).
     """
@@ -41,7 +41,7 @@ class Occlusion(PixelMethod):
         targets = self._targets(input_tensor, targets)
         H, W = input_tensor.shape[2:]
         window = self.window or max(1, round(min(H, W) / 6))
-        stride = self.stride or max(1, window // 3)
+        stride = self.stride or max(1, window // 2)
         squares = [(y, x) for y in _starts(H, window, stride) for x in _starts(W, window, stride)]
         falls = np.zeros((len(input_tensor), 1, H, W))
         covered = np.zeros((H, W))

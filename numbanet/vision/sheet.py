@@ -50,7 +50,8 @@ class Scale:
 
 @dataclass
 class Section:
-    """Cells of one size under a heading; `columns` None: as many as fit at a size between 64 and 160 pixels."""
+    """Cells of one size under a heading; `columns` None: as many as fit at a size between 64 and 160 pixels. `offset` columns stay empty
+    at the left of the first row."""
 
     cells: Sequence[Cell]
     heading: str = ""
@@ -58,6 +59,7 @@ class Section:
     scale: Scale | None = None
     longest: int = 380          # of a cell's picture, in pixels
     notes: Sequence[str] = field(default_factory=tuple)
+    offset: int = 0
 
 
 def compose(title: str, lines: Sequence[str], sections: Sequence[Section], width: int = WIDTH) -> Image.Image:
@@ -80,10 +82,10 @@ def save_sheet(path, image: Image.Image) -> None:
 
 
 def number(value: float) -> str:
-    """Three significant digits, short."""
+    """Three significant digits, or all before the point."""
     if not math.isfinite(value):
         return str(value)
-    text = f"{value:.3g}"
+    text = f"{value:,.0f}" if 100 <= abs(value) < 1e7 else f"{value:.3g}"
     return "0" if text in ("-0", "0") else text
 
 
@@ -99,25 +101,25 @@ def _text_block(title: str, lines, width: int) -> Image.Image:
 
 def _section(section: Section, width: int) -> Image.Image:
     inner = width - 2 * MARGIN
-    columns = section.columns or _columns(section.cells, inner)
-    columns = min(columns, len(section.cells))
-    box = min(section.longest, (inner - GAP * (columns - 1)) // columns)
+    columns = section.columns or min(_columns(section.cells, inner), len(section.cells))
+    step = (inner + GAP) // columns
+    box = min(section.longest, step - GAP)
     tall = max(c.pixels.shape[0] / c.pixels.shape[1] for c in section.cells)
     across, down = (box, max(1, round(box * tall))) if tall <= 1 else (max(1, round(box / tall)), box)
-    step = box + GAP
     caption_lines = max(len(c.captions) for c in section.cells)
     row_height = down + (CAPTION + 4) * caption_lines + (8 if caption_lines else 0) + GAP
     head = (TEXT + 14) if section.heading or section.scale else 0
     notes = [part for line in section.notes for part in wrap(line, TEXT, inner)]
-    rows = math.ceil(len(section.cells) / columns)
+    rows = math.ceil((len(section.cells) + section.offset) / columns)
     part = Image.new("RGB", (width, head + rows * row_height - GAP + (TEXT + 6) * len(notes) + (6 if notes else 0)), PAPER)
     draw = ImageDraw.Draw(part)
     room = inner - (_draw_scale(part, section.scale, width) + GAP if section.scale else 0)
     if section.heading:
         draw.text((MARGIN, 0), shorten(section.heading, TEXT + 2, room), INK, text_font(TEXT + 2))
-    for i, cell in enumerate(section.cells):
+    numbers = _number_format([c.numbers for c in section.cells if c.numbers is not None])
+    for i, cell in enumerate(section.cells, section.offset):
         x, y = MARGIN + i % columns * step, head + i // columns * row_height
-        _draw_cell(part, draw, cell, x, y, across, down, box)
+        _draw_cell(part, draw, cell, x, y, across, down, step - GAP, numbers)
     for i, line in enumerate(notes):
         draw.text((MARGIN, part.height - (TEXT + 6) * (len(notes) - i)), line, SOFT, text_font(TEXT))
     return part
@@ -129,7 +131,7 @@ def _columns(cells, inner: int) -> int:
     return max(least, min(most, math.ceil(len(cells) / 4)))
 
 
-def _draw_cell(part, draw, cell: Cell, x: int, y: int, across: int, down: int, box: int) -> None:
+def _draw_cell(part, draw, cell: Cell, x: int, y: int, across: int, down: int, room: int, numbers) -> None:
     height, width = cell.pixels.shape[:2]
     factor = min(across / width, down / height)
     size = max(1, round(width * factor)), max(1, round(height * factor))
@@ -138,7 +140,7 @@ def _draw_cell(part, draw, cell: Cell, x: int, y: int, across: int, down: int, b
     part.paste(picture, (x, y))
     draw.rectangle((x - 1, y - 1, x + size[0], y + size[1]), outline=FRAME)
     if cell.numbers is not None:
-        _draw_numbers(draw, cell, x, y, size)
+        _draw_numbers(draw, cell, x, y, size, numbers)
     for (top, left, bottom, right), colour in cell.boxes:
         edges = (x + left * factor, y + top * factor, x + right * factor - 1, y + bottom * factor - 1)
         edges = [min(max(e, low), high) for e, low, high in zip(
@@ -146,21 +148,28 @@ def _draw_cell(part, draw, cell: Cell, x: int, y: int, across: int, down: int, b
         draw.rectangle(edges, outline=(255, 255, 255), width=4)
         draw.rectangle(edges, outline=colour, width=2)
     for i, line in enumerate(cell.captions):
-        draw.text((x, y + down + 5 + (CAPTION + 4) * i), shorten(line, CAPTION, box), INK if i == 0 else SOFT, text_font(CAPTION))
+        draw.text((x, y + down + 5 + (CAPTION + 4) * i), shorten(line, CAPTION, room), INK if i == 0 else SOFT, text_font(CAPTION))
 
 
-def _draw_numbers(draw, cell: Cell, x: int, y: int, size) -> None:
+def _number_format(tables) -> tuple[str, int]:
+    """How the numbers of a section are written, and the longest of them in letters."""
+    values = np.concatenate([np.ravel(t) for t in tables]) if tables else np.zeros(1)
+    most = float(np.abs(values).max(initial=0))
+    style = ".0f" if (values == np.round(values)).all() and most < 1e5 else ".2f" if 0.1 <= most < 1000 else ".2g"
+    return style, max(len(f"{v:{style}}") for v in values)
+
+
+def _draw_numbers(draw, cell: Cell, x: int, y: int, size, numbers) -> None:
     """Values in the middle of their squares, dark on bright and bright on dark."""
-    rows, columns = cell.numbers.shape
+    (rows, columns), (style, longest) = cell.numbers.shape, numbers
     wide, high = size[0] / columns, size[1] / rows
-    texts = [[number(float(v)) for v in row] for row in cell.numbers]
-    letters = min(18, int(high * 0.6), int(wide * 1.7 / max(2, max(len(t) for row in texts for t in row))))
+    letters = min(18, int(high * 0.6), int(wide * 1.6 / max(2, longest)))
     if letters < 8:
         return
-    for i, row in enumerate(texts):
-        for j, text in enumerate(row):
-            colour = cell.pixels[i, j]
-            bright = float(np.mean(colour)) > 140
+    for i, row in enumerate(cell.numbers):
+        for j, value in enumerate(row):
+            bright = float(np.mean(cell.pixels[i, j])) > 140
+            text = f"{float(value) + 0.0:{style}}"
             draw.text((x + (j + 0.5) * wide, y + (i + 0.5) * high), text, INK if bright else PAPER, text_font(letters), anchor="mm")
 
 

@@ -48,10 +48,15 @@ def _score(output, category: int):
     return _score_of(output)[..., _checked(_score_of(output), category)]
 
 
+def first_classes(outputs: Tensor) -> list[int]:
+    """The most probable class of each image."""
+    return [int(k) for k in _score_of(outputs).detach().argmax(-1).numpy().reshape(-1)]
+
+
 def total(outputs: Tensor, targets: Sequence[Callable] | None) -> Tensor:
     """The sum over the batch of each image's target, of which the gradient is taken; by default its most probable class."""
     if targets is None:
-        targets = [ClassifierOutputTarget(int(k)) for k in _score_of(outputs).detach().argmax(-1).numpy().reshape(-1)]
+        targets = [ClassifierOutputTarget(k) for k in first_classes(outputs)]
     if len(targets) != len(outputs):
         raise UsageError(f"targets: expected one for each of {len(outputs)} images, received {len(targets)}")
     result = None
