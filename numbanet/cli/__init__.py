@@ -16,6 +16,11 @@ VERBS = {
     "train": "train a network, with a progress bar and a run folder to look at",
     "predict": "name what is on images, with a trained network",
     "summary": "the layers of a network: shapes, parameters, costs, receptive fields",
+    "filters": "the kernels of a convolution, as a picture",
+    "features": "the feature maps that layers make of an image",
+    "receptive-field": "what a unit of a layer sees of an image, in theory and in effect",
+    "explain": "where on an image a network saw a class",
+    "convolve": "the classical filters: convolution and cross-correlation side by side",
     "convert": "weights from one format to another: safetensors, .npz, .pt, .pth",
     "export": "a network as an ONNX file, for other programs",
     "models": "the networks that can be created by name",
@@ -60,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(verb: str, argv: list[str]) -> int:
     """Run a verb; errors that are the user's to mend become one line on stderr."""
-    module = importlib.import_module(f"numbanet.cli.{verb}")
+    module = importlib.import_module(f"numbanet.cli.{verb.replace('-', '_')}")
     parser = Parser(prog=f"numbanet {verb}", description=f"{VERBS[verb][0].upper()}{VERBS[verb][1:]}.",
                     epilog=f"example:\n{module.EXAMPLE}", formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     module.configure(parser)
