@@ -23,6 +23,7 @@ VERBS = {
     "convolve": "the classical filters: convolution and cross-correlation side by side",
     "convert": "weights from one format to another: safetensors, .npz, .pt, .pth",
     "export": "a network as an ONNX file, for other programs",
+    "data": "look at images, pack them for fast epochs, or make up a data set",
     "models": "the networks that can be created by name",
     "doctor": "what numbanet found here: processor, threads, caches, versions",
     "warmup": "compile kernels ahead, so that the first training step is fast",

@@ -74,7 +74,7 @@ def _maximise(arguments, classifier, name: str) -> int:
     import numbanet
     from numbanet.cli.network import class_name, class_number, finish, output_path
     from numbanet.vision.maximisation import maximise
-    from numbanet.vision.sheet import Cell, Section, compose
+    from numbanet.vision.composition import Cell, Section, compose
     preprocessing = classifier.preprocessing
     low, high = (numbanet.tensor(v, device=classifier.device) for v in preprocessing.black_and_white())
     probe = numbanet.zeros(1, *preprocessing.input_size, device=classifier.device)
@@ -86,7 +86,7 @@ def _maximise(arguments, classifier, name: str) -> int:
     if category is not None:
         answer.append(f"the network is {100 * classifier.probabilities_of(x)[category]:.1f}% sure")
     sheet = compose(f"{name}: what excites {what}", [f"A picture that climbs the gradient; {', '.join(answer)}."],
-                    [Section([Cell(preprocessing.picture(x.numpy()[0]), (what, *answer), smooth=min(x.shape[2:]) > 64)], "", 2, longest=560)])
+                    [Section([Cell(preprocessing.picture(x.numpy()[0]), (what, *answer), min(x.shape[2:]) > 64)], "", 2, longest=560)])
     facts = {"method": "maximise", "layer": arguments.layer, "unit": unit, "first": values[0], "last": values[-1]}
     path = output_path(arguments, name, "maximise", arguments.layer or "", str(unit))
     return finish(arguments, path, sheet, facts, [f"{what}: {answer[0]}", *answer[1:]])

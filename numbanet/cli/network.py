@@ -62,7 +62,7 @@ def open_network(arguments):
 def read_input(classifier, arguments):
     """(network input (1, C, H, W), the Cell that shows it) of the image asked for."""
     import numbanet
-    from numbanet.vision.sheet import Cell
+    from numbanet.vision.composition import Cell
     source = arguments.image
     if source == "-":
         import io
@@ -121,7 +121,7 @@ def finish(arguments, path: Path, sheet, facts: dict, lines) -> int:
     """Write the picture, then say what is on it."""
     import json
 
-    from numbanet.vision.sheet import save_sheet
+    from numbanet.vision.composition import save_sheet
     save_sheet(path, sheet)
     if arguments.json:
         print(json.dumps({"path": str(path), **facts}, indent=2))

@@ -19,8 +19,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numbanet.random import Generator
 
-# Streams: one sample's numbers, the order of an epoch, a batch as a whole, whatever a numbanet generator is asked for.
-SAMPLES, ORDER, BATCHES, DEFAULT = range(4)
+# Streams: one sample's numbers, the order of an epoch, a batch as a whole, whatever a numbanet generator is asked for, made-up pictures.
+SAMPLES, ORDER, BATCHES, DEFAULT, SCENES = range(5)
 
 _WORD = 0xFFFFFFFFFFFFFFFF
 _MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)

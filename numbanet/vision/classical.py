@@ -155,7 +155,7 @@ def convolution_sheet(pixels: np.ndarray, chosen: Filter, stride: int = 1, paddi
     """
     import numbanet
     from numbanet.vision.colours import colourise
-    from numbanet.vision.sheet import Cell, Section, compose, number
+    from numbanet.vision.composition import Cell, Section, compose, number
     planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     x = numbanet.tensor(np.ascontiguousarray(planes), dtype=numbanet.float32, device=device)
     kernel = chosen.array

@@ -82,7 +82,7 @@ def explain(model: Module, x: Tensor, method: str = "gradcam", category: int | N
 
 def explanation_sheet(found: Explanation, picture, label: str, title: str, lines):
     """The picture, the map over it, and the map alone; class and probability stand below."""
-    from numbanet.vision.sheet import Cell, Scale, Section, compose
+    from numbanet.vision.composition import Cell, Scale, Section, compose
     height, width = found.map.shape
     rgb = np.broadcast_to(picture.pixels.reshape(height, width, -1), (height, width, 3)) / 255
     over = overlay(rgb, found.map, found.method.startswith("gradcam") or found.method == "occlusion")

@@ -11,7 +11,7 @@ from numbanet.errors import UsageError
 from numbanet.nn import Module
 from numbanet.vision.colours import colourise
 from numbanet.vision.layers import Activation, find_layer, is_convolution, record_activations
-from numbanet.vision.sheet import Cell, Scale, Section, compose, number
+from numbanet.vision.composition import Cell, Scale, Section, compose, number
 
 MOST_MAPS, MOST_OVERVIEW, MOST_LAYERS = 48, 12, 12
 UNITS = 64          # of layers without positions, in a row
@@ -120,7 +120,7 @@ def _vector(activation, picture, title, lines):
         bars[top:bottom + 1, i * 16 + 2:i * 16 + 14] = (31, 107, 182) if values[k] >= 0 else (214, 96, 30)
     bars[zero] = 90
     best = ", ".join(f"{k} ({number(values[k])})" for k in order[:8])
-    text = f"units {shown[0]} to {shown[-1]}" if len(shown) == len(values) else f"the {len(shown)} strongest of {len(values)} units, in order"
+    text = f"units {shown[0]} to {shown[-1]}" if len(shown) == len(values) else f"the {len(shown)} strongest of {len(values)} units"
     sections = [Section([picture], "input", 4, longest=280),
                 Section([Cell(bars)], f"{text}, from {number(low)} to {number(high)}", 1, longest=1152, notes=(f"Strongest: {best}",))]
     return compose(title, lines, sections), {"layer": activation.path, "kind": activation.kind, "shape": list(activation.output.shape[1:]),

@@ -196,10 +196,10 @@ def _steps(graph: Graph, value: Value) -> list[tuple]:
 def field_sheet(model: Module, x: Tensor, picture, layer: str, unit=None, name: str = ""):
     """The field in theory and in effect on the picture, and the facts on it.
 
-    `picture` is a :class:`~numbanet.vision.sheet.Cell` of the size of `x`.
+    `picture` is a :class:`~numbanet.vision.composition.Cell` of the size of `x`.
     """
     from numbanet.vision.colours import colourise
-    from numbanet.vision.sheet import ACCENT, Cell, Section, compose
+    from numbanet.vision.composition import ACCENT, Cell, Section, compose
     field = receptive_field(model, x, layer, unit)
     effect, core = effective_field(model, x, layer, unit)
     height, width = effect.shape
@@ -210,11 +210,11 @@ def field_sheet(model: Module, x: Tensor, picture, layer: str, unit=None, name: 
     most = np.percentile(effect[effect > 0], 99) if effect.any() else 1.0
     heat = colourise(effect, "heat", 0, most)
     rgb = np.broadcast_to(picture.pixels.reshape(height, width, -1), (height, width, 3))
-    dimmed = np.where(core[..., None], rgb, (rgb * 0.25 + 160).astype(np.uint8))
+    dimmed = np.where(core[..., None], rgb, (rgb * 0.25 + 160).astype(np.uint8)).astype(np.uint8)
     size = "the whole picture" if field.size is None else f"{field.size[0]} x {field.size[1]} pixels"
     cells = [Cell(picture.pixels, ("in theory", f"{size}"), picture.smooth, boxes),
              Cell(heat, ("in effect: the gradient's magnitude", "bright: changes the unit most"), False, boxes),
-             Cell(dimmed.astype(np.uint8), (f"the pixels that hold {100 * MASS:.0f}% of it", f"{100 * share:.0f}% of the theoretical field"),
+             Cell(dimmed, (f"the pixels that hold {100 * MASS:.0f}% of it", f"{100 * share:.0f}% of the theoretical field"),
                   picture.smooth, boxes)]
     y, x_ = field.unit
     lines = [f"Unit {y},{x_} of {field.shape[1]} x {field.shape[2]}; theoretical field {size}"

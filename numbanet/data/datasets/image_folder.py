@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from numbanet.data.dataset import Dataset
+from numbanet.data.datasets.image_files import ImageFiles
 from numbanet.data.images import IMG_EXTENSIONS, is_image_file, load_image
 from numbanet.errors import DataError
 
 
-class ImageFolder(Dataset):
+class ImageFolder(ImageFiles):
     """Each sub-folder of `root` is a class, and holds its images, also in folders of its own.
 
     Hidden files and folders and files without an image's extension are ignored. Samples are (image, label): an RGB
@@ -22,10 +22,8 @@ class ImageFolder(Dataset):
     ----------
     root
         The folder.
-    transform, target_transform
-        Applied to the image and to the label.
-    loader
-        ``loader(path)`` decodes an image; by default `numbanet.data.images.load_image`.
+    transform, target_transform, loader, batch_transform
+        See `ImageFiles`.
     is_valid_file
         ``is_valid_file(path)`` replaces the choice by extension.
     allow_empty : bool
@@ -33,10 +31,8 @@ class ImageFolder(Dataset):
 
     Attributes
     ----------
-    classes : list of str
-    class_to_idx : dict of str to int
-    samples : list of (path, label)
-    targets : list of int
+    classes, class_to_idx, samples, targets
+        See `ImageFiles`.
 
     Raises
     ------
@@ -47,36 +43,18 @@ class ImageFolder(Dataset):
 
     def __init__(self, root: str | os.PathLike, transform: Callable | None = None,
                  target_transform: Callable | None = None, loader: Callable[[str], Any] = load_image,
-                 is_valid_file: Callable[[str], bool] | None = None, allow_empty: bool = False):
-        self.root, self.loader = os.fspath(root), loader
-        self.transform, self.target_transform = transform, target_transform
-        self.classes = class_folders(root)
-        self.class_to_idx = {name: label for label, name in enumerate(self.classes)}
+                 is_valid_file: Callable[[str], bool] | None = None, allow_empty: bool = False, *,
+                 batch_transform: Callable | None = None):
+        self.root = os.fspath(root)
+        classes = class_folders(root)
         samples: list[tuple[str, int]] = []
-        for name, label in self.class_to_idx.items():
+        for label, name in enumerate(classes):
             paths = _image_files(Path(root, name), is_valid_file or is_image_file)
             if not paths and not allow_empty:
                 raise DataError(f"{Path(root, name)}: expected images ({', '.join(e[1:] for e in IMG_EXTENSIONS)}), "
                                 "received a class folder without any; add some or remove the folder")
             samples += [(path, label) for path in paths]
-        self.set_samples(samples)
-
-    def set_samples(self, samples: list[tuple[str, int]]) -> None:
-        """Let the dataset consist of these (path, label)."""
-        self.samples = self.imgs = samples
-        self.targets = [label for _, label in samples]
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        path, label = self.samples[index]
-        image = self.loader(path)
-        return (image if self.transform is None else self.transform(image),
-                label if self.target_transform is None else self.target_transform(label))
-
-    def sample_path(self, index: int) -> str:
-        return self.samples[index][0]
+        super().__init__(samples, classes, transform, target_transform, loader, batch_transform)
 
 
 def class_folders(root: str | os.PathLike) -> list[str]:

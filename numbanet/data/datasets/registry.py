@@ -12,14 +12,19 @@ from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from numbanet.data.datasets.cifar import CIFAR10, CIFAR100
+from numbanet.data.datasets.csv_list import CSVDataset
 from numbanet.data.datasets.image_folder import ImageFolder
 from numbanet.data.datasets.mnist import MNIST, FashionMNIST, MNISTSample
+from numbanet.data.datasets.packed import PackedDataset
+from numbanet.data.datasets.synthetic_scenes import SyntheticScenes
 from numbanet.errors import DataError, UsageError
 
 ENTRY_POINT_GROUP = "numbanet.datasets"
 
 _datasets: dict[str, Callable[..., Any]] = {
-    "fashion_mnist": FashionMNIST, "image_folder": ImageFolder, "mnist": MNIST, "mnist_sample": MNISTSample}
+    "cifar10": CIFAR10, "cifar100": CIFAR100, "csv": CSVDataset, "fashion_mnist": FashionMNIST, "image_folder": ImageFolder, "mnist": MNIST,
+    "mnist_sample": MNISTSample, "packed": PackedDataset, "synthetic_scenes": SyntheticScenes}
 
 
 def register_dataset(name: str, create: Callable[..., Any]) -> None:
