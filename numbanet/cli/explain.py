@@ -73,8 +73,8 @@ def _nothing(preprocessing):
 def _maximise(arguments, classifier, name: str) -> int:
     import numbanet
     from numbanet.cli.network import class_name, class_number, finish, output_path
-    from numbanet.vision.maximisation import maximise
     from numbanet.vision.composition import Cell, Section, compose
+    from numbanet.vision.maximisation import maximise
     preprocessing = classifier.preprocessing
     low, high = (numbanet.tensor(v, device=classifier.device) for v in preprocessing.black_and_white())
     probe = numbanet.zeros(1, *preprocessing.input_size, device=classifier.device)

@@ -14,9 +14,9 @@ def configure(parser) -> None:
 
 def run(arguments) -> int:
     from numbanet.cli.network import class_name, finish, open_network, output_path, read_input
+    from numbanet.vision.composition import number
     from numbanet.vision.features import feature_sheet
     from numbanet.vision.layers import find_layer
-    from numbanet.vision.composition import number
     classifier, name = open_network(arguments)
     if arguments.layer is not None:
         find_layer(classifier.model, arguments.layer)           # told before the picture is read

@@ -10,8 +10,8 @@ from numbanet._tensor import Tensor
 from numbanet.errors import UsageError
 from numbanet.nn import Module
 from numbanet.vision.colours import colourise
-from numbanet.vision.layers import Activation, find_layer, is_convolution, record_activations
 from numbanet.vision.composition import Cell, Scale, Section, compose, number
+from numbanet.vision.layers import Activation, find_layer, is_convolution, record_activations
 
 MOST_MAPS, MOST_OVERVIEW, MOST_LAYERS = 48, 12, 12
 UNITS = 64          # of layers without positions, in a row

@@ -8,8 +8,8 @@ from numbanet.errors import UsageError
 from numbanet.nn import Module
 from numbanet.nn.layers.convolution import Conv2d
 from numbanet.vision.colours import colourise, limits
-from numbanet.vision.layers import find_layer, is_convolution
 from numbanet.vision.composition import Cell, Scale, Section, compose, number
+from numbanet.vision.layers import find_layer, is_convolution
 
 MOST = 96                   # filters on a sheet
 MOST_COLUMNS, MOST_ROWS = 16, 16     # of a matrix of filters and channels
