@@ -21,6 +21,7 @@ VERBS = {
     "receptive-field": "what a unit of a layer sees of an image, in theory and in effect",
     "explain": "where on an image a network saw a class",
     "convolve": "the classical filters: convolution and cross-correlation side by side",
+    "explore": "a page in the browser: a picture on its way through a network",
     "convert": "weights from one format to another: safetensors, .npz, .pt, .pth",
     "export": "a network as an ONNX file, for other programs",
     "data": "look at images, pack them for fast epochs, or make up a data set",

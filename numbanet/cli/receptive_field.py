@@ -15,8 +15,8 @@ def configure(parser) -> None:
 
 def run(arguments) -> int:
     from numbanet.cli.network import finish, open_network, output_path, read_input
+    from numbanet.vision.fields import field_sheet
     from numbanet.vision.layers import find_layer
-    from numbanet.vision.receptive_field import field_sheet
     unit = _unit(arguments.unit)
     classifier, name = open_network(arguments)
     find_layer(classifier.model, arguments.layer)

@@ -14,7 +14,7 @@ _WHERE = {
     "FILTERS": "classical", "convolve": "classical", "parse_filter": "classical",
     "record_activations": "layers", "find_layer": "layers", "layer_names": "layers",
     "strongest_maps": "features", "kernels_of": "filters",
-    "ReceptiveField": "receptive_field", "receptive_field": "receptive_field", "effective_field": "receptive_field",
+    "ReceptiveField": "fields", "receptive_field": "fields", "effective_field": "fields",
 }
 
 __all__ = list(_WHERE)

@@ -3,7 +3,7 @@
     correlation   y[i, j] = sum over r, s of  x[i + r, j + s] * h[r, s]         what layers of networks compute
     convolution   y[i, j] = sum over r, s of  x[i - r, j - s] * h[r, s]         the same with h turned by 180 degrees
 
-(r and s count from the middle of h.) For kernels that the turn does not change, both are the same.
+(r and s count from the middle of h, row R // 2 and column S // 2, as in SciPy.) For kernels that the turn does not change, both are the same.
 """
 
 from __future__ import annotations
@@ -118,13 +118,11 @@ def convolve(image: Tensor, kernel, mode: str = "convolution", stride: int | Seq
         values = values[::-1, ::-1]
     x = image.reshape((1,) * (4 - image.ndim) + tuple(image.shape))
     weight = _like(np.broadcast_to(values, (x.shape[1], 1, *values.shape)).copy(), x)
-    before = after = None
     if padding == "same":
         d = (dilation, dilation) if isinstance(dilation, int) else tuple(dilation)
-        reach = [step * (n - 1) for n, step in zip(values.shape, d)]
-        # An even kernel has no middle: the odd pixel goes to the far side, and to the near side where it is turned.
-        before = [r // 2 if mode == "correlation" else r - r // 2 for r in reach]
-        after = [r - b for r, b in zip(reach, before)]
+        middles = [n // 2 if mode == "correlation" else n - 1 - n // 2 for n in values.shape]      # of the kernel as it is used
+        before = [step * m for m, step in zip(middles, d)]
+        after = [step * (n - 1) - b for n, step, b in zip(values.shape, d, before)]
         x, padding = F.pad(x, (before[1], after[1], before[0], after[0])), 0
     y = F.conv2d(x, weight, None, stride, padding, dilation, groups=x.shape[1])
     return y.reshape(tuple(y.shape[4 - image.ndim:])) if image.ndim < 4 else y
