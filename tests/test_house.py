@@ -46,8 +46,9 @@ NUMPY_IN_OPS = {
 }
 # What is longer than 600 lines, and why:
 LONG = {"numbanet.onnx.operators.host": "short functions, one an operator: every operator that runs in NumPy is in this one place"}
-# What parts import that needs an extra of the same name:
-EXTRAS = {"numbanet.onnx": ("onnx", "google"), "numbanet.explore": ("starlette", "uvicorn"), "numbanet.cli.explore": ("starlette", "uvicorn")}
+# What parts import beside the dependencies, from an extra:
+EXTRAS = {"numbanet.onnx": ("onnx", "google"),     # protobuf
+          "numbanet.explore": ("starlette", "uvicorn"), "numbanet.cli.explore": ("starlette", "uvicorn")}
 DECORATORS_OF_NUMBA = {"njit", "jit", "vectorize", "guvectorize", "stencil", "cfunc", "cuda"}
 
 

@@ -11,6 +11,7 @@ import difflib
 import importlib
 import os
 import sys
+import textwrap
 
 VERBS = {
     "train": "train a network, with a progress bar and a run folder to look at",
@@ -95,6 +96,7 @@ def _run(verb: str, argv: list[str]) -> int:
 def _help() -> str:
     width = max(map(len, VERBS))
     lines = ["usage: numbanet VERB [options]", "", "Convolutional networks on Numba kernels.", "", "verbs:"]
-    lines += [f"  {verb.ljust(width)}  {text}" for verb, text in VERBS.items()]
+    for verb, text in VERBS.items():
+        lines += textwrap.wrap(text, 80, initial_indent=f"  {verb.ljust(width)}  ", subsequent_indent=" " * (width + 4))
     lines += ["", "'numbanet VERB --help' tells more. Start here:", "  numbanet train lenet5"]
     return "\n".join(lines)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 EXAMPLE = ("  numbanet convolve photo.jpg --filter sobel\n  numbanet convolve photo.jpg --filter \"1 0 -1; 0 0 0; -1 0 1\" --grey\n"
            "  numbanet convolve --list")
 
@@ -26,7 +28,8 @@ def run(arguments) -> int:
     from numbanet.vision.classical import FILTERS, convolution_sheet, parse_filter
     if arguments.list:
         for known in FILTERS.values():
-            print(f"{known.name:<10} {_matrix(known.array):<34} {known.note}")
+            print(f"{known.name:<10} {_matrix(known.array)}")
+            print(textwrap.fill(known.note, 80, initial_indent=" " * 11, subsequent_indent=" " * 11))
         return 0
     if arguments.image is None or arguments.filter is None:
         raise UsageError("expected an image and a filter: numbanet convolve IMAGE --filter sobel")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 EXAMPLE = ("  numbanet features runs/lenet5-1 digit.png\n"
-           "  numbanet features resnet50.safetensors photo.jpg --layer layer2.3 --out maps.png")
+           "  numbanet features resnet50.safetensors photo.jpg --layer layer2.3")
 
 
 def configure(parser) -> None:
@@ -29,7 +29,7 @@ def run(arguments) -> int:
     for layer in facts if isinstance(facts, list) else [facts]:
         shape = " x ".join(map(str, layer["shape"]))
         strongest = "  ".join(f"{m['index']} ({number(m['minimum'])} to {number(m['maximum'])})" if "maximum" in m
-                              else f"{m['index']} ({number(m['value'])})" for m in (layer.get("maps") or layer["units"])[:2])
-        lines.append(f"{layer['layer']}  {layer['kind']}, {shape}:  {strongest}")
+                              else f"{m['index']} ({number(m['value'])})" for m in (layer.get("maps") or layer["units"])[:3])
+        lines += [f"{layer['layer']}  {layer['kind']}, {shape}", f"    {strongest}"]
     path = output_path(arguments, name, "features", arguments.layer or "")
     return finish(arguments, path, sheet, {"layers": facts if isinstance(facts, list) else [facts]}, lines)

@@ -17,11 +17,12 @@ from numbanet.data.images import load_image
 from numbanet.errors import NumbanetError, UsageError
 from numbanet.geometry import conv_geometry
 from numbanet.train.prediction import Classifier
+from numbanet.vision.cam import GradCAM
 from numbanet.vision.classical import FILTERS, convolve, filter_pixels, parse_filter
 from numbanet.vision.colours import colour_table
-from numbanet.vision.explaining import explain, overlay
+from numbanet.vision.explaining import Explanation, explain, overlay
 from numbanet.vision.features import strongest_maps
-from numbanet.vision.layers import record_activations
+from numbanet.vision.layers import find_layer, last_maps, record_activations, recording
 from numbanet.vision.units import dissect
 
 MAX_PIXELS = 40_000_000
@@ -68,8 +69,8 @@ class Explorer:
         pixels = preprocessing.pixels(_decoded(data, preprocessing.mode))
         values = preprocessing.batch_transform()(pixels[None])
         x = numbanet.tensor(values, device=self.classifier.device)
-        activations, _ = record_activations(self.classifier.model, x)
-        look = Look(x, preprocessing.picture(values[0]), activations, self.classifier.probabilities_of(x))
+        cam, activations, probabilities = self._run(x)
+        look = Look(x, preprocessing.picture(values[0]), activations, probabilities)
         key = secrets.token_urlsafe(9)
         self._looks[key] = look
         while len(self._looks) > KEPT:
@@ -77,7 +78,7 @@ class Explorer:
         order = np.argsort(-look.probabilities, kind="stable")[:5]
         answer = {"id": key, "picture": _png(look.picture), "size": list(look.picture.shape[:2]),
                   "top": [{"class": int(k), "name": self._name(int(k)), "probability": float(look.probabilities[k])} for k in order],
-                  "layers": [_layer(i, a) for i, a in enumerate(activations)], "cam": self._cam(look, int(order[0]))}
+                  "layers": [_layer(i, a) for i, a in enumerate(activations)], "cam": self._shown_cam(look, int(order[0]), cam)}
         answer["milliseconds"] = 1000 * (time.perf_counter() - started)
         return answer
 
@@ -140,13 +141,32 @@ class Explorer:
         classes = self.classifier.classes
         return classes[category] if classes and category < len(classes) else f"class {category}"
 
+    def _run(self, x):
+        """One pass: (Grad-CAM of the best class or the reason why there is none, activations, probabilities)."""
+        model = self.classifier.model
+        try:
+            layer = last_maps(model, x)
+            used = GradCAM(model, [find_layer(model, layer)])
+            with recording(model) as activations:
+                cam = Explanation("gradcam", used(x)[0], layer, [])
+        except NumbanetError as error:
+            cam = error
+            activations, _ = record_activations(model, x)
+            return cam, activations, self.classifier.probabilities_of(x)
+        return cam, activations, self.classifier.as_probabilities(used.outputs.detach())
+
     def _cam(self, look: Look, category: int) -> dict:
         if not 0 <= category < len(look.probabilities):
             raise UsageError(f"class: expected 0 to {len(look.probabilities) - 1}, received {category}")
         try:
             found = explain(self.classifier.model, look.x, "gradcam", category)
         except NumbanetError as error:
-            return {"class": category, "error": str(error)}
+            found = error
+        return self._shown_cam(look, category, found)
+
+    def _shown_cam(self, look: Look, category: int, found) -> dict:
+        if isinstance(found, NumbanetError):
+            return {"class": category, "error": str(found)}
         height, width = found.map.shape
         rgb = np.broadcast_to(look.picture.reshape(height, width, -1), (height, width, 3)) / 255
         return {"class": category, "name": self._name(category), "layer": found.layer, "picture": _png(overlay(rgb, found.map, True))}

@@ -6,7 +6,6 @@ import logging
 
 import numpy as np
 
-import numbanet
 from numbanet.errors import UsageError
 from numbanet.nn import Module
 from numbanet.train.prediction import Classifier, check_classes, read_metadata
@@ -35,11 +34,9 @@ class OnnxClassifier(Classifier):
     def __init__(self, model, classes, preprocessing: Preprocessing, channels_last: bool, device: str = "cpu"):
         super().__init__(ChannelsFirst(model) if channels_last else model, classes, preprocessing, device)
 
-    def probabilities_of(self, x) -> np.ndarray:
-        """Of the classes, for one network input (1, C, H, W)."""
-        with numbanet.no_grad():
-            found = self.model(x)
-        found = next(iter(found.values())) if isinstance(found, dict) else found
+    def as_probabilities(self, output) -> np.ndarray:
+        """What the network answered to one input, as probabilities."""
+        found = next(iter(output.values())) if isinstance(output, dict) else output
         scores = np.asarray(found, np.float64).reshape(-1)
         if scores.min(initial=0) >= 0 and abs(scores.sum() - 1) < 1e-3:         # the network ends in a softmax
             return scores

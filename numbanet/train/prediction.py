@@ -28,7 +28,11 @@ class Classifier:
     def probabilities_of(self, x) -> np.ndarray:
         """Of the classes, for one network input (1, C, H, W)."""
         with numbanet.no_grad():
-            return numbanet.softmax(self.model(x), 1).numpy()[0]
+            return self.as_probabilities(self.model(x))
+
+    def as_probabilities(self, output) -> np.ndarray:
+        """What the network answered to one input, as probabilities."""
+        return numbanet.softmax(output, 1).numpy()[0]
 
     def __call__(self, source, top: int = 3, raw: bool = False) -> list[dict]:
         """The `top` most probable classes of an image (path or open file): [{"class": ..., "probability": ...}].

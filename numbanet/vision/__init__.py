@@ -14,6 +14,7 @@ _WHERE = {
     "FILTERS": "classical", "convolve": "classical", "parse_filter": "classical",
     "record_activations": "layers", "find_layer": "layers", "layer_names": "layers",
     "strongest_maps": "features", "kernels_of": "filters",
+    "compare_architectures": "comparison", "architecture_table": "comparison", "draw_architectures": "comparison",
     "ReceptiveField": "fields", "receptive_field": "fields", "effective_field": "fields",
 }
 

@@ -3,7 +3,8 @@
     correlation   y[i, j] = sum over r, s of  x[i + r, j + s] * h[r, s]         what layers of networks compute
     convolution   y[i, j] = sum over r, s of  x[i - r, j - s] * h[r, s]         the same with h turned by 180 degrees
 
-(r and s count from the middle of h, row R // 2 and column S // 2, as in SciPy.) For kernels that the turn does not change, both are the same.
+(r and s count from the middle of h, row R // 2 and column S // 2, as in SciPy.) For kernels that the turn does not change, both are
+the same.
 """
 
 from __future__ import annotations

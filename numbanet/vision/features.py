@@ -36,14 +36,14 @@ class Map:
 def strongest_maps(output: Tensor, most: int = MOST_MAPS) -> list[Map]:
     """The maps of one image (1, C, H, W) with the greatest activation, the strongest first; equal ones in order.
 
-    A map's strength is its greatest value above the median of all values, so that maps which are bright everywhere do not win. NaN
-    comes first, since that is what one looks for.
+    A map's strength is how far its greatest value lies above its mean, so that maps which are bright everywhere do not win. NaN comes
+    first, since that is what one looks for.
     """
-    values = np.asarray(output.detach().numpy(), np.float64)[0]
+    values = output.detach().numpy()[0]
     with np.errstate(invalid="ignore"):
-        strength = values.max((1, 2)) - np.median(values)
+        strength = values.max((1, 2)) - values.mean((1, 2), dtype=np.float64)
     order = np.argsort(np.where(np.isnan(strength), -np.inf, -strength), kind="stable")
-    return [Map(int(k), values[k]) for k in order[:most]]
+    return [Map(int(k), values[k].astype(np.float64)) for k in order[:most]]
 
 
 def feature_sheet(model: Module, x: Tensor, picture: Cell, path: str | None = None, name: str = "", lines=()):

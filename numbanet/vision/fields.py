@@ -72,13 +72,14 @@ def receptive_field(model: Module, example: Tensor, layer: str, unit: tuple[int,
     value = _value_of(graph, layer)
     C, H, W = value.shape[1:]
     y, x = _checked_unit(layer, (H, W), unit)
-    intervals = _intervals(graph, value, (y, x))
-    reported = receptive_fields(graph)[value]
-    if intervals is None or reported.size is None:
+    fields = receptive_fields(graph)
+    intervals = _intervals(graph, value, (y, x), fields)
+    if intervals is None or fields[value].size is None:
         return ReceptiveField(layer, (C, H, W), (y, x), None, (0, 0), (0, 0, *example.shape[2:]), [])
     (top, bottom), (left, right) = intervals
     size = bottom - top + 1, right - left + 1
-    return ReceptiveField(layer, (C, H, W), (y, x), size, reported.jump or (1, 1), (top, left, bottom + 1, right + 1), _steps(graph, value))
+    return ReceptiveField(layer, (C, H, W), (y, x), size, _jump(graph, value, (y, x), fields),
+                          (top, left, bottom + 1, right + 1), _steps(graph, value, fields))
 
 
 def effective_field(model: Module, x: Tensor, layer: str, unit: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -131,7 +132,20 @@ def _made(node: Node) -> list[Value]:
     return [v for v in (*node.outputs, *(node.writes_into or ())) if v is not None and v.dtype.kind == "f"]
 
 
-def _intervals(graph: Graph, value: Value, unit) -> list[tuple[int, int]] | None:
+def _jump(graph: Graph, value: Value, unit, fields) -> tuple[int, int]:
+    """Pixels from this unit's field to the next one's, or from the one before it; where there is one unit only, as counted on the way."""
+    found = []
+    for axis in (0, 1):
+        n, at = value.shape[2 + axis], unit[axis]
+        if n == 1:
+            found.append((fields[value].jump or (1, 1))[axis])
+            continue
+        first, second = ([(u + (a == axis) * step) for a, u in enumerate(unit)] for step in ((0, 1) if at + 1 < n else (-1, 0)))
+        found.append(_intervals(graph, value, second, fields)[axis][0] - _intervals(graph, value, first, fields)[axis][0])
+    return tuple(found)
+
+
+def _intervals(graph: Graph, value: Value, unit, dependent) -> list[tuple[int, int]] | None:
     """First and last element of the input that the unit sees, for both axes; None: all of them."""
     needed = {value: [(n, n) for n in unit]}
     for node in reversed(graph.nodes):
@@ -140,7 +154,7 @@ def _intervals(graph: Graph, value: Value, unit) -> list[tuple[int, int]] | None
             continue
         joined = [(min(w[a][0] for w in wanted), max(w[a][1] for w in wanted)) for a in (0, 1)]
         for operand in node.operands():
-            if operand.kind in ("state", "constant", "prepared") or operand.dtype.kind != "f":
+            if operand not in dependent or operand.dtype.kind != "f":           # parameters, and what is made of them
                 continue
             back = _through(node, operand, joined)
             if back is None:
@@ -175,9 +189,8 @@ def _through(node: Node, operand: Value, wanted):
     return wanted
 
 
-def _steps(graph: Graph, value: Value) -> list[tuple]:
+def _steps(graph: Graph, value: Value, fields) -> list[tuple]:
     """The windows on the way with the largest field, by following it backwards."""
-    fields = receptive_fields(graph)
     maker = {v: node for node in graph.nodes for v in _made(node)}
     steps, at = [], value
     while at in maker:
@@ -186,7 +199,7 @@ def _steps(graph: Graph, value: Value) -> list[tuple]:
         if geometry is not None:
             steps.append((node.path, node.primitive.removesuffix("_forward"), geometry.kernel_size[0], geometry.stride[0],
                           geometry.dilation[0], fields[at].size[0], fields[at].jump[0]))
-        before = [v for v in node.operands() if v in fields and v.kind not in ("state", "constant", "prepared")]
+        before = [v for v in node.operands() if v in fields]
         if not before:
             break
         at = max(before, key=lambda v: fields[v].size or (0,))

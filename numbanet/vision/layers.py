@@ -95,19 +95,27 @@ def record_activations(model: Module, x: Tensor, paths=None) -> tuple[list[Activ
     """
     for path in paths or ():
         find_layer(model, path)
+    with evaluating(model), no_grad(), recording(model, paths) as found:
+        output = model(x)
+    return found, output
+
+
+@contextmanager
+def recording(model: Module, paths=None):
+    """A list that fills with the Activation of every layer that runs inside of the block, without tapes."""
     found, started = [], {}
 
     def before(path, _module, _inputs):
         started[path] = time.perf_counter()
 
     def after(path, module, inputs, output):
-        output = only(output)
+        seconds, output = time.perf_counter() - started[path], only(output)
         if isinstance(output, Tensor):
-            found.append(Activation(path, module, inputs, output, time.perf_counter() - started[path]))
+            inputs = tuple(i.detach() if isinstance(i, Tensor) else i for i in inputs)
+            found.append(Activation(path, module, inputs, output.detach(), seconds))
 
-    with evaluating(model), no_grad(), hooks(model, after, before, paths):
-        output = model(x)
-    return found, output
+    with hooks(model, after, before, paths):
+        yield found
 
 
 def only(output):

@@ -105,7 +105,7 @@ def _window_of(activation: Activation):
         weight, bias = (*more, None, None)[:2]
     if weight is None or tuple(weight.shape) != geometry.weight_shape:
         return None
-    return geometry, (np.asarray(weight.detach().numpy(), np.float64), None if bias is None else np.asarray(bias.detach().numpy(), np.float64))
+    return geometry, tuple(None if t is None else np.asarray(t.detach().numpy(), np.float64) for t in (weight, bias))
 
 
 def _places(geometry, unit):
@@ -126,7 +126,8 @@ def _convolution(geometry, weights, x, unit, value) -> Dissection:
     products = patches * weight[unit[0]]
     totals = products.sum((1, 2))
     order = np.argsort(-np.abs(totals), kind="stable")
-    parts = [Part(int(first + c), np.where(inside, patches[c], np.nan), weight[unit[0], c], products[c], float(totals[c])) for c in order[:SHOWN]]
+    parts = [Part(int(first + c), np.where(inside, patches[c], np.nan), weight[unit[0], c], products[c], float(totals[c]))
+             for c in order[:SHOWN]]
     added = 0.0 if bias is None else float(bias[unit[0]])
     return Dissection("convolution", value, parts, (float(totals[order[SHOWN:]].sum()), len(order[SHOWN:])), added,
                       float(totals.sum()) + added, window)

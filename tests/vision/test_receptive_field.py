@@ -28,8 +28,7 @@ class Branches(nn.Module):
         self.end = nn.AvgPool2d(2, 1)
 
     def forward(self, x):
-        near, far = self.near(x), self.far(x)
-        return self.end(near[:, :, :far.shape[2], :far.shape[3]] + far) if False else self.end(near + far)
+        return self.end(self.near(x) + self.far(x))
 
 
 CHAINS = {
@@ -53,6 +52,11 @@ def test_closed_form_equals_the_gradient(name, unit, backend, rng):
     rows, columns = np.flatnonzero(effect.any(1)), np.flatnonzero(effect.any(0))
     assert (rows[0], columns[0], rows[-1] + 1, columns[-1] + 1) == field.inside(29, 34)
     assert core.any() and (effect[core] > 0).all() and effect[core].sum() >= 0.949 * effect.sum()
+
+
+def test_a_transposed_convolution_brings_units_closer():
+    found = receptive_field(CHAINS["transposed"](), numbanet.zeros(1, 2, 29, 34), "1", (5, 6))
+    assert found.jump in ((0, 2), (2, 0)), "two rows from one, then the next"
 
 
 @pytest.mark.parametrize("name", ["lenet", "padded, dilated", "depthwise"])

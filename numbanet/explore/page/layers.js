@@ -29,13 +29,34 @@ export function cellColour(value, most) {
 
 // choose(layer, unit) is called for the unit that was clicked.
 export function showLayers(place, layers, choose) {
-  place.replaceChildren(...layers.map((layer) => strip(layer, choose)));
+  if (watch) watch.disconnect();
+  const waiting = new Map();
+  watch = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) {
+      if (!isIntersecting || !waiting.has(target)) continue;
+      fill(target, waiting.get(target), choose);
+      waiting.delete(target);
+      watch.unobserve(target);
+    }
+  }, { rootMargin: "400px" });
+  place.replaceChildren(...layers.map((layer) => {
+    const box = strip(layer);
+    waiting.set(box, layer);
+    watch.observe(box);
+    return box;
+  }));
 }
 
-function strip(layer, choose) {
+let watch = null;       // tells which strips come near the window: only those are painted
+
+function strip(layer) {
   const head = element("h3", {}, layer.path || layer.kind, element("span", {}, layer.kind), element("span", {}, layer.shape.join(" x ")),
     element("span", { class: "time" }, `${layer.milliseconds.toFixed(2)} ms`));
-  const box = element("div", { class: "strip" }, head);
+  return element("div", { class: layer.maps ? "strip" : "strip low" }, head);
+}
+
+function fill(box, layer, choose) {
+  box.classList.add("filled");
   if (layer.maps) {
     box.append(element("div", { class: "maps" }, ...layer.maps.map((map) => mapOf(layer, map, choose))));
   } else {
@@ -48,7 +69,6 @@ function strip(layer, choose) {
       return bar;
     })));
   }
-  return box;
 }
 
 function brief(value) {
