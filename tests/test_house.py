@@ -26,6 +26,7 @@ LAYERS = (
     ("functional", "data", "onnx", "zoo"),
     ("vision",),
     ("train",),
+    ("explore",),
     ("cli",),
     ("__main__",),
 )
@@ -45,6 +46,9 @@ NUMPY_IN_OPS = {
 }
 # What is longer than 600 lines, and why:
 LONG = {"numbanet.onnx.operators.host": "short functions, one an operator: every operator that runs in NumPy is in this one place"}
+# What parts import beside the dependencies, from an extra:
+EXTRAS = {"numbanet.onnx": ("onnx", "google"),     # protobuf
+          "numbanet.explore": ("starlette", "uvicorn"), "numbanet.cli.explore": ("starlette", "uvicorn")}
 DECORATORS_OF_NUMBA = {"njit", "jit", "vectorize", "guvectorize", "stencil", "cfunc", "cuda"}
 
 
@@ -128,7 +132,7 @@ def test_only_declared_dependencies_are_imported():
     names = {"pillow": "PIL", "pyyaml": "yaml"}
     allowed = {names.get(name, name) for name in (line.partition(">")[0] for line in declared)} | {"numbanet"}
     found = {(module, name.partition(".")[0]) for module, path, tree in SOURCES for name in _imports(module, path, tree)
-             if not (module.startswith("numbanet.onnx") and name.partition(".")[0] in ("onnx", "google"))}     # its extra, and protobuf
+             if not any(module.startswith(part) and name.partition(".")[0] in extra for part, extra in EXTRAS.items())}
     assert {pair for pair in found if pair[1] not in allowed | sys.stdlib_module_names} == set()
 
 

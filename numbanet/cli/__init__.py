@@ -11,11 +11,18 @@ import difflib
 import importlib
 import os
 import sys
+import textwrap
 
 VERBS = {
     "train": "train a network, with a progress bar and a run folder to look at",
     "predict": "name what is on images, with a trained network",
     "summary": "the layers of a network: shapes, parameters, costs, receptive fields",
+    "filters": "the kernels of a convolution, as a picture",
+    "features": "the feature maps that layers make of an image",
+    "receptive-field": "what a unit of a layer sees of an image, in theory and in effect",
+    "explain": "where on an image a network saw a class",
+    "convolve": "the classical filters: convolution and cross-correlation side by side",
+    "explore": "a page in the browser: a picture on its way through a network",
     "convert": "weights from one format to another: safetensors, .npz, .pt, .pth",
     "export": "a network as an ONNX file, for other programs",
     "data": "look at images, pack them for fast epochs, or make up a data set",
@@ -61,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(verb: str, argv: list[str]) -> int:
     """Run a verb; errors that are the user's to mend become one line on stderr."""
-    module = importlib.import_module(f"numbanet.cli.{verb}")
+    module = importlib.import_module(f"numbanet.cli.{verb.replace('-', '_')}")
     parser = Parser(prog=f"numbanet {verb}", description=f"{VERBS[verb][0].upper()}{VERBS[verb][1:]}.",
                     epilog=f"example:\n{module.EXAMPLE}", formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     module.configure(parser)
@@ -89,6 +96,7 @@ def _run(verb: str, argv: list[str]) -> int:
 def _help() -> str:
     width = max(map(len, VERBS))
     lines = ["usage: numbanet VERB [options]", "", "Convolutional networks on Numba kernels.", "", "verbs:"]
-    lines += [f"  {verb.ljust(width)}  {text}" for verb, text in VERBS.items()]
+    for verb, text in VERBS.items():
+        lines += textwrap.wrap(text, 80, initial_indent=f"  {verb.ljust(width)}  ", subsequent_indent=" " * (width + 4))
     lines += ["", "'numbanet VERB --help' tells more. Start here:", "  numbanet train lenet5"]
     return "\n".join(lines)

@@ -23,10 +23,11 @@ def configure(parser) -> None:
 
 
 def run(arguments) -> int:
+    from numbanet.cli.network import open_classifier
     from numbanet.errors import DataError, UsageError
     if arguments.top < 1:
         raise UsageError(f"--top: expected at least 1, received {arguments.top}")
-    classifier = _classifier(arguments)
+    classifier = open_classifier(arguments.weights, arguments)
     results, failures = [], 0
     for name, source in _sources(arguments.images):
         try:
@@ -44,17 +45,6 @@ def run(arguments) -> int:
             print(result["image"].ljust(width) + "  " + "   ".join(
                 f"{p['class']} {100 * p['probability']:.2f}%" for p in result["predictions"]))
     return 1 if failures else 0
-
-
-def _classifier(arguments):
-    from numbanet.errors import UsageError
-    if Path(arguments.weights).suffix.lower() != ".onnx":
-        from numbanet.train.prediction import load_classifier
-        return load_classifier(arguments.weights, arguments.device, arguments.model, arguments.metadata)
-    if arguments.model is not None:
-        raise UsageError("--model: a .onnx file holds its network; leave it out")
-    from numbanet.train.onnx_prediction import load_onnx_classifier
-    return load_onnx_classifier(arguments.weights, arguments.device, arguments.metadata)
 
 
 def _sources(names):

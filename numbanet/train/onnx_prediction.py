@@ -6,8 +6,8 @@ import logging
 
 import numpy as np
 
-import numbanet
 from numbanet.errors import UsageError
+from numbanet.nn import Module
 from numbanet.train.prediction import Classifier, check_classes, read_metadata
 from numbanet.train.preprocessing import Preprocessing
 from numbanet.zoo.registry import IMAGENET
@@ -17,20 +17,26 @@ logger = logging.getLogger("numbanet.predict")
 USUAL_SIZE, USUAL_CROP = 224, 0.875         # of networks for ImageNet: the middle of a picture scaled to 256
 
 
+class ChannelsFirst(Module):
+    """A model of images (N, H, W, C) as one of (N, C, H, W)."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model(x.permute(0, 2, 3, 1).contiguous())
+
+
 class OnnxClassifier(Classifier):
     """A :class:`Classifier` around an OnnxModel: of images (N, C, H, W) or (N, H, W, C), giving scores or probabilities."""
 
     def __init__(self, model, classes, preprocessing: Preprocessing, channels_last: bool, device: str = "cpu"):
-        super().__init__(model, classes, preprocessing, device)
-        self.channels_last = channels_last
+        super().__init__(ChannelsFirst(model) if channels_last else model, classes, preprocessing, device)
 
-    def probabilities(self, pixels) -> np.ndarray:
-        """Of the classes, for one picture of the preprocessing's size."""
-        x = self._transform(pixels[None])
-        x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if self.channels_last else x
-        with numbanet.no_grad():
-            found = self.model(numbanet.tensor(x, device=self.device))
-        found = next(iter(found.values())) if isinstance(found, dict) else found
+    def as_probabilities(self, output) -> np.ndarray:
+        """What the network answered to one input, as probabilities."""
+        found = next(iter(output.values())) if isinstance(output, dict) else output
         scores = np.asarray(found, np.float64).reshape(-1)
         if scores.min(initial=0) >= 0 and abs(scores.sum() - 1) < 1e-3:         # the network ends in a softmax
             return scores

@@ -23,9 +23,16 @@ class Classifier:
 
     def probabilities(self, pixels) -> np.ndarray:
         """Of the classes, for one picture of the preprocessing's size."""
+        return self.probabilities_of(numbanet.tensor(self._transform(pixels[None]), device=self.device))
+
+    def probabilities_of(self, x) -> np.ndarray:
+        """Of the classes, for one network input (1, C, H, W)."""
         with numbanet.no_grad():
-            logits = self.model(numbanet.tensor(self._transform(pixels[None]), device=self.device))
-            return numbanet.softmax(logits, 1).numpy()[0]
+            return self.as_probabilities(self.model(x))
+
+    def as_probabilities(self, output) -> np.ndarray:
+        """What the network answered to one input, as probabilities."""
+        return numbanet.softmax(output, 1).numpy()[0]
 
     def __call__(self, source, top: int = 3, raw: bool = False) -> list[dict]:
         """The `top` most probable classes of an image (path or open file): [{"class": ..., "probability": ...}].

@@ -136,6 +136,20 @@ class Preprocessing:
         left, top = max(0.0, (width - self.image_size[1] * scale) / 2), max(0.0, (height - self.image_size[0] * scale) / 2)
         return left, top, width - left, height - top
 
+    def picture(self, x) -> np.ndarray:
+        """The inverse of :meth:`batch_transform`: network input (C, H, W) as uint8 (H, W) or (H, W, 3), red first; what lies beyond
+        black and white is cut."""
+        mean, std = (np.asarray(v, np.float64).reshape(-1, 1, 1) for v in (self.mean, self.std))
+        pixels = np.clip(np.round((np.asarray(x, np.float64) * std + mean) * (255 / self.pixel_scale)), 0, 255).astype(np.uint8)
+        if len(pixels) == 1:
+            return pixels[0]
+        return np.ascontiguousarray(pixels[::-1 if self.channel_order == "bgr" else 1].transpose(1, 2, 0))
+
+    def black_and_white(self) -> tuple[np.ndarray, np.ndarray]:
+        """What black and white pixels become: float32 (C, 1, 1) each."""
+        mean, std = (np.asarray(v, np.float32).reshape(-1, 1, 1) for v in (self.mean, self.std))
+        return -mean / std, (np.float32(self.pixel_scale) - mean) / std
+
     def batch_transform(self, distort: bool = False) -> BatchAffineNormalize:
         """uint8 pictures of `image_size` to float32 input, with small random affine distortions or without."""
         mean, std = (tuple(value / self.pixel_scale for value in values) for values in (self.mean, self.std))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -25,7 +26,9 @@ def draw_curves(path, history: Sequence[dict]) -> None:
         image.save(temporary, "PNG")
 
 
-def _font(size: int):
+@cache
+def text_font(size: int):
+    """Pillow's own font, so that pictures are the same everywhere; it has ASCII and little more."""
     return ImageFont.load_default(size)
 
 
@@ -42,15 +45,15 @@ def _panel(image, left, title, xs, series, names) -> None:
         up = (math.log10(max(value, 10**low)) - low) / max(high - low, 1e-9)
         return x0 + across * (x1 - x0), y0 + min(up, 1) * (y1 - y0)
 
-    draw.text((x0, 14), title, INK, _font(18))
+    draw.text((x0, 14), title, INK, text_font(18))
     for tick in _ticks(10**low, 10**high):
         y = at(xs[0], tick)[1]
         draw.line((x0, y, x1, y), GRID)
-        draw.text((x0 - 8, y), f"{tick:.3g}", INK, _font(13), anchor="rm")
+        draw.text((x0 - 8, y), f"{tick:.3g}", INK, text_font(13), anchor="rm")
     step = max(1, math.ceil(len(xs) / 10))
     for x in xs[::step]:
-        draw.text((at(x, 10**low)[0], y0 + 8), str(x), INK, _font(13), anchor="ma")
-    draw.text(((x0 + x1) / 2, y0 + 28), "epoch", INK, _font(13), anchor="ma")
+        draw.text((at(x, 10**low)[0], y0 + 8), str(x), INK, text_font(13), anchor="ma")
+    draw.text(((x0 + x1) / 2, y0 + 28), "epoch", INK, text_font(13), anchor="ma")
     draw.line((x0, y0, x1, y0), INK)
     for position, (values, name, colour) in enumerate(zip(series, names, COLOURS)):
         points = [at(x, v) for x, v in zip(xs, values) if math.isfinite(v)]
@@ -59,7 +62,7 @@ def _panel(image, left, title, xs, series, names) -> None:
         for x, y in points:
             draw.ellipse((x - 3, y - 3, x + 3, y + 3), colour)
         draw.line((x1 - 110, 24 + 18 * position, x1 - 86, 24 + 18 * position), colour, 3)
-        draw.text((x1 - 80, 24 + 18 * position), name, INK, _font(13), anchor="lm")
+        draw.text((x1 - 80, 24 + 18 * position), name, INK, text_font(13), anchor="lm")
 
 
 def _ticks(low: float, high: float) -> list[float]:

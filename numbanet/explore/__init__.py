@@ -1,0 +1,1 @@
+"""The explorer: a page in the browser on which a picture flows through a network. Needs the extra `explore`."""

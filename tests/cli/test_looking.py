@@ -1,0 +1,127 @@
+"""`numbanet filters`, `features`, `receptive-field`, `explain`, `convolve` on a trained network, and what they refuse."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from numbanet.cli.explain import METHODS
+from numbanet.vision import METHODS as LIBRARY_METHODS
+from tests.cli.conftest import run
+from tests.cli.drawings import draw_digit
+
+
+@pytest.fixture
+def digit(tmp_path):
+    draw_digit(3).save("three.png")
+    return "three.png"
+
+
+def looked(*arguments) -> dict:
+    """The answer of a command as JSON; its picture is there, and 1,200 pixels wide."""
+    answer = run(*arguments, "--json")
+    assert answer.code == 0, answer.err
+    found = json.loads(answer.out)
+    with Image.open(found["path"]) as image:
+        assert image.format == "PNG" and image.size[0] == 1200 and 200 < image.size[1] < 4000
+    return found
+
+
+def test_every_verb(trained, digit):
+    assert looked("filters", trained.run)["layer"] == "features.c1"
+    assert looked("filters", trained.run, "--layer", "features.c3", "--out", "c3.png")["shape"] == [16, 6, 5, 5]
+    layers = looked("features", trained.run, digit)["layers"]
+    assert [layer["layer"] for layer in layers][:2] == ["features.c1", "features.relu1"] and len(layers[0]["maps"]) == 6
+    assert layers[1]["maps"][0]["maximum"] == max(m["maximum"] for m in layers[1]["maps"])
+    output, = looked("features", trained.run, digit, "--layer", "classifier.output")["layers"]
+    assert output["units"][0]["index"] == 3
+    field = looked("receptive-field", trained.run, digit, "--layer", "features.s4", "--unit", "1,2")
+    assert field["field"] == [16, 16] and field["box"] == [4, 8, 20, 24] and [s["field"] for s in field["steps"]] == [5, 6, 14, 16]
+    assert looked("convolve", digit, "--filter", "sobel")["results"][0]["mode"] == "correlation"
+
+
+@pytest.mark.parametrize("method", LIBRARY_METHODS)
+def test_explain(method, trained, digit):
+    found = looked("explain", trained.run, digit, "--method", method)
+    assert found["class"] == "3" and found["probability"] > 0.5 and (found["layer"] is not None) == method.startswith("gradcam")
+    other = looked("explain", trained.run, digit, "--method", method, "--class", "8")
+    assert other["class"] == "8" and other["number"] == 8 and other["probability"] < 0.5
+
+
+def test_methods_are_the_librarys():
+    assert METHODS == (*LIBRARY_METHODS, "maximise")
+
+
+def test_maximise(trained):
+    found = looked("explain", trained.run, "--method", "maximise", "--class", "3")
+    assert found["last"] > found["first"] + 5
+    assert looked("explain", trained.run, "--method", "maximise", "--layer", "features.relu3", "--unit", "5")["unit"] == 5
+
+
+def test_text_and_files(trained, digit, tmp_path):
+    """Short lines, and no picture is ever overwritten unless --out names it."""
+    first, second = run("explain", trained.run, digit), run("explain", trained.run, digit)
+    assert "gradcam: 3," in first.out and "wrote LeNet5-gradcam.png" in first.out and "wrote LeNet5-gradcam-2.png" in second.out
+    assert (tmp_path / "LeNet5-gradcam.png").read_bytes() == (tmp_path / "LeNet5-gradcam-2.png").read_bytes()
+    for arguments in (("receptive-field", trained.run, digit, "--layer", "features.c3"), ("features", trained.run, digit),
+                      ("convolve", "--list")):
+        assert max(map(len, run(*arguments).out.splitlines())) <= 80
+    assert "laplacian" in run("convolve", "--list").out
+
+
+def test_a_model_by_name(digit):
+    answer = run("filters", "lenet5", "--out", "f.png")
+    assert answer.code == 0 and "lenet5 has new random weights" in answer.err
+
+
+def test_the_classical_filters(tmp_path):
+    pixels = np.zeros((40, 60), np.uint8)
+    pixels[:, 30:] = 255
+    Image.fromarray(pixels).save("step.png")
+    correlation, convolution = looked("convolve", "step.png", "--filter", "-1 0 1; -1 0 1; -1 0 1", "--padding", "0")["results"]
+    assert (correlation["minimum"], correlation["maximum"]) == (0, 765) and (convolution["minimum"], convolution["maximum"]) == (-765, 0)
+    assert correlation["shape"] == [1, 38, 58]
+    assert looked("convolve", "step.png", "--filter", "1", "--stride", "2", "--device", "reference")["results"][0]["shape"] == [1, 20, 30]
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["filters", "RUN", "--layer", "features.c2"], "layer 'features.c2' does not exist in LeNet5; did you mean features."),
+    (["filters", "RUN", "--layer", "classifier"], "is a Sequential, which has no kernels of its own"),
+    (["filters", "lenet55"], "did you mean lenet5?"),
+    (["filters", "RUN", "--out", "f.jpg"], "--out: expected a name that ends in .png, received f.jpg"),
+    (["features", "RUN", "three.png", "--layer", "relu1"], "did you mean features.relu1"),
+    (["receptive-field", "RUN", "three.png", "--layer", "classifier.f6"], "has no positions"),
+    (["receptive-field", "RUN", "three.png", "--layer", "features.c1", "--unit", "28,0"], "from 0,0 to 27,27, received 28,0"),
+    (["receptive-field", "RUN", "three.png", "--layer", "features.c1", "--unit", "3"], "a row and a column such as 3,5, received '3'"),
+    (["receptive-field", "RUN", "three.png"], "the following arguments are required: --layer"),
+    (["explain", "RUN", "three.png", "--method", "grad-cam"], "received 'grad-cam'; did you mean gradcam?"),
+    (["explain", "RUN", "three.png", "--class", "ten"], "a number from 0 to 9 or a name, received 'ten'"),
+    (["explain", "RUN", "three.png", "--class", "10"], "a number from 0 to 9 or a name, received '10'"),
+    (["explain", "RUN", "three.png", "--layer", "classifier.c5"], "a target layer expects maps"),
+    (["explain", "RUN", "three.png", "--layer", "features.c1", "--method", "saliency"], "saliency explains by the pixels"),
+    (["explain", "RUN"], "expected an image"),
+    (["explain", "RUN", "--method", "maximise"], "either --class C, or --layer L and --unit K"),
+    (["explain", "RUN", "three.png", "--method", "maximise", "--class", "1"], "leave IMAGE out"),
+    (["convolve", "three.png"], "expected an image and a filter"),
+    (["convolve", "three.png", "--filter", "1 2; 3"], "rows of one length"),
+    (["convolve", "three.png", "--filter", "shapren"], "did you mean sharpen?"),
+    (["convolve", "three.png", "--filter", "box", "--stride", "0"], "--stride: expected 1 to 2048, received 0"),
+    (["explore", "lenet6"], "did you mean lenet5?"),
+    (["explore", "--port", "70000"], "--port: expected 0 to 65535, received 70000")])
+def test_mistakes(arguments, message, trained, digit):
+    if arguments[0] == "explore":
+        pytest.importorskip("starlette")
+    answer = run(*(trained.run if a == "RUN" else a for a in arguments))
+    assert answer.code in (1, 2) and not answer.out and message in answer.err.replace("\n", " ")
+
+
+def test_bad_pictures(trained, tmp_path):
+    (tmp_path / "text.png").write_text("lorem ipsum")
+    Image.new("L", (30_000, 3_000)).save("huge.png")
+    for verb in (("features", trained.run), ("explain", trained.run), ("convolve",)):
+        more = ("--filter", "box") if verb[0] == "convolve" else ()
+        for name, message in (("text.png", "not an image"), ("huge.png", "more than the"), ("absent.png", "the file is missing")):
+            answer = run(*verb, name, *more)
+            assert answer.code == 1 and message in answer.err
+    assert not [p for p in tmp_path.iterdir() if p.name not in ("text.png", "huge.png")], "nothing was written"
