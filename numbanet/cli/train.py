@@ -57,8 +57,7 @@ def run(arguments) -> int:
     print(f"data: {data.description}")
     metadata = {"model": settings.model, "num_classes": len(data.classes), "in_chans": data.preprocessing.input_size[0],
                 "classes": list(data.classes), "preprocessing": data.preprocessing.as_metadata()}
-    reporter = Reporter(settings.epochs)
-    training = ClassifierTraining(model, data.train, data.test, settings, folder, metadata, reporter)
+    training = ClassifierTraining(model, data.train, data.test, settings, folder, metadata, [Reporter(settings.epochs)])
     if arguments.resume:
         training.resume()
         print(f"going on with {folder.path} at epoch {training.progress.epoch + 1}, step {training.progress.step}")
@@ -67,15 +66,12 @@ def run(arguments) -> int:
         folder.write_environment()
         data.save_samples(folder.samples)
     started = time.perf_counter()
-    try:
-        confusion = training.fit()
-    finally:
-        reporter.close()
+    confusion = training.fit()
     if confusion is None:
         print(f"stopped at epoch {training.progress.epoch + 1}, step {training.progress.step}; a checkpoint was written. Go on with:\n"
               f"  numbanet train --resume {shlex.quote(str(folder.path))}")
         return 1
-    print(f"\ntest accuracy {100 * confusion.accuracy:.2f}% (best {100 * training.progress.best:.2f}%), "
+    print(f"\ntest accuracy {100 * confusion.accuracy:.2f}% (best {100 * training.best:.2f}%), "
           f"{time.perf_counter() - started:.1f} s of training")
     print("confusion matrix, a row for each true class:")
     print(confusion.table(data.classes))
@@ -121,30 +117,43 @@ def _settings(arguments):
     return Settings(arguments.model, **given), None
 
 
-class Reporter:
+def Reporter(epochs: int):
     """A live bar for each epoch, and a line when it ends."""
+    from numbanet.train.callbacks import Callback
+    from numbanet.train.classifier import as_row
 
-    def __init__(self, epochs: int):
-        self.epochs, self.bar = epochs, None
+    class ProgressBar(Callback):
+        bar = None
 
-    def epoch_started(self, progress, batches: int) -> None:
-        from tqdm import tqdm
-        self.close()
-        self.bar = tqdm(total=batches, initial=progress.batch, desc=f"epoch {progress.epoch + 1}/{self.epochs}", leave=False, disable=None,
-                        dynamic_ncols=True, bar_format="{desc} {percentage:3.0f}%|{bar}| {postfix} {remaining} left")
+        def on_epoch_begin(self, epoch, logs=None):
+            from tqdm import tqdm
+            self.close()
+            trainer = self.trainer
+            self.bar = tqdm(total=len(trainer.train_loader), initial=trainer.progress.batch, leave=False, disable=None,
+                            desc=f"epoch {epoch + 1}/{epochs}", dynamic_ncols=True,
+                            bar_format="{desc} {percentage:3.0f}%|{bar}| {postfix} {remaining} left")
 
-    def batch_done(self, progress) -> None:
-        self.bar.set_postfix_str(f"loss {progress.loss_sum / progress.seen:.3f}, accuracy {100 * progress.correct / progress.seen:.1f}%, "
-                                 f"{progress.seen / max(progress.seconds, 1e-9):,.0f} images/s", refresh=False)
-        self.bar.update(1)
+        def on_train_batch_end(self, batch, logs=None):
+            progress = self.trainer.progress
+            self.bar.set_postfix_str(f"loss {logs['loss']:.3f}, accuracy {100 * logs['accuracy']:.1f}%, "
+                                     f"{progress.seen / max(progress.seconds, 1e-9):,.0f} images/s", refresh=False)
+            self.bar.update(1)
 
-    def epoch_ended(self, row: dict) -> None:
-        self.close()
-        number = f"{row['epoch']:>{len(str(self.epochs))}}/{self.epochs}"
-        print(f"epoch {number}  loss {row['train_loss']:.3f} ({100 * row['train_accuracy']:.2f}%), test loss {row['test_loss']:.3f} "
-              f"({100 * row['test_accuracy']:.2f}%), {row['images_per_second']:,.0f} images/s", flush=True)
+        def on_epoch_end(self, epoch, logs=None):
+            self.close()
+            row = as_row(self.trainer.progress.history[-1])
+            number = f"{row['epoch']:>{len(str(epochs))}}/{epochs}"
+            print(f"epoch {number}  loss {row['train_loss']:.3f} ({100 * row['train_accuracy']:.2f}%), test loss "
+                  f"{row['test_loss']:.3f} ({100 * row['test_accuracy']:.2f}%), {row['images_per_second']:,.0f} images/s", flush=True)
 
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
+        def on_train_end(self, logs=None):
+            self.close()
+
+        def on_exception(self, error):
+            self.close()
+
+        def close(self):
+            if self.bar is not None:
+                self.bar.close()
+                self.bar = None
+    return ProgressBar()
