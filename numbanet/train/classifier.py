@@ -91,7 +91,7 @@ class ClassifierTraining:
 
     def resume(self) -> None:
         """Go on from the newest checkpoint of the run."""
-        self.trainer.train_loader = self.train_loader
+        self.trainer.train_loader, self.trainer.val_loader = self.train_loader, self.test_loader
         if self.backup.restore() is None:
             raise CheckpointError(f"resume: {self.run.checkpoints} holds no checkpoint")
 

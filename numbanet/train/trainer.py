@@ -172,7 +172,8 @@ class Trainer:
             raise UsageError(f"Trainer.fit: epochs expects an integer of at least 1, received {epochs!r}")
         self.train_loader, self.val_loader, self.epochs = train_loader, val_loader, epochs
         self.interrupted = self.stop_training = self.progress.stopped = False
-        getattr(train_loader, "seed", None)         # a seed that is drawn must not depend on where a run goes on
+        for loader in (train_loader, val_loader):
+            getattr(loader, "seed", None)           # is drawn now: random streams must not depend on where a run goes on
         try:
             self.callbacks.restore()
             self.callbacks.on_train_begin()
@@ -407,7 +408,7 @@ class Trainer:
         return {"model": self.model.state_dict(), "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
                 "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
                 "ema": None if self.ema is None else self.ema.state_dict(), "random": get_random_state(),
-                "sampler": {"seed": getattr(self.train_loader, "seed", None)},
+                "samplers": [{"seed": getattr(loader, "seed", None)} for loader in (self.train_loader, self.val_loader)],
                 "progress": {**asdict(self.progress), "stopped": self.stop_training},
                 "metrics": [state.arrays() for state in self.metrics.states], "callbacks": self.callbacks.state_dict()}
 
@@ -435,9 +436,9 @@ class Trainer:
             for metric, arrays in zip(self.metrics.states, state["metrics"]):
                 metric.load(arrays)
             self.callbacks.load_state_dict(state["callbacks"])
-            seed = state["sampler"]["seed"]
-            if seed is not None and hasattr(self.train_loader, "seed"):
-                self.train_loader.seed = seed
+            for loader, sampler in zip((self.train_loader, self.val_loader), state["samplers"], strict=True):
+                if sampler["seed"] is not None and hasattr(loader, "seed"):
+                    loader.seed = sampler["seed"]
             set_random_state(state["random"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, CheckpointError):

@@ -247,11 +247,11 @@ def test_all_that_has_a_memory_goes_on_to_the_same_bits(at, tmp_path):
     assert strip(rows) == strip(history)
 
 
-def test_a_loader_that_draws_its_seed_goes_on_with_it(tmp_path):
+def test_loaders_that_draw_their_seeds_go_on_with_them(tmp_path):
     def run(folder, epochs):
-        net = model()
+        net = model(dropout=0.4)
         trainer = Trainer(net, None, sgd(net), callbacks=[BackupAndRestore(folder)])
-        trainer.fit(DataLoader(ArrayDataset(X, Y), 4, shuffle=True), epochs=epochs)
+        trainer.fit(DataLoader(ArrayDataset(X, Y), 4, shuffle=True), DataLoader(ArrayDataset(X, Y), 9), epochs=epochs)
         return bits(net)
     expected = run(tmp_path / "a", 4)
     run(tmp_path / "b", 2)
