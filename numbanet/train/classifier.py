@@ -1,56 +1,67 @@
-"""The run of a classifier: a Trainer, and callbacks that fill the run's folder."""
+"""The run of a classifier: a Trainer made of a recipe, and callbacks that fill the run's folder."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from numbanet import optim
 from numbanet.data import DataLoader
-from numbanet.errors import CheckpointError, UsageError
-from numbanet.train.callbacks import BackupAndRestore, Callback
+from numbanet.errors import CheckpointError
+from numbanet.random import seed_everything
+from numbanet.train.callbacks import BackupAndRestore, Callback, EarlyStopping
+from numbanet.train.classifier_data import ClassifierData, open_classifier_data
+from numbanet.train.freezing import freeze_until
 from numbanet.train.interruption import interruptible
+from numbanet.train.judging import draw_judgement, judge
+from numbanet.train.layer_statistics import LayerStatistics
 from numbanet.train.metrics import Accuracy, ConfusionMatrix
+from numbanet.train.recipe import Recipe
+from numbanet.train.report import write_report
 from numbanet.train.run_directory import RunDirectory
 from numbanet.train.trainer import Progress, Trainer
 from numbanet.vision.draw import draw_curves
+from numbanet.vision.training import draw_filters, draw_layers
 from numbanet.weights import save_weights
+from numbanet.zoo import create_model, model_info
 
-OPTIMIZERS = {
-    "adamw": (optim.AdamW, 4e-3, {"weight_decay": 1e-2}),
-    "adam": (optim.Adam, 4e-3, {}),
-    "sgd": (optim.SGD, 8e-2, {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}),
-    "rmsprop": (optim.RMSprop, 1e-3, {"momentum": 0.9}),
-}
-
-MAX_GRADIENT_NORM = 1.0     # longer ones are shortened: at the top of the one-cycle, one bad batch could throw a run off
+NOT_OF_THE_RUN = ("workers", "device", "eager", "source")       # what a run may go on with another value of
 
 
 @dataclass
-class Settings:
-    """What a run is asked for; written into its config.yaml."""
+class Prepared:
+    """A model and its data, as a recipe asks for them."""
 
-    model: str
-    data: str | None = None
-    epochs: int = 25
-    batch_size: int = 64
-    lr: float | None = None
-    optimizer: str = "sgd"
-    device: str = "cpu"
-    seed: int = 0
-    val_fraction: float = 0.2
-    distort: bool = True
-    workers: int = 0
-    eager: bool = False             # record each step on the tape instead of replaying a compiled one
+    model: object
+    data: ClassifierData
+    metadata: dict              # stored in the weights: model name, classes, preprocessing
 
-    def __post_init__(self):
-        for name, minimum in (("epochs", 1), ("batch_size", 1), ("workers", 0)):
-            if getattr(self, name) < minimum:
-                raise UsageError(f"--{name.replace('_', '-')}: expected at least {minimum}, received {getattr(self, name)}")
-        if self.lr is not None and not (0 < self.lr < math.inf):
-            raise UsageError(f"--lr: expected a number above 0, received {self.lr}")
-        if self.optimizer not in OPTIMIZERS:
-            raise UsageError(f"--optimizer: expected one of {', '.join(OPTIMIZERS)}, received {self.optimizer!r}")
+
+def prepare(recipe: Recipe, watch=None) -> Prepared:
+    """Open the data and make the model; `watch(iterator, total=...)` may show how many pictures were read.
+
+    Raises
+    ------
+    UsageError, DataError, CheckpointError
+        An unknown model or layer, data that cannot be used, weights of another model.
+    """
+    info = model_info(recipe.model)
+    data = open_classifier_data(recipe.data, info, recipe.val_fraction, recipe.seed, recipe.distort, watch, recipe.train_transforms,
+                                recipe.resize)
+    seed_everything(recipe.seed)
+    classes, channels = len(data.classes), data.preprocessing.input_size[0]
+    if recipe.weights is None:
+        model = create_model(recipe.model, num_classes=classes, in_chans=channels, **recipe.model_options)
+    else:
+        model = create_model(recipe.model, in_chans=channels, weights=recipe.weights, **recipe.model_options)
+        if model.num_classes != classes:
+            model.reset_classifier(classes)
+    model = model.to(recipe.device)
+    if recipe.freeze_until is not None:
+        freeze_until(model, recipe.freeze_until)
+    metadata = {"model": recipe.model, "num_classes": classes, "in_chans": channels, "classes": list(data.classes),
+                "preprocessing": data.preprocessing.as_metadata()}
+    if recipe.model_options:
+        metadata["model_options"] = recipe.model_options
+    return Prepared(model, data, metadata)
 
 
 class ClassifierTraining:
@@ -60,25 +71,34 @@ class ClassifierTraining:
     ----------
     model : Module giving (N, classes) logits
     train, test : datasets of (input, label)
-    settings : Settings
+    recipe : Recipe
     run : RunDirectory
     metadata : dict stored in the weights: model name, classes, preprocessing
     callbacks : further callbacks, such as a progress bar
     """
 
-    def __init__(self, model, train, test, settings: Settings, run: RunDirectory, metadata: dict, callbacks=()):
-        self.settings, self.run = settings, run
-        self.train_loader = DataLoader(train, settings.batch_size, shuffle=True, num_workers=settings.workers, seed=settings.seed)
-        self.test_loader = DataLoader(test, max(settings.batch_size, 250), num_workers=settings.workers, seed=settings.seed)
-        kind, default_lr, options = OPTIMIZERS[settings.optimizer]
-        lr = settings.lr if settings.lr is not None else default_lr
-        optimizer = kind(model.parameters(), lr=lr, **options)
-        scheduler = optim.lr_scheduler.OneCycleLR(optimizer, lr, epochs=settings.epochs, steps_per_epoch=len(self.train_loader),
-                                                  cycle_momentum=False)
-        self.backup = BackupAndRestore(run.checkpoints, monitor="val_accuracy")
-        metrics = {"accuracy": Accuracy(), "confusion": ConfusionMatrix(len(metadata["classes"]))}
-        self.trainer = Trainer(model, None, optimizer, scheduler, [RunFiles(run, metadata), *callbacks, self.backup], metrics=metrics,
-                               compiled=not settings.eager, clip_norm=MAX_GRADIENT_NORM)
+    def __init__(self, model, train, test, recipe: Recipe, run: RunDirectory, metadata: dict, callbacks=()):
+        self.recipe, self.run = recipe, run
+        self.train_loader = DataLoader(train, recipe.batch_size, shuffle=True, num_workers=recipe.workers, seed=recipe.seed)
+        self.test_loader = DataLoader(test, max(recipe.batch_size, 250), num_workers=recipe.workers, seed=recipe.seed)
+        classes = len(metadata["classes"])
+        optimizer = recipe.make_optimizer(model)
+        scheduler, interval = recipe.make_schedule(optimizer, -(-len(self.train_loader) // recipe.accumulate))
+        asked = {name: value for name, value in asdict(recipe).items() if name not in NOT_OF_THE_RUN}
+        asked["data"] = {"training images": len(train), "test images": len(test), "classes": list(metadata["classes"])}
+        self.backup = BackupAndRestore(run.checkpoints, recipe.checkpoint_every or "epoch", recipe.keep_checkpoints, "val_accuracy",
+                                       recipe=asked)
+        stopping = [] if recipe.early_stopping is None else [EarlyStopping(patience=recipe.early_stopping)]
+        metrics = {"accuracy": Accuracy(), "confusion": ConfusionMatrix(classes)}
+        if classes > 10:
+            metrics["top5"] = Accuracy(top_k=5)
+        self.test, self.classes = test, metadata["classes"]
+        self.statistics = LayerStatistics(*next(iter(DataLoader(test, min(64, len(test)), seed=0))))
+        self.trainer = Trainer(model, None, optimizer, scheduler, [*stopping, self.statistics, RunFiles(run, metadata),
+                                                                     *callbacks, self.backup], metrics=metrics,
+                               compiled=not recipe.eager, accumulate=recipe.accumulate, clip_norm=recipe.clip_norm,
+                               ema_decay=recipe.ema_decay, label_smoothing=recipe.label_smoothing, mixing=recipe.make_mixing(),
+                               num_classes=classes, scheduler_interval=interval)
 
     @property
     def progress(self) -> Progress:
@@ -99,12 +119,23 @@ class ClassifierTraining:
         """Train to the last epoch; None if Ctrl-C ended it first. Either way a checkpoint was written."""
         epochs = self.progress.epoch
         with interruptible(self.trainer):
-            self.trainer.fit(self.train_loader, self.test_loader, self.settings.epochs)
-        if self.trainer.interrupted and self.progress.epoch < self.settings.epochs:
+            self.trainer.fit(self.train_loader, self.test_loader, self.recipe.epochs)
+        if self.trainer.interrupted and self.progress.epoch < self.recipe.epochs:
             return None
         if self.progress.epoch == epochs:                   # a finished run has nothing left to train
             self.trainer.evaluate(self.test_loader)
-        return self.trainer.val_metrics["confusion"]
+        confusion = self.trainer.val_metrics["confusion"]
+        self.tell(judge(self.trainer, self.test, self.classes, max(self.recipe.batch_size, 250), self.recipe.workers))
+        return confusion
+
+    def tell(self, judgement) -> None:
+        """The pictures of a run that has ended, and its report."""
+        draw_judgement(self.run.path, judgement, self.test, self.classes)
+        if self.statistics.filters:
+            draw_filters(self.run.path / "filters.png", self.statistics.filters)
+        if self.statistics.history:
+            draw_layers(self.run.path / "layers.png", self.statistics.history)
+        write_report(self.run, judgement, self.statistics.history)
 
 
 class RunFiles(Callback):

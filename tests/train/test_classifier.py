@@ -16,7 +16,8 @@ from numbanet.errors import CheckpointError, TrainingError, UsageError
 from numbanet.random import seed_everything
 from numbanet.train import Callback
 from numbanet.train.checkpoint import list_checkpoints, read_state, write_state
-from numbanet.train.classifier import OPTIMIZERS, ClassifierTraining, Settings
+from numbanet.train.classifier import ClassifierTraining
+from numbanet.train.recipe import OPTIMIZERS, Recipe
 from numbanet.train.run_directory import RunDirectory
 from numbanet.weights import load_weights
 
@@ -44,7 +45,7 @@ def interrupt(trainer):
 
 def make(folder, reporter=None, seed=0, epochs=3, **settings):
     """A training of a small network whose every kind of state matters: dropout, running statistics, moments."""
-    settings = Settings("small", epochs=epochs, batch_size=4, device="reference", seed=seed, **settings)
+    settings = Recipe("small", epochs=epochs, batch_size=4, device="reference", seed=seed, **{"clip_norm": 1.0, **settings})
     random = np.random.default_rng(5)
     inputs = [random.integers(0, 255, (n, 3), np.uint8) for n in (18, 6)]
     train, test = (ArrayDataset(x, (x[:, 0] > x[:, 1]).astype(int), batch_transform=lambda x, _: x.astype(np.float32) / 64) for x in inputs)
@@ -198,4 +199,4 @@ def test_a_checkpoint_of_another_version(tmp_path):
                                              ("lr", float("inf")), ("optimizer", "adamm"), ("workers", -1)])
 def test_settings_out_of_range(name, value):
     with pytest.raises(UsageError, match=f"--{name.replace('_', '-')}: expected .*received {value!r}"):
-        Settings("lenet5", **{name: value})
+        Recipe("lenet5", **{name: value})

@@ -14,7 +14,8 @@ from numbanet.data import ArrayDataset
 from numbanet.graph import summarize
 from numbanet.nn import functional as F
 from numbanet.nn import init
-from numbanet.train.classifier import ClassifierTraining, Settings
+from numbanet.train.classifier import ClassifierTraining
+from numbanet.train.recipe import Recipe
 from numbanet.train.run_directory import RunDirectory
 from numbanet.zoo.googlenet import INCEPTIONS, FromImagenetStatistics, loss_with_heads
 from tests.zoo.torchvision_peer import torchvision
@@ -181,7 +182,7 @@ def test_training_follows_auxiliary_heads(tmp_path, rng):
     data = ArrayDataset(x, (x[:, 0] > x[:, 1]).astype(int))
     model = _TwoHeads()
     aux = model.aux.weight.detach().numpy().copy()
-    settings = Settings("two_heads", epochs=10, batch_size=8)
+    settings = Recipe("two_heads", epochs=10, batch_size=8)
     training = ClassifierTraining(model, data, data, settings, RunDirectory(tmp_path), {"classes": ["less", "more"]})
     training.fit()
     rows = training.progress.history
