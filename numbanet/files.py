@@ -1,8 +1,9 @@
-"""Files that are never half there: written beside their place, flushed to disk, then renamed."""
+"""Files that are never half there: written beside their place, flushed to disk, then renamed; and a lock on a folder."""
 
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import tempfile
 from contextlib import contextmanager, suppress
@@ -68,6 +69,81 @@ def atomic_folder(path):
         for left in (temporary, old):
             if left is not None:
                 shutil.rmtree(left, ignore_errors=True)
+
+
+class FolderLock:
+    """One process at a time writes to a folder; the system frees the lock when the process ends, however it ends.
+
+    Raises
+    ------
+    CheckpointError
+        From ``acquire``: another process holds it.
+    """
+
+    def __init__(self, folder):
+        self.path = Path(folder) / ".lock"
+        self._handle: int | None = None
+
+    @property
+    def held(self) -> bool:
+        return self._handle is not None
+
+    def acquire(self) -> None:
+        """Take the lock; once more is nothing."""
+        if self.held:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            while True:
+                handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+                try:
+                    _lock(handle)
+                    if os.path.exists(self.path) and os.path.samestat(os.fstat(handle), os.stat(self.path)):
+                        break
+                except BlockingIOError:
+                    holder = os.read(handle, 100).decode(errors="replace").strip()
+                    os.close(handle)
+                    raise CheckpointError(f"{self.path.parent}: another process ({holder or 'unknown'}) is writing there; wait for its "
+                                          "end, or stop it") from None
+                except BaseException:
+                    os.close(handle)
+                    raise
+                os.close(handle)            # it was removed in between by who held it
+            os.truncate(handle, 0)
+            os.write(handle, f"process {os.getpid()} on {platform.node()}".encode())
+        except OSError as error:
+            raise _explain(error, self.path) from error
+        self._handle = handle
+
+    def release(self) -> None:
+        """Give it back."""
+        if self._handle is not None:
+            with suppress(OSError):
+                self.path.unlink()
+            os.close(self._handle)
+            self._handle = None
+
+    def __enter__(self):
+        self.acquire()
+        return self
+
+    def __exit__(self, *_):
+        self.release()
+
+
+def _lock(handle: int) -> None:
+    try:
+        import fcntl
+    except ImportError:                     # Windows
+        import msvcrt
+        try:
+            os.lseek(handle, 4096, os.SEEK_SET)         # beyond the text, which others read
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            raise BlockingIOError(*error.args) from error
+        os.lseek(handle, 0, os.SEEK_SET)
+        return
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def write_text(path, text: str) -> None:

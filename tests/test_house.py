@@ -48,7 +48,8 @@ NUMPY_IN_OPS = {
 LONG = {"numbanet.onnx.operators.host": "short functions, one an operator: every operator that runs in NumPy is in this one place"}
 # What parts import beside the dependencies, from an extra:
 EXTRAS = {"numbanet.onnx": ("onnx", "google"),     # protobuf
-          "numbanet.explore": ("starlette", "uvicorn"), "numbanet.cli.explore": ("starlette", "uvicorn")}
+          "numbanet.explore": ("starlette", "uvicorn"), "numbanet.cli.explore": ("starlette", "uvicorn"),
+          "numbanet.train.callbacks.writers": ("tensorboardX",), "numbanet.train.distributed": ("mpi4py",)}
 DECORATORS_OF_NUMBA = {"njit", "jit", "vectorize", "guvectorize", "stencil", "cfunc", "cuda"}
 
 

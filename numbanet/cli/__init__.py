@@ -15,6 +15,8 @@ import textwrap
 
 VERBS = {
     "train": "train a network, with a progress bar and a run folder to look at",
+    "val": "judge a trained network: metrics, confusions, worst mistakes",
+    "runs": "list training runs, or compare some",
     "predict": "name what is on images, with a trained network",
     "summary": "the layers of a network: shapes, parameters, costs, receptive fields",
     "filters": "the kernels of a convolution, as a picture",
@@ -26,6 +28,7 @@ VERBS = {
     "convert": "weights from one format to another: safetensors, .npz, .pt, .pth",
     "export": "a network as an ONNX file, for other programs",
     "data": "look at images, pack them for fast epochs, or make up a data set",
+    "profile": "where a network spends its time and memory, layer by layer",
     "models": "the networks that can be created by name",
     "doctor": "what numbanet found here: processor, threads, caches, versions",
     "warmup": "compile kernels ahead, so that the first training step is fast",

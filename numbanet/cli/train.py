@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import shlex
 import sys
 import time
+import typing
 from dataclasses import asdict
 from pathlib import Path
 
-EXAMPLE = ("  numbanet train lenet5\n  numbanet train lenet5 --data photos/ --epochs 30 --out runs/photos\n"
-           "  numbanet train --resume runs/lenet5-1")
+EXAMPLE = ("  numbanet train lenet5\n  numbanet train --recipe resnet20_cifar --data photos/ --epochs 30\n"
+           "  numbanet train resnet18 --data photos/ --weights resnet18.pth \\\n    --freeze-until layer4 --lr 0.01\n"
+           "  numbanet train --recipe vgg16 --print-config\n  numbanet train --resume runs/lenet5-1\n"
+           "  mpiexec -n 4 numbanet train --recipe resnet50 --data photos/")
+MAY_CHANGE = ("workers", "device", "eager")         # in a run that goes on
 
 
 def configure(parser) -> None:
-    parser.add_argument("model", nargs="?", help="a name from 'numbanet models', such as lenet5")
-    parser.add_argument("--data", metavar="DIR", help="IDX files (plain or .gz), or class folders, with train/ and val/ or test/ used as "
-                                                      "they are (default: the MNIST sample of the package)")
-    parser.add_argument("--epochs", type=int, help="passes over the training images (default 25)")
-    parser.add_argument("--batch-size", type=int, help="images per step (default 64)")
-    parser.add_argument("--lr", type=float, help="peak of the one-cycle learning rate (default: by optimiser)")
-    parser.add_argument("--optimizer", help="sgd (default; Nesterov), adam, adamw or rmsprop")
-    parser.add_argument("--device", help="cpu (default) or reference")
-    parser.add_argument("--seed", type=int, help="of weights, order and distortions (default 0)")
+    from dataclasses import MISSING, fields
+
+    from numbanet.train.recipe import TYPES, Recipe
+    parser.usage = "numbanet train [MODEL] [--recipe NAME] [--data DIR] [OPTIONS]"
+    parser.add_argument("model", nargs="?", help="a name from 'numbanet models', such as lenet5; one with a recipe of that name takes it")
+    parser.add_argument("--recipe", metavar="NAME", help="a published recipe, or a YAML file of the fields below")
+    parser.add_argument("--print-config", action="store_true", help="show the recipe with all its fields, and do nothing")
     parser.add_argument("--threads", type=int, help="threads of the kernels (default: all cores)")
-    parser.add_argument("--val-fraction", type=float, help="share held out of class folders without val/ or test/ (default 0.2)")
-    parser.add_argument("--no-distort", action="store_true", default=None, help="train without small random affine distortions")
-    parser.add_argument("--eager", action="store_true", default=None, help="record every step anew instead of replaying a compiled one")
     parser.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/MODEL-N)")
     parser.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped")
+    group = parser.add_argument_group("fields of the recipe, all of which may be set here")
+    for known in fields(Recipe):
+        if known.name in ("model", "source"):
+            continue
+        allowed = [kind for kind in typing.get_args(TYPES[known.name]) or (TYPES[known.name],) if kind is not type(None)]
+        default = known.default if known.default is not MISSING else None
+        text = known.metadata["help"] + ("" if default in (None, "") or isinstance(default, bool) else f" (default {default})")
+        flag = f"--{known.name.replace('_', '-')}"
+        if allowed == [bool]:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
+        else:
+            metavar = "YAML" if allowed[0] in (dict, list) else "DIR" if known.name == "data" else None
+            group.add_argument(flag, type=allowed[0] if allowed[0] in (int, float) else str, metavar=metavar, help=text)
 
 
 def run(arguments) -> int:
@@ -40,46 +53,38 @@ def run(arguments) -> int:
         os.environ["NUMBANET_NUM_THREADS"] = str(arguments.threads)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("numbanet.compile").setLevel(logging.INFO)        # says why the first step takes a while
-    settings, resumed = _settings(arguments)
+    recipe, resumed = _recipe(arguments)
+    if arguments.print_config:
+        print(recipe.as_yaml(), end="")
+        return 0
     from numbanet.backends import get_backend
-    from numbanet.random import seed_everything
-    from numbanet.train.classifier import ClassifierTraining
-    from numbanet.train.classifier_data import open_classifier_data
+    from numbanet.train.classifier import ClassifierTraining, prepare
     from numbanet.train.run_directory import RunDirectory
-    from numbanet.zoo import create_model, model_info
-    get_backend(settings.device)                                        # a missing device is told before any work
-    info = model_info(settings.model)
-    data = open_classifier_data(settings.data, info, settings.val_fraction, settings.seed, settings.distort, _watch)
-    seed_everything(settings.seed)
-    model = create_model(settings.model, num_classes=len(data.classes), in_chans=data.preprocessing.input_size[0]).to(settings.device)
-    folder = resumed or RunDirectory.create(settings.model, arguments.out)      # nothing is written before all else is known to work
-    print(f"{settings.model}: {sum(p.numel() for p in model.parameters()):,} parameters, on {settings.device}")
+    get_backend(recipe.device)                                          # a missing device is told before any work
+    prepared = prepare(recipe, _watch)
+    model, data = prepared.model, prepared.data
+    folder = resumed or RunDirectory.create(recipe.model, arguments.out)        # nothing is written before all else is known to work
+    print(f"{recipe.model}: {sum(p.numel() for p in model.parameters()):,} parameters, on {recipe.device}")
     print(f"data: {data.description}")
-    metadata = {"model": settings.model, "num_classes": len(data.classes), "in_chans": data.preprocessing.input_size[0],
-                "classes": list(data.classes), "preprocessing": data.preprocessing.as_metadata()}
-    reporter = Reporter(settings.epochs)
-    training = ClassifierTraining(model, data.train, data.test, settings, folder, metadata, reporter)
+    training = ClassifierTraining(model, data.train, data.test, recipe, folder, prepared.metadata, [Reporter(recipe.epochs)])
     if arguments.resume:
         training.resume()
         print(f"going on with {folder.path} at epoch {training.progress.epoch + 1}, step {training.progress.step}")
     else:
-        folder.write_config(asdict(settings))
+        folder.write_config(asdict(recipe))
         folder.write_environment()
         data.save_samples(folder.samples)
     started = time.perf_counter()
-    try:
-        confusion = training.fit()
-    finally:
-        reporter.close()
+    confusion = training.fit()
     if confusion is None:
         print(f"stopped at epoch {training.progress.epoch + 1}, step {training.progress.step}; a checkpoint was written. Go on with:\n"
               f"  numbanet train --resume {shlex.quote(str(folder.path))}")
         return 1
-    print(f"\ntest accuracy {100 * confusion.accuracy:.2f}% (best {100 * training.progress.best:.2f}%), "
+    print(f"\ntest accuracy {100 * confusion.accuracy:.2f}% (best {100 * training.best:.2f}%), "
           f"{time.perf_counter() - started:.1f} s of training")
     print("confusion matrix, a row for each true class:")
     print(confusion.table(data.classes))
-    print(f"run: {folder.path} (weights/, curves.png, metrics.csv)\ntry it:\n"
+    print(f"run: {folder.path} (weights/, report.html, curves.png, metrics.csv)\ntry it:\n"
           f"  numbanet predict {shlex.quote(str(folder.path))} {shlex.quote(str(folder.samples))}")
     return 0
 
@@ -90,61 +95,97 @@ def _watch(iterator, total: int):
     return tqdm(iterator, "reading images", total, leave=False, disable=None, dynamic_ncols=True)
 
 
-def _settings(arguments):
+def _recipe(arguments):
     """What is asked for, and the run to go on with, if any."""
+    from dataclasses import fields
+
     from numbanet.errors import UsageError
-    from numbanet.train.classifier import Settings
+    from numbanet.train.recipe import TYPES, Recipe, list_recipes, read_recipe
     from numbanet.train.run_directory import RunDirectory
-    names = ("epochs", "batch_size", "lr", "optimizer", "device", "seed", "val_fraction", "eager")
-    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    if arguments.data is not None:
-        given["data"] = str(Path(arguments.data).absolute())
-    if arguments.no_distort:
-        given["distort"] = False
+    given = {known.name: value for known in fields(Recipe) if known.name not in ("model", "source")
+             and (value := getattr(arguments, known.name)) is not None}
+    for name, value in given.items():
+        if TYPES[name] in (dict, list):
+            given[name] = _yaml(name, value)
+    for name in ("data", "weights"):
+        if name in given:
+            given[name] = str(Path(given[name]).absolute())
     if arguments.resume:
         folder = RunDirectory.open(arguments.resume)
-        flags = {"model": "MODEL", "distort": "--no-distort"}
-        changed = [flags.get(name, f"--{name.replace('_', '-')}") for name, value in
-                   {**given, "model": arguments.model, "out": arguments.out}.items()
-                   if value is not None and name not in ("device", "eager")]
+        flags = {"model": "MODEL"}
+        changed = [flags.get(name, "--no-distort" if (name, value) == ("distort", False) else f"--{name.replace('_', '-')}")
+                   for name, value in {**given, "model": arguments.model, "recipe": arguments.recipe, "out": arguments.out}.items()
+                   if value is not None and name not in MAY_CHANGE]
         if changed:
             raise UsageError(f"--resume: a run goes on with what it began with; leave out {', '.join(changed)}")
         try:
-            return Settings(**{**folder.read_config(), **given}), folder
-        except TypeError as error:
+            return Recipe.from_dict({**folder.read_config(), **given}), folder
+        except UsageError as error:
             raise UsageError(f"--resume: {folder.path / 'config.yaml'} has entries that cannot be used ({error})") from error
-    if arguments.model is None:
-        raise UsageError("expected a model, such as: numbanet train lenet5")
+    if arguments.recipe is not None:
+        fields_of_recipe = read_recipe(arguments.recipe)
+    elif arguments.model in list_recipes():
+        fields_of_recipe = read_recipe(arguments.model)
+    elif arguments.model is not None:
+        fields_of_recipe = {"clip_norm": 1.0}           # at the top of the one-cycle, one bad batch could throw a run off
+    else:
+        raise UsageError("expected a model or a recipe, such as: numbanet train lenet5")
+    if arguments.model is not None:
+        fields_of_recipe["model"] = arguments.model
     from numbanet.zoo import model_info
-    model_info(arguments.model)
+    recipe = Recipe.from_dict(fields_of_recipe).changed(given)
+    model_info(recipe.model)
     RunDirectory.check_free(arguments.out)
-    return Settings(arguments.model, **given), None
+    return recipe, None
 
 
-class Reporter:
+def _yaml(name: str, text: str):
+    import yaml
+
+    from numbanet.errors import UsageError
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UsageError(f"--{name.replace('_', '-')}: not YAML ({' '.join(str(error).split())[:150]})") from error
+
+
+def Reporter(epochs: int):
     """A live bar for each epoch, and a line when it ends."""
+    from numbanet.train.callbacks import Callback
+    from numbanet.train.classifier import as_row
 
-    def __init__(self, epochs: int):
-        self.epochs, self.bar = epochs, None
+    class ProgressBar(Callback):
+        bar = None
 
-    def epoch_started(self, progress, batches: int) -> None:
-        from tqdm import tqdm
-        self.close()
-        self.bar = tqdm(total=batches, initial=progress.batch, desc=f"epoch {progress.epoch + 1}/{self.epochs}", leave=False, disable=None,
-                        dynamic_ncols=True, bar_format="{desc} {percentage:3.0f}%|{bar}| {postfix} {remaining} left")
+        def on_epoch_begin(self, epoch, logs=None):
+            from tqdm import tqdm
+            self.close()
+            trainer = self.trainer
+            self.bar = tqdm(total=len(trainer.train_loader), initial=trainer.progress.batch, leave=False, disable=None,
+                            desc=f"epoch {epoch + 1}/{epochs}", dynamic_ncols=True,
+                            bar_format="{desc} {percentage:3.0f}%|{bar}| {postfix} {remaining} left")
 
-    def batch_done(self, progress) -> None:
-        self.bar.set_postfix_str(f"loss {progress.loss_sum / progress.seen:.3f}, accuracy {100 * progress.correct / progress.seen:.1f}%, "
-                                 f"{progress.seen / max(progress.seconds, 1e-9):,.0f} images/s", refresh=False)
-        self.bar.update(1)
+        def on_train_batch_end(self, batch, logs=None):
+            progress = self.trainer.progress
+            self.bar.set_postfix_str(f"loss {logs['loss']:.3f}, accuracy {100 * logs['accuracy']:.1f}%, "
+                                     f"{progress.seen / max(progress.seconds, 1e-9):,.0f} images/s", refresh=False)
+            self.bar.update(1)
 
-    def epoch_ended(self, row: dict) -> None:
-        self.close()
-        number = f"{row['epoch']:>{len(str(self.epochs))}}/{self.epochs}"
-        print(f"epoch {number}  loss {row['train_loss']:.3f} ({100 * row['train_accuracy']:.2f}%), test loss {row['test_loss']:.3f} "
-              f"({100 * row['test_accuracy']:.2f}%), {row['images_per_second']:,.0f} images/s", flush=True)
+        def on_epoch_end(self, epoch, logs=None):
+            self.close()
+            row = as_row(self.trainer.progress.history[-1])
+            number = f"{row['epoch']:>{len(str(epochs))}}/{epochs}"
+            print(f"epoch {number}  loss {row['train_loss']:.3f} ({100 * row['train_accuracy']:.2f}%), test loss "
+                  f"{row['test_loss']:.3f} ({100 * row['test_accuracy']:.2f}%), {row['images_per_second']:,.0f} images/s", flush=True)
 
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
+        def on_train_end(self, logs=None):
+            self.close()
+
+        def on_exception(self, error):
+            self.close()
+
+        def close(self):
+            if self.bar is not None:
+                self.bar.close()
+                self.bar = None
+    return ProgressBar()

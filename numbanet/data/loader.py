@@ -190,6 +190,10 @@ class DataLoader:
             self._seed = int(as_generator(self.generator).integers(2**63))
         return self._seed
 
+    @seed.setter
+    def seed(self, seed: int) -> None:
+        self._seed = operator.index(seed)
+
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """The next iteration is this epoch, by default epochs count up from 0; it begins with the batch `first_batch`, and loads none of
         those before it, unless they are of a stream."""

@@ -21,6 +21,7 @@ class Module(StateMixin):
     """
 
     training: bool = True
+    frozen: bool = False        # stays in evaluation mode; see numbanet.train.freeze
     _hooks: dict[str, OrderedDict] | None = None    # by kind; None as long as no hook was ever registered
 
     def __init__(self):
@@ -248,11 +249,14 @@ class Module(StateMixin):
         return self
 
     def train(self, mode: bool = True) -> Module:
-        """Switch this module and all below to training mode (dropout drops, batch norm uses the batch)."""
+        """Switch this module and all below to training mode (dropout drops, batch norm uses the batch).
+
+        A module whose `frozen` is set stays in evaluation mode.
+        """
         if not isinstance(mode, bool):
             raise UsageError(f"train: expected True or False, received {mode!r}")
         for module in self.modules():
-            module.training = mode
+            module.training = mode and not module.frozen
         return self
 
     def eval(self) -> Module:

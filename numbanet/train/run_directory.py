@@ -67,12 +67,12 @@ class RunDirectory:
         return cls(path)
 
     @classmethod
-    def open(cls, path) -> RunDirectory:
-        """A run that exists."""
+    def open(cls, path, flag: str = "--resume") -> RunDirectory:
+        """A run that exists; `flag` is what asks for it."""
         run = cls(path)
         if not (run.path / "config.yaml").is_file():
             what = "does not exist" if not run.path.exists() else "is not a run folder (it has no config.yaml)"
-            raise UsageError(f"--resume: {run.path} {what}")
+            raise UsageError(f"{flag}: {run.path} {what}")
         return run
 
     weights = property(lambda self: self.path / "weights")
@@ -86,9 +86,9 @@ class RunDirectory:
         try:
             config = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError) as error:
-            raise CheckpointError(f"--resume: {self.path / 'config.yaml'} cannot be read ({error})") from error
+            raise CheckpointError(f"{self.path / 'config.yaml'} cannot be read ({error})") from error
         if not isinstance(config, dict):
-            raise CheckpointError(f"--resume: {self.path / 'config.yaml'} is not a mapping")
+            raise CheckpointError(f"{self.path / 'config.yaml'} is not a mapping")
         return config
 
     def write_environment(self) -> None:
@@ -100,9 +100,44 @@ class RunDirectory:
                        "cpu": hardware.cpu_name(), "simd_width": hardware.simd_width(), "threads": threads.get_num_threads()}
         write_text(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
 
+    def read_metrics(self) -> list[dict]:
+        """The epochs of metrics.csv; empty where there is none yet.
+
+        Raises
+        ------
+        CheckpointError
+            It cannot be read.
+        """
+        path = self.path / "metrics.csv"
+        if not path.is_file():
+            return []
+        try:
+            with open(path, newline="", encoding="utf-8") as file:
+                return [{name: float(value) for name, value in row.items() if name and value} for row in csv.DictReader(file)]
+        except (OSError, ValueError, TypeError, csv.Error) as error:
+            raise CheckpointError(f"{path} cannot be read ({error})") from error
+
+    def facts(self) -> dict:
+        """What a list of runs shows: model, epochs, accuracies, None where they are not known."""
+        config, history = self.read_config(), self.read_metrics()
+        accuracies = [row["test_accuracy"] for row in history if "test_accuracy" in row]
+        last = history[-1] if history else {}
+        return {"run": str(self.path), "model": config.get("model"), "epochs": config.get("epochs"), "epochs_done": len(history),
+                "best": max(accuracies, default=None), "last": last.get("test_accuracy"), "test_loss": last.get("test_loss"),
+                "seconds": sum(row.get("seconds", 0.0) for row in history)}
+
     def write_metrics(self, history: list[dict]) -> None:
         text = io.StringIO()
         writer = csv.DictWriter(text, FIELDS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)
         write_text(self.path / "metrics.csv", text.getvalue())
+
+
+def find_runs(folder) -> list[RunDirectory]:
+    """The run that a folder is, or those that lie in it, by the time of their beginning."""
+    folder = Path(folder)
+    if (folder / "config.yaml").is_file():
+        return [RunDirectory(folder)]
+    found = [path.parent for path in folder.glob("*/config.yaml")]
+    return [RunDirectory(path) for path in sorted(found, key=lambda p: ((p / "config.yaml").stat().st_mtime_ns, p.name))]

@@ -50,7 +50,7 @@ def test_what_is_left(trained):
     files = {str(p.relative_to(trained.run)) for p in trained.run.rglob("*") if p.is_file()}
     assert {"config.yaml", "environment.json", "metrics.csv", "curves.png", "weights/best.safetensors", "weights/last.safetensors"} <= files
     assert len([f for f in files if f.startswith("samples/")]) == 10
-    assert len([f for f in files if f.startswith("checkpoints/")]) == 4
+    assert len([f for f in files if f.startswith("checkpoints/")]) in (6, 9)       # the newest two, and the best
     assert not [p for p in trained.run.rglob(".*")]
     assert yaml.safe_load((trained.run / "config.yaml").read_text())["epochs"] == 3
     assert json.loads((trained.run / "environment.json").read_text())["threads"] >= 1
@@ -275,5 +275,5 @@ def test_a_loss_that_is_no_number(tmp_path):
     write_digits(tmp_path / "digits")
     answer = run(*QUICK, "--data", "digits", "--optimizer", "sgd", "--lr", "1e30")
     assert answer.code == 1
-    assert "the loss became" in answer.err and "at step" in answer.err and "A smaller --lr usually helps" in answer.err
+    assert "the loss became" in answer.err and "at step" in answer.err and "A smaller learning rate (--lr) usually helps" in answer.err
     assert not Path("runs/lenet5-1/weights").exists()

@@ -1,6 +1,5 @@
 """Checkpoints: everything comes back bit for bit, and there is always a whole one."""
 
-import json
 import logging
 import shutil
 
@@ -9,8 +8,8 @@ import pytest
 
 import numbanet
 from numbanet import nn, optim
-from numbanet.errors import CheckpointError
-from numbanet.train.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from numbanet.errors import CheckpointError, UsageError
+from numbanet.train.checkpoint import Checkpoints, list_checkpoints, read_manifest
 from tests.faults import Disk, Killed
 
 OPTIMIZERS = {"adamw": lambda p: optim.AdamW(p, lr=0.1), "sgd": lambda p: optim.SGD(p, lr=0.1, momentum=0.9),
@@ -39,10 +38,15 @@ class Run:
         return [t.numpy().tobytes() for t in self.model.state_dict().values()]
 
     def save(self, folder, step):
-        return save_checkpoint(folder, step, self.model, self.optimizer, self.scheduler, {"step": step})
+        return Checkpoints(folder).save(step, {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
+                                               "scheduler": self.scheduler.state_dict(), "numbers": {"step": step}})
 
     def load(self, folder):
-        return load_checkpoint(folder, self.model, self.optimizer, self.scheduler)
+        state, _ = Checkpoints(folder).load()
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        return state["numbers"]
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -73,13 +77,14 @@ def damage_json(folder):
     file.write_text(file.read_text()[:40])
 
 
-def lose_a_tensor(folder):
-    state = json.loads((folder / "state.json").read_text().replace("optimizer.state.0.momentum_buffer", "gone"))
-    (folder / "state.json").write_text(json.dumps(state))
+def damage_manifest(folder):
+    file = folder / "manifest.json"
+    file.write_text(file.read_text().replace('"step": 2', '"step": 3'))
 
 
-DAMAGE = {"tensors": damage_tensors, "json": damage_json, "no tensor": lose_a_tensor,
-          "not a mapping": lambda f: (f / "state.json").write_text("[1]"), "no entries": lambda f: (f / "state.json").write_text("{}"),
+DAMAGE = {"tensors": damage_tensors, "json": damage_json, "manifest": damage_manifest,
+          "no manifest": lambda f: (f / "manifest.json").unlink(), "not a mapping": lambda f: (f / "manifest.json").write_text("[1]"),
+          "no entries": lambda f: (f / "manifest.json").write_text("{}"), "deep": lambda f: (f / "manifest.json").write_text("[" * 10**5),
           "no file": lambda f: (f / "tensors.safetensors").unlink(), "binary": lambda f: (f / "state.json").write_bytes(b"\xff\xfe"),
           "empty": lambda f: (shutil.rmtree(f), f.mkdir())}
 
@@ -144,18 +149,90 @@ def test_a_full_disk_leaves_the_old_or_the_new_checkpoint(step, tmp_path, monkey
     assert refused >= 10
 
 
-def test_a_process_killed_while_saving_leaves_a_whole_checkpoint(tmp_path, monkeypatch):
+def tear(rng, data: bytes, other: bytes) -> bytes:
+    """Bytes that differ from `data`, as bad disks and cut writes leave them."""
+    kind, at = rng.integers(7), int(rng.integers(len(data)))
+    if kind == 0:
+        return data[:at]
+    if kind == 1:
+        return data + rng.bytes(1 + at % 9)
+    if kind == 2:
+        return other
+    changed = bytearray(data)
+    if kind == 3:                                           # a block of zeros, or of ones where it was zeros
+        end = at + 1 + int(rng.integers(512))
+        fill = b"\0" if any(changed[at:end]) else b"\1"
+        changed[at:end] = fill * len(changed[at:end])
+    elif kind == 4:                                         # a byte too many
+        changed.insert(at, int(rng.integers(256)))
+    else:
+        changed[at] ^= 1 << int(rng.integers(8))
+    return bytes(changed)
+
+
+def test_random_corruptions_are_all_detected(tmp_path, rng):
+    run = Run().step()
+    whole = run.save(tmp_path, 1)
+    files = {p: p.read_bytes() for p in whole.iterdir()}
+    others = list(files.values())
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.load()[1] == whole
+    for _ in range(2000):
+        path = list(files)[rng.integers(len(files))]
+        damaged = tear(rng, files[path], others[rng.integers(len(others))])
+        if damaged == files[path]:
+            continue
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="step-1 .*(as it was written|cannot be read)"):
+            checkpoints.load()
+        path.write_bytes(files[path])
+    assert checkpoints.load()[1] == whole
+
+
+def test_the_best_is_kept_besides_the_newest(tmp_path):
+    for mode, best in (("max", "step-2"), ("min", "step-4")):
+        checkpoints = Checkpoints(tmp_path / mode, keep=2, mode=mode)
+        for step, value in ((1, 0.5), (2, 0.9), (3, 0.9), (4, 0.1), (5, float("nan")), (6, None), (7, 0.3)):
+            checkpoints.save(step, {"step": step}, value)
+        assert [p.name for p in checkpoints.list()] == [best, "step-6", "step-7"] and checkpoints.best().name == best
+
+
+def test_what_a_state_may_hold(tmp_path):
+    state = {"numbers": [1, 2.5, -np.inf, True, None, "é"], "by number": {3: {"x": np.arange(3, dtype=np.uint32)}}, "empty": {},
+             "tensor": numbanet.tensor([[1.0, 2.0]], device="reference"), "scalar": np.float32(0.5)}
+    Checkpoints(tmp_path).save(1, state)
+    read, folder = Checkpoints(tmp_path).load()
+    assert read["numbers"] == state["numbers"] and read["empty"] == {} and read["scalar"] == 0.5
+    assert read["by number"][3]["x"].tolist() == [0, 1, 2] and read["by number"][3]["x"].dtype == np.uint32
+    assert read["tensor"].tolist() == [[1.0, 2.0]]
+    manifest = read_manifest(folder)
+    assert manifest["step"] == 1 and set(manifest["files"]) == {"tensors.safetensors", "state.json"} and "numbanet" in manifest["versions"]
+    with pytest.raises(CheckpointError, match="a.0 is of type set"):
+        Checkpoints(tmp_path).save(2, {"a": [{1}]})
+    assert [p.name for p in tmp_path.iterdir()] == ["step-1"]
+
+
+@pytest.mark.parametrize("options", [{"keep": 0}, {"keep": 1.5}, {"mode": "best"}])
+def test_options_out_of_range(options, tmp_path):
+    with pytest.raises(UsageError, match="Checkpoints: .* expects"):
+        Checkpoints(tmp_path, **options)
+
+
+@pytest.mark.parametrize("steps", [(10, 20, 20), (20, 20), (10, 20, 30)], ids=["replaced", "only one", "next"])
+def test_a_process_killed_while_saving_leaves_a_whole_checkpoint(steps, tmp_path, monkeypatch):
     old, new, disk = Run().step(2), Run().step(3), Disk()
-    for step in (10, 20):
+    *before, last = steps
+    for step in before:
         old.save(tmp_path / "0", step)
     with disk.mounted(monkeypatch):
-        new.save(tmp_path / "0", 20)
+        new.save(tmp_path / "0", last)
     for position in range(1, disk.count + 1):
         folder = tmp_path / str(position)
-        for step in (10, 20):
+        for step in before:
             old.save(folder, step)
         with pytest.raises(Killed), Disk(position, Killed(), for_good=True).mounted(monkeypatch):
-            new.save(folder, 20)
+            new.save(folder, last)
         read = Run()
         read.load(folder)
         assert read.values() in (old.values(), new.values())
+        assert not [p for p in folder.iterdir() if p.name.startswith(".")]      # what the dead left is cleared up

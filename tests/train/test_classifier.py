@@ -14,46 +14,44 @@ from numbanet import nn
 from numbanet.data import ArrayDataset
 from numbanet.errors import CheckpointError, TrainingError, UsageError
 from numbanet.random import seed_everything
-from numbanet.train.checkpoint import list_checkpoints
-from numbanet.train.classifier import OPTIMIZERS, ClassifierTraining, Settings
+from numbanet.train import Callback
+from numbanet.train.checkpoint import list_checkpoints, read_state, write_state
+from numbanet.train.classifier import ClassifierTraining
+from numbanet.train.recipe import OPTIMIZERS, Recipe
 from numbanet.train.run_directory import RunDirectory
 from numbanet.weights import load_weights
 
 BATCHES = 5         # an epoch: 18 samples by 4
 
 
-class Reporter:
-    """Calls `act(training)` after the batch of that number, counted over the whole run."""
+class Reporter(Callback):
+    """Calls `act(trainer)` after the batch of that number, counted over the whole run."""
 
     def __init__(self, at=None, act=None):
-        self.at, self.act, self.rows, self.training = at, act, [], None
+        self.at, self.act, self.rows = at, act, []
 
-    def epoch_started(self, progress, batches):
-        assert batches == BATCHES
+    def on_train_batch_end(self, batch, logs=None):
+        assert batch < BATCHES and logs.keys() == {"loss", "accuracy"}
+        if self.trainer.progress.step == self.at:
+            self.act(self.trainer)
 
-    def batch_done(self, progress):
-        if progress.step == self.at:
-            self.act(self.training)
-
-    def epoch_ended(self, row):
-        self.rows.append(row)
+    def on_epoch_end(self, epoch, logs=None):
+        self.rows.append(self.trainer.progress.history[-1])
 
 
-def interrupt(training):
-    training.interrupted = True
+def interrupt(trainer):
+    trainer.interrupted = True
 
 
 def make(folder, reporter=None, seed=0, epochs=3, **settings):
     """A training of a small network whose every kind of state matters: dropout, running statistics, moments."""
-    settings = Settings("small", epochs=epochs, batch_size=4, device="reference", seed=seed, **settings)
+    settings = Recipe("small", epochs=epochs, batch_size=4, device="reference", seed=seed, **{"clip_norm": 1.0, **settings})
     random = np.random.default_rng(5)
     inputs = [random.integers(0, 255, (n, 3), np.uint8) for n in (18, 6)]
     train, test = (ArrayDataset(x, (x[:, 0] > x[:, 1]).astype(int), batch_transform=lambda x, _: x.astype(np.float32) / 64) for x in inputs)
     seed_everything(settings.seed)
     model = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.4), nn.Linear(8, 2)).to("reference")
-    made = ClassifierTraining(model, train, test, settings, RunDirectory(folder), {"classes": ["even", "odd"]}, reporter or Reporter())
-    made.reporter.training = made
-    return made
+    return ClassifierTraining(model, train, test, settings, RunDirectory(folder), {"classes": ["even", "odd"]}, [reporter or Reporter()])
 
 
 def weights(folder, name="last"):
@@ -121,8 +119,8 @@ def test_what_a_run_leaves(uninterrupted):
 
 
 def spoil(value):
-    def act(training):
-        training.model[0].bias.detach().fill_(value)
+    def act(trainer):
+        trainer.model[0].bias.detach().fill_(value)
     return act
 
 
@@ -138,12 +136,12 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoi
 
 
 @pytest.mark.parametrize(("at", "message"), [
-    (BATCHES + 2, rf"0.bias became nan at step {BATCHES + 2}"), (2 * BATCHES, f"the test loss became nan at step {2 * BATCHES}")])
+    (BATCHES + 2, rf"0.bias became nan at step {BATCHES + 2}"), (2 * BATCHES, f"the validation loss became nan at step {2 * BATCHES}")])
 def test_spoilt_parameters_are_not_written_over_good_ones(at, message, tmp_path):
     """The last step before a checkpoint may have spoilt them, and no loss has shown it yet."""
-    def act(training):
-        spoil(float("nan"))(training)
-        training.interrupted = True
+    def act(trainer):
+        spoil(float("nan"))(trainer)
+        trainer.interrupted = True
     with pytest.raises(TrainingError, match=message):
         make(tmp_path, Reporter(at, act)).fit()
     assert [p.name for p in list_checkpoints(tmp_path / "checkpoints")] == [f"step-{BATCHES}"]
@@ -164,8 +162,8 @@ def test_ctrl_c_lets_the_step_end_and_gives_the_handler_back(tmp_path):
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path):
-    def twice(training):
-        training.interrupted = True
+    def twice(trainer):
+        trainer.interrupted = True
         signal.raise_signal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path, Reporter(2, twice)).fit()
@@ -183,14 +181,16 @@ def test_training_in_another_thread_needs_no_signals(tmp_path):
 def test_every_optimiser_learns(optimizer, tmp_path):
     reporter = Reporter()
     make(tmp_path, reporter, optimizer=optimizer, epochs=8).fit()
-    assert reporter.rows[-1]["train_loss"] < reporter.rows[0]["train_loss"]
+    assert reporter.rows[-1]["loss"] < reporter.rows[0]["loss"]
     assert reporter.rows[-1]["step"] == 8 * BATCHES
 
 
 def test_a_checkpoint_of_another_version(tmp_path):
     make(tmp_path, epochs=1).fit()
-    file = list_checkpoints(tmp_path / "checkpoints")[-1] / "state.json"
-    file.write_text(file.read_text().replace('"batch"', '"bunch"'))
+    folder = list_checkpoints(tmp_path / "checkpoints")[-1]
+    state = read_state(folder)
+    state["progress"]["bunch"] = state["progress"].pop("batch")
+    write_state(folder, state)
     with pytest.raises(CheckpointError, match="another version.*bunch"):
         make(tmp_path).resume()
 
@@ -199,4 +199,4 @@ def test_a_checkpoint_of_another_version(tmp_path):
                                              ("lr", float("inf")), ("optimizer", "adamm"), ("workers", -1)])
 def test_settings_out_of_range(name, value):
     with pytest.raises(UsageError, match=f"--{name.replace('_', '-')}: expected .*received {value!r}"):
-        Settings("lenet5", **{name: value})
+        Recipe("lenet5", **{name: value})

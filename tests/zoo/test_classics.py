@@ -14,7 +14,8 @@ from numbanet.data import ArrayDataset
 from numbanet.graph import summarize
 from numbanet.nn import functional as F
 from numbanet.nn import init
-from numbanet.train.classifier import ClassifierTraining, Settings
+from numbanet.train.classifier import ClassifierTraining
+from numbanet.train.recipe import Recipe
 from numbanet.train.run_directory import RunDirectory
 from numbanet.zoo.googlenet import INCEPTIONS, FromImagenetStatistics, loss_with_heads
 from tests.zoo.torchvision_peer import torchvision
@@ -177,23 +178,13 @@ class _TwoHeads(nn.Module):
 
 
 def test_training_follows_auxiliary_heads(tmp_path, rng):
-    class Reporter:
-        rows = []
-
-        def epoch_started(self, progress, batches):
-            pass
-
-        def batch_done(self, progress):
-            pass
-
-        def epoch_ended(self, row):
-            self.rows.append(row)
-
     x = rng.standard_normal((32, 3), dtype=np.float32)
     data = ArrayDataset(x, (x[:, 0] > x[:, 1]).astype(int))
     model = _TwoHeads()
     aux = model.aux.weight.detach().numpy().copy()
-    settings = Settings("two_heads", epochs=10, batch_size=8)
-    ClassifierTraining(model, data, data, settings, RunDirectory(tmp_path), {"classes": ["less", "more"]}, Reporter()).fit()
-    assert Reporter.rows[-1]["train_loss"] < 0.7 * Reporter.rows[0]["train_loss"]
+    settings = Recipe("two_heads", epochs=10, batch_size=8)
+    training = ClassifierTraining(model, data, data, settings, RunDirectory(tmp_path), {"classes": ["less", "more"]})
+    training.fit()
+    rows = training.progress.history
+    assert rows[-1]["loss"] < 0.7 * rows[0]["loss"]
     assert np.abs(model.aux.weight.detach().numpy() - aux).max() > 0.1

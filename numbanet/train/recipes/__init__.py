@@ -1,0 +1,1 @@
+"""Published recipes, one YAML file each; see :mod:`numbanet.train.recipe`."""

@@ -1,0 +1,86 @@
+"""Forward and backward pass of one batch, and inference of one batch: replayed from plans, or recorded anew."""
+
+from __future__ import annotations
+
+import numbanet
+from numbanet._tensor import Tensor
+from numbanet.autograd.grad_mode import no_grad
+
+MAX_KINDS = 8               # of inputs (sizes, dtypes) with plans of their own; each holds memory
+
+
+def first(outputs) -> Tensor:
+    """The logits; auxiliary heads follow."""
+    if isinstance(outputs, Tensor):
+        return outputs
+    return next(iter(outputs.values())) if isinstance(outputs, dict) else outputs[0]
+
+
+class EagerSteps:
+    """Each batch is recorded on the tape."""
+
+    def __init__(self, model, loss, optimizer):
+        self.model, self.loss, self.optimizer = model, loss, optimizer
+        self.callbacks: list = []
+
+    def forward_backward(self, x, y):
+        """(loss, first output); gradients are added to the parameters'."""
+        loss, outputs = self._loss_and_outputs(self.model(x), y)
+        loss.backward()
+        for callback in self.callbacks:
+            for parameter in self.model.parameters():
+                if parameter.grad is not None:
+                    callback(parameter)
+        return loss, outputs
+
+    def _loss_and_outputs(self, outputs, y):
+        loss = self.loss(outputs, y)
+        return (loss if isinstance(loss, Tensor) else loss[0]), first(outputs)
+
+    def infer(self, x):
+        """The first output, in evaluation mode."""
+        with no_grad():
+            return first(self.model(x))
+
+    def on_gradient(self, callback) -> None:
+        """Call `callback(parameter)` as soon as its gradient is whole; here that is after the whole backward pass."""
+        self.callbacks.append(callback)
+
+
+class CompiledSteps(EagerSteps):
+    """Plans, one for each kind of batch, that are made when it first comes."""
+
+    def __init__(self, model, loss, optimizer):
+        super().__init__(model, loss, optimizer)
+        self._training: dict = {}
+        self._inference: dict = {}
+
+    def forward_backward(self, x, y):
+        key = x.shape[1:], x.dtype, y.shape[1:], y.dtype
+        step = self._training.get(key)
+        if step is None:
+            step = numbanet.compile(self.model, (x, y), loss=self._loss_and_outputs, optimizer=self.optimizer)
+            for callback in self.callbacks:
+                step.on_gradient(callback)
+            _keep(self._training, key, step)
+        return step.forward_backward(x, y)
+
+    def infer(self, x):
+        key = x.shape[1:], x.dtype
+        model = self._inference.get(key)
+        if model is None:
+            model = _keep(self._inference, key, numbanet.compile(self.model, x))
+        return first(model(x))
+
+    def on_gradient(self, callback) -> None:
+        """Call `callback(parameter)` in the backward pass as soon as its gradient is whole."""
+        self.callbacks.append(callback)
+        for step in self._training.values():
+            step.on_gradient(callback)
+
+
+def _keep(plans: dict, key, made):
+    if len(plans) >= MAX_KINDS:
+        plans.pop(next(iter(plans)))
+    plans[key] = made
+    return made
