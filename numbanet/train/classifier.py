@@ -15,7 +15,7 @@ import numpy as np
 import numbanet
 from numbanet import optim
 from numbanet.data import DataLoader
-from numbanet.errors import CheckpointError, TrainingError, UsageError
+from numbanet.errors import CheckpointError, TrainingError, UnsupportedOperationError, UsageError
 from numbanet.nn import functional as F
 from numbanet.nn.utils import clip_grad_norm_
 from numbanet.random import get_rng_state, set_rng_state
@@ -152,6 +152,8 @@ class ClassifierTraining:
         ------
         TrainingError
             The loss is NaN or infinite; parameters are as they were before the step.
+        UnsupportedOperationError
+            The step cannot be compiled, because the model reads values of its tensors; ``eager=True`` runs it.
         """
         images, labels = images.to(self.device), labels.to(self.device)
         self.optimizer.zero_grad()
@@ -159,9 +161,7 @@ class ClassifierTraining:
             loss, logits = self._loss_and_logits(self.model(images), labels)
             loss.backward()
         else:
-            if self._compiled is None:
-                self._compiled = numbanet.compile(self.model, (images, labels), loss=self._loss_and_logits, optimizer=self.optimizer)
-            loss, logits = self._compiled.forward_backward(images, labels)
+            loss, logits = self._compiled_step(images, labels).forward_backward(images, labels)
         value = loss.item()
         if not math.isfinite(value):
             raise self._diverged("the loss", value, self.progress.step + 1)
@@ -169,6 +169,15 @@ class ClassifierTraining:
         self.optimizer.step()
         self.scheduler.step()
         return value, int((logits.detach().numpy().argmax(1) == labels.numpy()).sum())
+
+    def _compiled_step(self, images, labels):
+        if self._compiled is None:
+            try:
+                self._compiled = numbanet.compile(self.model, (images, labels), loss=self._loss_and_logits, optimizer=self.optimizer)
+            except UnsupportedOperationError as error:
+                raise UnsupportedOperationError(f"{error}. The training step of {type(self.model).__name__} cannot be compiled: "
+                                                "--eager records each step anew") from error
+        return self._compiled
 
     def _loss_and_logits(self, outputs, labels):
         return self.loss_function(outputs, labels), outputs[0] if isinstance(outputs, tuple) else outputs   # auxiliary heads follow
