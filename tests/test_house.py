@@ -18,9 +18,9 @@ ROOT = Path(__file__).parents[1]
 # From the foundation upwards. A part may import from lower rows, and from its own row only what stands in one part with it.
 LAYERS = (
     ("errors", "_version", "_names"),
-    ("dtypes", "geometry", "random", "files"),
+    ("absent", "dtypes", "geometry", "random", "files"),
     ("backends",),
-    ("threading", "_tensor+autograd"),
+    ("cuda", "threading", "_tensor+autograd"),
     ("ops",),
     ("nn", "optim", "graph", "weights"),
     ("functional", "data", "onnx", "zoo"),
