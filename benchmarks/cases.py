@@ -78,7 +78,6 @@ def lenet5_step(engine: str, batch: int) -> Callable[[], object]:
     else:
         import numbanet
         device = "cpu" if engine == "numbanet" else engine
-        numbanet.set_default_device(device)
         model = numbanet.create_model("lenet5").to(device)
         x, y = numbanet.tensor(images, device=device), numbanet.tensor(labels, device=device)
         optim, cross_entropy = numbanet.optim, numbanet.functional.cross_entropy

@@ -27,16 +27,10 @@ def __getattr__(name: str):
     elif name in MODULES:
         value = importlib.import_module(f"numbanet.{name}")
     else:
-        raise AttributeError(_explain(name))
+        from numbanet.absent import explain
+        raise explain("numbanet", name, __all__)
     globals()[name] = value
     return value
-
-
-def _explain(name: str) -> str:
-    import difflib
-    close = difflib.get_close_matches(name, __all__, 1)
-    hint = f"; did you mean numbanet.{close[0]}?" if close else ""
-    return f"module 'numbanet' has no attribute {name!r}{hint}"
 
 
 def __dir__():

@@ -24,11 +24,11 @@ _OPS = {
     "softmax": "log_softmax softmax",
 }
 _OTHERS = {
-    "numbanet._tensor": "Tensor as_tensor device from_numpy get_default_device set_default_device tensor",
+    "numbanet._tensor": "Tensor as_tensor device from_numpy get_default_device is_floating_point is_tensor numel set_default_device tensor",
     "numbanet.autograd": "enable_grad inference_mode is_grad_enabled no_grad set_grad_enabled",
     "numbanet.backends.precision": "get_float32_precision set_float32_precision",
-    "numbanet.dtypes": "bool bfloat16 double float16 float32 float64 get_default_dtype half int32 int64 long promote "
-                       "result_type set_default_dtype uint8",
+    "numbanet.dtypes": "bool bfloat16 double e float float16 float32 float64 get_default_dtype half inf int int32 int64 long nan pi "
+                       "promote result_type set_default_dtype uint8",
     "numbanet.errors": "AutogradError BackendError CheckpointError DataError DTypeError IndexRangeError NumbanetError "
                        "OnnxError ShapeError UnsupportedOperationError UsageError",
     "numbanet.graph": "compile summarize trace",
@@ -38,6 +38,6 @@ _OTHERS = {
     "numbanet.weights": "load_weights save_weights",
     "numbanet.zoo": "create_model list_models",
 }
-MODULES = ("autograd", "backends", "data", "dtypes", "errors", "functional", "geometry", "graph", "nn", "onnx", "ops", "optim", "random",
-           "train", "vision", "weights", "zoo")
+MODULES = ("autograd", "backends", "cuda", "data", "dtypes", "errors", "functional", "geometry", "graph", "nn", "onnx", "ops", "optim",
+           "random", "train", "vision", "weights", "zoo")
 WHERE = {name: module for module, names in ({f"numbanet.ops.{m}": n for m, n in _OPS.items()} | _OTHERS).items() for name in names.split()}

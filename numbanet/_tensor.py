@@ -129,6 +129,12 @@ class Tensor:
             count *= n
         return count
 
+    nelement, ndimension = numel, dim
+
+    @property
+    def is_cuda(self) -> bool:
+        return self.device.type == "cuda"
+
     def element_size(self) -> int:
         return self.array.dtype.itemsize
 
@@ -292,6 +298,21 @@ def as_tensor(data, dtype=None, device=None) -> Tensor:
     if isinstance(data, np.ndarray) and dtype is None:
         return from_numpy(data, device)
     return tensor(data, dtype, device)
+
+
+def is_tensor(value) -> bool:
+    """Whether `value` is a tensor."""
+    return isinstance(value, Tensor)
+
+
+def numel(x: Tensor) -> int:
+    """Number of elements."""
+    return x.numel()
+
+
+def is_floating_point(x: Tensor) -> bool:
+    """True for float16, bfloat16, float32, float64."""
+    return x.is_floating_point()
 
 
 def from_numpy(array: np.ndarray, device=None) -> Tensor:

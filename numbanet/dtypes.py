@@ -6,6 +6,8 @@ ones, and Python scalars are weak (they never widen a tensor's dtype inside its 
 
 from __future__ import annotations
 
+from math import e, inf, nan, pi  # noqa: F401  numbanet.pi, as torch.pi
+
 import numpy as np
 
 float64 = double = np.dtype(np.float64)
@@ -26,6 +28,8 @@ def __getattr__(name):
         import ml_dtypes
         globals()["bfloat16"] = np.dtype(ml_dtypes.bfloat16)
         return globals()["bfloat16"]
+    if name in ("float", "int"):    # numbanet.float and numbanet.int; within this module these are the builtins
+        return as_dtype(_NAMES[name])
     raise AttributeError(f"module 'numbanet.dtypes' has no attribute {name!r}")
 
 

@@ -1,5 +1,6 @@
 """The documents: their Python runs, in order, and their links lead somewhere."""
 
+import importlib.util
 import re
 import textwrap
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import numbanet
 import numbanet.backends as backends
 from numbanet.data.datasets import registry
+from numbanet.onnx.export import load_translations
 from numbanet.onnx.export.registry import TRANSLATIONS
 
 ROOT = Path(__file__).parents[1]
@@ -28,6 +30,8 @@ def named(documents) -> list:
 @pytest.fixture
 def clean_registries():
     """What a document declares and registers is forgotten after it."""
+    if importlib.util.find_spec("onnx"):
+        load_translations()         # on first use otherwise: they would be forgotten too
     tables = [backends.PRIMITIVES, backends._attached, registry._datasets, TRANSLATIONS,
               *(backends.get_backend(name).implementations for name in ("reference", "cpu"))]
     before = [{key: dict(value) if isinstance(value, dict) else value for key, value in table.items()} for table in tables]

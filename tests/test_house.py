@@ -18,9 +18,9 @@ ROOT = Path(__file__).parents[1]
 # From the foundation upwards. A part may import from lower rows, and from its own row only what stands in one part with it.
 LAYERS = (
     ("errors", "_version", "_names"),
-    ("dtypes", "geometry", "random", "files"),
+    ("absent", "dtypes", "geometry", "random", "files"),
     ("backends",),
-    ("threading", "_tensor+autograd"),
+    ("cuda", "threading", "_tensor+autograd"),
     ("ops",),
     ("nn", "optim", "graph", "weights"),
     ("functional", "data", "onnx", "zoo"),
@@ -166,3 +166,18 @@ def test_every_public_function_and_operation_has_a_docstring():
             if own and (inspect.isfunction(value) or isinstance(value, type)) and not value.__doc__:
                 missing.append(f"{module.__name__}.{name}")
     assert not missing
+
+
+OPTIONAL = {"expecttest", "onnxruntime", "torch", "torchvision"}         # not among the extra "test"
+
+
+def test_tests_skip_where_an_optional_package_is_missing():
+    """A test imports it by `pytest.importorskip`, or after something that has done so; helpers may import it plainly."""
+    found = []
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for test in ast.walk(ast.parse(path.read_text())):
+            if isinstance(test, ast.FunctionDef) and test.name.startswith("test_"):
+                first = test.body[1] if ast.get_docstring(test) else test.body[0]
+                found += [f"{path.name}: {test.name} imports {alias.name}" for statement in test.body if isinstance(statement, ast.Import)
+                          and statement is first for alias in statement.names if alias.name.partition(".")[0] in OPTIONAL]
+    assert not found

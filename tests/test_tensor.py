@@ -147,3 +147,20 @@ def test_sizes(backend):
 def test_errors(call, error, words, backend):
     with pytest.raises(error, match=words):
         call(numbanet.tensor([1.0, 2.0], device=backend))
+
+
+def test_what_scripts_ask_torch_for(backend):
+    x = numbanet.zeros(2, 3, device=backend)
+    assert numbanet.is_tensor(x) and not numbanet.is_tensor(np.zeros(2))
+    assert numbanet.numel(x) == x.nelement() == 6 and x.ndimension() == 2 and not x.is_cuda
+    assert numbanet.is_floating_point(x) and not numbanet.is_floating_point(x.long())
+    assert numbanet.zeros(1, dtype=numbanet.float).dtype == numbanet.float32 and numbanet.int == numbanet.int32
+    assert (numbanet.inf, numbanet.pi) == (np.inf, np.pi)
+
+
+def test_scripts_choose_a_device():
+    available = numbanet.backends.available_backends().get("cuda") == ""
+    assert numbanet.cuda.is_available() is available and numbanet.cuda.device_count() == available
+    numbanet.cuda.manual_seed_all(3)
+    assert numbanet.initial_seed() == 3
+    assert numbanet.ones(1).to("cuda" if numbanet.cuda.is_available() else "cpu").sum().item() == 1

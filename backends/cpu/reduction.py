@@ -195,7 +195,8 @@ def reduce_float32(function: int, x: np.ndarray, axes: tuple, out: np.ndarray, s
     kept = [a for a in order if a not in axes]          # the axes of `result`, in memory order
     if kept != sorted(kept):
         result = result.reshape([x_shape[a] for a in kept]).transpose(np.argsort(kept))
-    out[...] = result.reshape(out.shape)
+    with np.errstate(over="ignore"):                    # sums in float64 that float32 cannot hold are infinite
+        out[...] = result.reshape(out.shape)
 
 
 # Parts are few, and NumPy adds along the leading axis in order

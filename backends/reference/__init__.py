@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 
+import numpy as np
+
 from numbanet.backends.contract import FAMILIES
 from numbanet.backends.host import HostBackend
 from numbanet.backends.reference.registry import implements
@@ -14,6 +16,10 @@ class ReferenceBackend(HostBackend):
 
     name = "reference"
     implementations = implements
+
+    def bind(self, declared):
+        """Infinities and NaN are results like others: NumPy warns of none."""
+        return np.errstate(all="ignore")(super().bind(declared))
 
 
 def create() -> ReferenceBackend:

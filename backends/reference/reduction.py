@@ -15,6 +15,7 @@ def _wide(x, out):
 
 
 @implements
+@np.errstate(all="ignore")
 def sum(x, axes, keepdims, out):
     out[...] = _wide(x, out).sum(axes, keepdims=keepdims)
 
@@ -27,6 +28,7 @@ def mean(x, axes, keepdims, out):
 
 
 @implements
+@np.errstate(all="ignore")
 def prod(x, axes, keepdims, out):
     out[...] = _wide(x, out).prod(axes, keepdims=keepdims)
 
@@ -78,6 +80,7 @@ def min_with_index(x, axis, keepdims, out):
 
 
 @implements
+@np.errstate(all="ignore")
 def cumsum(x, axis, out):
     out[...] = _wide(x, out).cumsum(axis)
 

@@ -41,11 +41,14 @@ def run(arguments) -> int:
 
 def _source(arguments) -> tuple:
     """(model, size of its input, metadata to store, where the weights are from)."""
+    from numbanet.errors import UsageError
     from numbanet.train.preprocessing import Preprocessing
     from numbanet.zoo import create_model, list_models, model_info
     name = arguments.source
-    if not Path(name).exists() and name in list_models():
-        info = model_info(name)
+    if not Path(name).exists() and (name in list_models() or Path(name).suffix == "" and Path(name).name == name):
+        info = model_info(name)             # tells the nearest name where there is none
+        if arguments.model is not None or arguments.metadata is not None:
+            raise UsageError(f"--model and --metadata belong to weights; {name} is a network without any")
         metadata = {"model": name, "num_classes": info.num_classes, "in_chans": info.input_size[0],
                     "preprocessing": Preprocessing.for_model(info).as_metadata()}
         return create_model(name), info.input_size, metadata, f"{name}, new and random"

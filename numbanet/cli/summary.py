@@ -31,11 +31,16 @@ def run(arguments) -> int:
 def _of_zoo(arguments):
     """A model by name, and an example of its input."""
     import numbanet
+    from numbanet.errors import UsageError
     from numbanet.zoo import create_model, model_info
     options = {k: v for k, v in (("num_classes", arguments.num_classes), ("in_chans", arguments.in_chans)) if v is not None}
     model = create_model(arguments.model, **options)
     info = model_info(arguments.model)
-    shape = _shape(arguments.input) if arguments.input else (1, arguments.in_chans or info.input_size[0], *info.input_size[1:])
+    channels = arguments.in_chans or info.input_size[0]
+    shape = _shape(arguments.input) if arguments.input else (1, channels, *info.input_size[1:])
+    if shape[1:2] != (channels,):
+        raise UsageError(f"--input: {arguments.model} expects (N, {channels}, height, width), received {shape}"
+                         + (f"; --in-chans {shape[1]} makes it for that" if len(shape) == 4 else ""))
     return model, numbanet.zeros(shape)
 
 

@@ -110,5 +110,5 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    from numbanet.nn.absent import explain
-    raise explain(name)
+    from numbanet.absent import explain
+    raise explain("nn", name, __all__)

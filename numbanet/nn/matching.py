@@ -37,7 +37,7 @@ def explain(model: str, missing: list[str], unexpected: list[str], different: li
     if remedy:
         lines.append(remedy)
     if missing or unexpected:
-        lines.append("pass strict=False to load what fits by name")
+        lines.append("load_state_dict(..., strict=False) loads what fits by name")
     return "\n".join(lines)
 
 

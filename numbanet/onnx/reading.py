@@ -24,7 +24,7 @@ def onnx_package():
         import onnx.checker
         import onnx.inliner
     except ImportError as error:
-        raise BackendError("onnx: the package 'onnx' is not installed; pip install 'numbanet[onnx]'") from error
+        raise BackendError("onnx: the package 'onnx' is not installed; pip install onnx") from error
     return onnx
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def load_classifier(path, device: str = "cpu", model: str | None = None, metadat
     path = Path(path)
     file = path / "weights" / "best.safetensors" if path.is_dir() else path
     if not file.exists():
-        what = f"{path} has no weights yet" if path.is_dir() else f"{path} does not exist"
+        what = f"{path} has no weights yet" if path.is_dir() else f"{path} does not exist{_nearest(path)}"
         raise CheckpointError(f"{what}; expected a run folder or a file of weights (.safetensors, .npz, .pt, .pth)")
     arrays, stored = load_weights(file)
     stored = stored | ({} if model is None else {"model": model}) | ({} if metadata is None else read_metadata(metadata))
@@ -87,6 +88,16 @@ def load_classifier(path, device: str = "cpu", model: str | None = None, metadat
         raise CheckpointError(f"{file}: the weights contradict themselves: {stored.get('num_classes')} classes, named {classes}, "
                               f"{in_chans} channels, input {preprocessing.input_size}")
     return Classifier(create_model(stored["model"], weights=(arrays, stored)), classes, preprocessing, device)
+
+
+def _nearest(path: Path) -> str:
+    """A question about the name beside it that looks most like it, if any does."""
+    try:
+        names = [p.name for p in path.parent.iterdir()]
+    except OSError:
+        return ""
+    close = difflib.get_close_matches(path.name, names, 1)
+    return f", did you mean {path.parent / close[0]}?" if close else ""
 
 
 def read_metadata(path) -> dict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numbanet
 from numbanet._tensor import Tensor
 from numbanet.autograd.grad_mode import no_grad
+from numbanet.errors import UnsupportedOperationError
 
 MAX_KINDS = 8               # of inputs (sizes, dtypes) with plans of their own; each holds memory
 
@@ -59,7 +60,11 @@ class CompiledSteps(EagerSteps):
         key = x.shape[1:], x.dtype, y.shape[1:], y.dtype
         step = self._training.get(key)
         if step is None:
-            step = numbanet.compile(self.model, (x, y), loss=self._loss_and_outputs, optimizer=self.optimizer)
+            try:
+                step = numbanet.compile(self.model, (x, y), loss=self._loss_and_outputs, optimizer=self.optimizer)
+            except UnsupportedOperationError as error:
+                raise UnsupportedOperationError(f"{error}. The training step of {type(self.model).__name__} cannot be compiled: --eager "
+                                                "(compiled=False) records each step anew") from error
             for callback in self.callbacks:
                 step.on_gradient(callback)
             _keep(self._training, key, step)

@@ -95,7 +95,7 @@ def model_info(name: str) -> ModelInfo:
     """
     _load_plugins()
     if name not in _models:
-        close = difflib.get_close_matches(name, _models, n=1, cutoff=0.4)
+        close = difflib.get_close_matches(name, _models, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]}?" if close else f"list_models() names all {len(_models)}"
         raise UsageError(f"create_model: there is no model {name!r}; {hint}")
     return _models[name]

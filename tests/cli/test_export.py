@@ -41,7 +41,9 @@ def test_a_name_sizes_and_json():
 
 @pytest.mark.parametrize("arguments, code, message", [
     (("lenet5", "new.pt"), 2, "ends in .onnx"),
-    (("lenet6", "new.onnx"), 1, "lenet6 does not exist"),
+    (("lenet6", "new.onnx"), 2, "there is no model 'lenet6'; did you mean lenet5?"),
+    (("lenet6.pth", "new.onnx"), 1, "lenet6.pth does not exist"),
+    (("lenet5", "new.onnx", "--metadata", "names.json"), 2, "--model and --metadata belong to weights"),
     (("lenet5", "new.onnx", "--input-size", "3,big"), 2, "--input-size: expected channels, height and width"),
     (("lenet5", "new.onnx", "--fixed-batch", "0"), 2, "--fixed-batch: expected at least 1"),
     (("lenet5", "no/new.onnx", "--input-size", "1,4,4"), 1, "x expects (N, 1, 32, 32)"),

@@ -151,6 +151,12 @@ def test_weights_that_do_not_fit(make, message, trained, tmp_path):
     assert answer.code in (1, 2) and message in answer.err and not answer.out
 
 
+def test_a_run_that_is_misspelt(trained, tmp_path):
+    Image.new("L", (20, 20)).save(tmp_path / "x.png")
+    answer = run("predict", trained.run.with_name("lenet5-7"), "x.png")
+    assert answer.code == 1 and f"lenet5-7 does not exist, did you mean {trained.run}?" in answer.err
+
+
 def test_a_run_that_has_no_weights_yet(tmp_path):
     answer = run("predict", tmp_path, "x.png")
     assert answer.code == 1 and "has no weights yet" in answer.err

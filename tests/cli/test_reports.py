@@ -29,11 +29,20 @@ def test_summary_of_other_sizes():
     assert batch["multiply_adds"] == 8 * 416_520
     answer = run("summary", "lenet5", "--input", "1,1,28,28")
     assert answer.code == 1 and "x expects (N, 1, 32, 32), received (1, 1, 28, 28)" in answer.err
+    answer = run("summary", "lenet5", "--input", "1,3,32,32")
+    assert answer.code == 2 and "lenet5 expects (N, 1, height, width), received (1, 3, 32, 32); --in-chans 3" in answer.err
+    assert run("summary", "lenet5", "--input", "7").code == 2
 
 
 def test_summary_of_the_1998_network():
     report = json.loads(run("summary", "lenet5_1998", "--json").out)
     assert report["trainable_parameters"] == 60_000
+
+
+def test_a_name_unlike_any_model_is_not_answered_with_a_guess():
+    answer = run("summary", "nothing")
+    assert answer.code == 2 and "did you mean" not in answer.err and "list_models() names all" in answer.err
+    assert "did you mean resnet50?" in run("summary", "resnet5").err
 
 
 def test_models():

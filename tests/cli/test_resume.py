@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from numbanet.train.classifier import ClassifierTraining
 from numbanet.weights import load_weights
 from tests.cli.conftest import last_command, run, write_digits
 
@@ -40,6 +41,22 @@ def test_ctrl_c_ends_cleanly_and_resume_gives_the_same_bits(tmp_path):
     assert weights("stopped") == weights("whole")           # at any number of threads
     epochs = [line.split(",")[0] for line in (tmp_path / "stopped" / "metrics.csv").read_text().splitlines()]
     assert epochs == ["epoch", "1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize("begun, resumed", [((), ("--eager",)), (("--eager",), ())], ids=["eager later", "eager first"])
+def test_going_on_with_eager_steps_gives_the_same_bits(begun, resumed, tmp_path, monkeypatch):
+    write_digits(tmp_path / "digits", 100, 20)
+    assert run("train", "lenet5", *OPTIONS, "--out", "whole").code == 0
+    finish_epoch = ClassifierTraining._finish_epoch
+
+    def stop_after_one(training):
+        training.interrupted = True
+        return finish_epoch(training)
+    with monkeypatch.context() as patch:
+        patch.setattr(ClassifierTraining, "_finish_epoch", stop_after_one)
+        assert run("train", "lenet5", *OPTIONS, "--out", "stopped", *begun).code == 1
+    assert run("train", "--resume", "stopped", *resumed).code == 0
+    assert weights("stopped") == weights("whole")
 
 
 @pytest.fixture

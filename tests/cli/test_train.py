@@ -135,6 +135,15 @@ def test_the_1998_network_trains_on_ten_classes_only(tmp_path):
     assert os.listdir() == ["photos"]
 
 
+def test_eager_steps_give_the_bits_of_compiled_ones(tmp_path):
+    write_digits(tmp_path / "digits", 100)
+    for options in (("--out", "compiled"), ("--out", "eager", "--eager")):
+        assert run(*QUICK, "--data", "digits", *options).code == 0
+    states = [load_weights(f"{name}/weights/last.safetensors")[0] for name in ("compiled", "eager")]
+    assert {k: v.tobytes() for k, v in states[0].items()} == {k: v.tobytes() for k, v in states[1].items()}
+    assert [yaml.safe_load(Path(f"{name}/config.yaml").read_text())["eager"] for name in ("compiled", "eager")] == [False, True]
+
+
 # Bad data: told before anything is written
 
 def header_of_a_huge_png() -> bytes:

