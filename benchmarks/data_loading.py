@@ -108,7 +108,7 @@ def measure_waiting(folder: Path, steps: int) -> None:
     cases = (("ResNet-20 on 32 px from memory", arrays, 32, 32), ("ResNet-20 on 96 px from JPEGs", files, 16, 96))
     for name, dataset, batch, size in cases:
         for workers in (0, 1):
-            model = numbanet.create_model("resnet20", num_classes=8)
+            model = numbanet.create_model("resnet20_cifar", num_classes=8)
             optimizer = numbanet.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
             example = numbanet.zeros(batch, 3, size, size), numbanet.zeros(batch, dtype=numbanet.int64)
             step = numbanet.compile(model, example, loss=F.cross_entropy, optimizer=optimizer)

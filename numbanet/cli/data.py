@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 EXAMPLE = ("  numbanet data show photos/\n  numbanet data pack photos/ --size 256\n"
-           "  numbanet data scenes scenes/ --train 5000 --test 1000\n  numbanet train resnet20 --data scenes/")
+           "  numbanet data scenes scenes/ --train 5000 --test 1000\n  numbanet train resnet20_cifar --data scenes/")
 ACTIONS = {
     "show": "a contact sheet of images and their classes, as PNG",
     "pack": "decode and scale all images once, into memory-mapped arrays",
@@ -113,7 +113,7 @@ def _scenes(arguments) -> int:
     counts = {name: len(scenes) for name, scenes in splits.items()}
     done = write_packed(arguments.out, _watch(drawn(), total=sum(counts.values()), title="drawing"), counts,
                         (arguments.size, arguments.size, 3), classes, overwrite=arguments.overwrite)
-    _tell(done, sum(f.stat().st_size for f in done.path.iterdir()), "resnet20")
+    _tell(done, sum(f.stat().st_size for f in done.path.iterdir()), "resnet20_cifar")
     return 0
 
 

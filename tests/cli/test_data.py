@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from numbanet.cli import data
 from numbanet.data.datasets import PackedDataset
+from numbanet.zoo import model_info
 from tests.cli.conftest import last_command, run, write_classes, write_digits
 
 
@@ -57,6 +59,8 @@ def test_requests_that_cannot_be_met(arguments, code, words):
 def test_scenes_are_shown_and_trained(tmp_path):
     answer = run("data", "scenes", "scenes", "--train", "120", "--test", "24", "--size", "16", "--classes", "ring,star", "--seed", "5")
     assert answer.code == 0 and "wrote scenes: 120 train, 24 test images of 16x16x3" in answer.out
+    verb, model, *options = last_command(answer.out)
+    assert verb == "train" and model_info(model) and options == ["--data", "scenes"]
     answer = run("data", "show", "scenes", "--columns", "3")
     assert answer.code == 0 and max(map(len, answer.out.splitlines())) <= 80
     assert "scenes (packed, train and test): 120 training and 24 test images,\n  2 classes, most are 16x16 colour" in answer.out
@@ -75,3 +79,10 @@ def test_show_of_other_layouts(tmp_path):
     answer = run("data", "show", "photos", "--columns", "2")
     assert answer.code == 0 and "the first 40 classes" in answer.out
     assert Image.open("pictures/digits.png").size == (150 + 1000 + 4, 1004) and Image.open("sheet.png").height == 4004
+
+
+def test_models_of_the_examples_exist():
+    for example in (data.EXAMPLE, *data.EXAMPLES.values()):
+        for line in example.splitlines():
+            words = line.split()
+            assert words[0] == "numbanet" and (words[1] != "train" or model_info(words[2]))
