@@ -145,10 +145,11 @@ def _linear(module, x, unit: int, value) -> Dissection | None:
         weight, bias = module.weight, module.bias
     else:
         weight, bias = (*getattr(module, "weights", ()), None, None)[:2]
-    if weight is None or weight.ndim != 2:
+    if weight is None or weight.ndim != 2 or bias is not None and not bias.numel():
         return None
     matrix = np.asarray(weight.detach().numpy(), np.float64)
-    added = 0.0 if bias is None else float(np.asarray(bias.detach().numpy()).reshape(-1)[unit])
+    shifts = np.zeros(1) if bias is None else np.asarray(bias.detach().numpy(), np.float64).reshape(-1)
+    added = float(shifts[unit % len(shifts)])               # of one element for all units, or one for each
     for candidate in (matrix, matrix.T):                    # a Gemm may hold its weights either way
         if candidate.shape[1] != len(x) or unit >= candidate.shape[0]:
             continue
