@@ -71,7 +71,8 @@ def test_wheel_holds_the_whole_package(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert source_files(".py") <= names
     assert {"numbanet/py.typed", "numbanet/backends/py.typed", "numbanet/data/datasets/mnist_sample/digits.npz",
-            "numbanet/data/datasets/mnist_sample/LICENSE.txt"} <= names
+            "numbanet/data/datasets/mnist_sample/LICENSE.txt"} | {f"numbanet/explore/page/{path.name}" for path in (
+                ROOT / "numbanet" / "explore" / "page").iterdir()} <= names
     assert not [name for name in names if name.startswith(("backends/", "tests/"))]
     assert len([name for name in names if "dist-info/licenses/" in name]) == 2
 

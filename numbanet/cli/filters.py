@@ -18,5 +18,6 @@ def run(arguments) -> int:
     sheet, facts = filter_sheet(classifier.model, arguments.layer, name, classifier.preprocessing.channel_order == "bgr")
     K, C, R, S = facts["shape"]
     path = output_path(arguments, name, "filters", facts["layer"])
+    channels = f"{C} channel{'s' * (C > 1)}"
     return finish(arguments, path, sheet, facts, [
-        f"{facts['layer']}: {K} filters of {C} channels, {R} x {S}, weights from {facts['minimum']:.3g} to {facts['maximum']:.3g}"])
+        f"{facts['layer']}: {K} filters of {channels}, {R} x {S}, weights from {facts['minimum']:.3g} to {facts['maximum']:.3g}"])

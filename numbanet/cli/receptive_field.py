@@ -44,6 +44,6 @@ def _report(facts) -> list[str]:
                   for s in facts["steps"]]
     field = facts["field"]
     size = "the whole picture" if field is None else f"{field[0]} x {field[1]} pixels"
-    lines.append(f"unit {facts['unit'][0]},{facts['unit'][1]} of {facts['layer']} sees {size}; 95% of its gradient lies on "
-                 f"{facts['effective_pixels']} pixels, {100 * facts['effective_share']:.0f}% of them")
+    lines += [f"unit {facts['unit'][0]},{facts['unit'][1]} of {facts['layer']} sees {size}",
+              f"95% of its gradient lies on {facts['effective_pixels']} pixels, {100 * facts['effective_share']:.0f}% of them"]
     return lines

@@ -27,6 +27,7 @@ from numbanet.vision.units import dissect
 
 MAX_PIXELS = 40_000_000
 KEPT = 4                    # pictures whose activations stay, so that their units can be asked for
+KEPT_BYTES = 1 << 29        # of activations, beyond which older pictures go before
 MAPS, VECTOR = 12, 256      # of a layer, sent to the page
 LONGEST = 64                # side of a map that is sent; larger ones are averaged
 FILTERED = 320              # longer side of a picture for the classical filters
@@ -44,6 +45,10 @@ class Look:
     picture: np.ndarray
     activations: list
     probabilities: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        return sum(a.output.nbytes for a in self.activations)
 
 
 class Explorer:
@@ -73,7 +78,7 @@ class Explorer:
         look = Look(x, preprocessing.picture(values[0]), activations, probabilities)
         key = secrets.token_urlsafe(9)
         self._looks[key] = look
-        while len(self._looks) > KEPT:
+        while len(self._looks) > 1 and (len(self._looks) > KEPT or sum(kept.nbytes for kept in self._looks.values()) > KEPT_BYTES):
             self._looks.popitem(last=False)
         order = np.argsort(-look.probabilities, kind="stable")[:5]
         answer = {"id": key, "picture": _png(look.picture), "size": list(look.picture.shape[:2]),

@@ -113,7 +113,7 @@ class _Keep:
         set_grad_enabled(True)                                  # the caller's no_grad block ends this
         leaf = output if output.requires_grad else output.detach().requires_grad_()
         self.activations[module] = leaf
-        return (leaf,) if isinstance(given, tuple) else leaf
+        return tuple(leaf if o is output else o for o in given) if isinstance(given, tuple) else leaf
 
 
 def enlarged(maps: Tensor, size) -> np.ndarray:

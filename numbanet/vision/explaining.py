@@ -76,6 +76,8 @@ def explain(model: Module, x: Tensor, method: str = "gradcam", category: int | N
         found = used(x, [ClassifierOutputSoftmaxTarget(category)])
         remarks.append("fall of the probability where a square is covered")
     else:
+        if method == "guided":
+            remarks.append("in part this is the picture itself, whatever the network is")
         found = {"saliency": Saliency, "smoothgrad": SmoothGrad, "guided": GuidedBackprop}[method](model)(x, targets)
     return Explanation(method, found[0], layer, remarks)
 

@@ -119,8 +119,9 @@ def recording(model: Module, paths=None):
 
 
 def only(output):
-    """What stands alone in a tuple, as nodes of imported models give it."""
-    return output[0] if isinstance(output, tuple) and len(output) == 1 else output
+    """The tensor that stands alone in a tuple, as nodes of imported models give it."""
+    tensors = [o for o in output if isinstance(o, Tensor)] if isinstance(output, tuple) else []
+    return tensors[0] if len(tensors) == 1 else output
 
 
 @contextmanager

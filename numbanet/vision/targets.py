@@ -59,6 +59,8 @@ def total(outputs: Tensor, targets: Sequence[Callable] | None) -> Tensor:
         targets = [ClassifierOutputTarget(k) for k in first_classes(outputs)]
     if len(targets) != len(outputs):
         raise UsageError(f"targets: expected one for each of {len(outputs)} images, received {len(targets)}")
+    if not targets:                             # an empty batch: 0, whose gradients are empty
+        return outputs.sum()
     result = None
     for target, output in zip(targets, outputs):
         value = target(output)

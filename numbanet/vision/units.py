@@ -68,8 +68,8 @@ def dissect(activation: Activation, unit: tuple[int, ...]) -> Dissection:
     if source is None or not source.ndim or source.shape[0] != activation.output.shape[0]:
         return Dissection("other", value)
     x = np.asarray(source.detach().numpy())[0].astype(np.float64)
-    if isinstance(activation.module, Linear) and x.ndim == 1:
-        return _linear(activation.module, x, unit[0], value)
+    if x.ndim == 1 and output.ndim == 1 and (linear := _linear(activation.module, x, unit[0], value)) is not None:
+        return linear
     found = _window_of(activation)
     if found is not None:
         geometry, weights = found
@@ -139,12 +139,27 @@ def _pooling(geometry, kind, x, unit, value) -> Dissection:
     return Dissection("maximum" if "Max" in kind else "mean", value, [Part(unit[0], patch, None, None, value)], window=window)
 
 
-def _linear(module, x, unit: int, value) -> Dissection:
-    weight = np.asarray(module.weight.detach().numpy(), np.float64)[unit]
-    products = weight * x
-    order = np.argsort(-np.abs(products), kind="stable")
-    parts = [Part(int(i), x[i].reshape(1, 1), weight[i].reshape(1, 1), products[i].reshape(1, 1), float(products[i]))
-             for i in order[:2 * SHOWN]]
-    bias = 0.0 if module.bias is None else float(module.bias.detach().numpy()[unit])
-    return Dissection("linear", value, parts, (float(products[order[2 * SHOWN:]].sum()), len(order[2 * SHOWN:])), bias,
-                      float(products.sum()) + bias)
+def _linear(module, x, unit: int, value) -> Dissection | None:
+    """A linear layer of ours, or a Gemm of an imported model; None where the products do not add up to what was computed."""
+    if isinstance(module, Linear):
+        weight, bias = module.weight, module.bias
+    else:
+        weight, bias = (*getattr(module, "weights", ()), None, None)[:2]
+    if weight is None or weight.ndim != 2 or bias is not None and not bias.numel():
+        return None
+    matrix = np.asarray(weight.detach().numpy(), np.float64)
+    shifts = np.zeros(1) if bias is None else np.asarray(bias.detach().numpy(), np.float64).reshape(-1)
+    added = float(shifts[unit % len(shifts)])               # of one element for all units, or one for each
+    for candidate in (matrix, matrix.T):                    # a Gemm may hold its weights either way
+        if candidate.shape[1] != len(x) or unit >= candidate.shape[0]:
+            continue
+        row = candidate[unit]
+        products = row * x
+        total = float(products.sum()) + added
+        if not abs(total - value) <= 1e-3 * (1 + float(np.abs(products).sum())):
+            continue
+        order = np.argsort(-np.abs(products), kind="stable")
+        parts = [Part(int(i), x[i].reshape(1, 1), row[i].reshape(1, 1), products[i].reshape(1, 1), float(products[i]))
+                 for i in order[:2 * SHOWN]]
+        return Dissection("linear", value, parts, (float(products[order[2 * SHOWN:]].sum()), len(order[2 * SHOWN:])), added, total)
+    return None

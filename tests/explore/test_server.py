@@ -1,5 +1,6 @@
 """The explorer's server: answers that agree with the engine, and everything it refuses."""
 
+import asyncio
 import base64
 import io
 import threading
@@ -16,9 +17,10 @@ from numbanet.zoo import create_model, model_info
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
-pytest.importorskip("httpx")
+httpx = pytest.importorskip("httpx")
 from starlette.testclient import TestClient  # noqa: E402
 
+from numbanet.explore import engine as engine_module  # noqa: E402
 from numbanet.explore import server as server_module  # noqa: E402
 from numbanet.explore.engine import KEPT, Explorer  # noqa: E402
 from numbanet.explore.server import create_app  # noqa: E402
@@ -160,11 +162,14 @@ def test_bad_questions(client):
         assert answer.status_code == status and message in answer.json()["error"], path
 
 
-def test_only_the_last_pictures_are_kept(client, explorer):
+def test_only_the_last_pictures_are_kept(client, explorer, monkeypatch):
     first = ok(client.post("/api/look", content=png()))["id"]
     for seed in range(KEPT):
         ok(client.post("/api/look", content=png(seed)))
     assert client.get(f"/api/unit?id={first}&layer=0&unit=0,0,0").status_code == 410 and len(explorer._looks) == KEPT
+    monkeypatch.setattr(engine_module, "KEPT_BYTES", 100_000)          # less than two pictures of LeNet-5 take
+    newest = ok(client.post("/api/look", content=png()))["id"]
+    assert list(explorer._looks) == [newest]
 
 
 def test_nothing_tells_of_the_machine(client, explorer, monkeypatch, tmp_path):
@@ -179,35 +184,30 @@ def test_nothing_tells_of_the_machine(client, explorer, monkeypatch, tmp_path):
 
 
 def test_a_queue_with_a_limit(explorer, monkeypatch):
-    """While one request computes, the queue fills; what is too many is sent away, and everything else is answered."""
+    """While one request computes, two wait; two more are sent away at once, and the three are answered in the end."""
     monkeypatch.setattr(server_module, "WAITING", 3)
-    started, go = threading.Event(), threading.Event()
+    go = threading.Event()
 
     def slow():
-        started.set()
-        assert go.wait(30)
+        assert go.wait(60)
         return {"name": "slow"}
     monkeypatch.setattr(explorer, "model", slow)
-    app, codes = create_app(explorer, 8765), []
-    with TestClient(app, base_url=BASE) as client:
-        threads = [threading.Thread(target=lambda: codes.append(client.get("/api/model").status_code)) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        assert started.wait(30)
-        for _ in range(200):
-            if (answer := client.get("/api/size")).status_code == 503:
-                break
-        assert answer.status_code == 503 and answer.headers["retry-after"] == "1"
-        go.set()
-        for thread in threads:
-            thread.join(30)
-        assert set(codes) <= {200, 503} and codes.count(200) >= 2
-        assert client.get("/api/size").status_code == 200
+
+    async def crowd():
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(create_app(explorer, 8765)), base_url=BASE) as client:
+            waiting, codes = {asyncio.ensure_future(client.get("/api/model")) for _ in range(5)}, []
+            while len(codes) < 5:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                codes += [answer.result().status_code for answer in done]
+                if len(codes) == 2:
+                    assert codes == [503, 503] and {a.result().headers["retry-after"] for a in done} == {"1"}
+                    go.set()
+            return codes, (await client.get("/api/size")).status_code
+    assert asyncio.run(crowd()) == ([503, 503, 200, 200, 200], 200)
 
 
 def test_a_browser_that_goes_away(client, explorer):
     """The connection ends in the middle of a picture: nothing breaks, and the next one is answered."""
-    import asyncio
     app = create_app(explorer, 8765)
     sent, messages = [], iter([{"type": "http.request", "body": png()[:100], "more_body": True}, {"type": "http.disconnect"}])
 

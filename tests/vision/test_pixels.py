@@ -9,6 +9,7 @@ from numbanet.errors import ShapeError, UsageError
 from numbanet.vision import (
     METHODS,
     ClassifierOutputTarget,
+    GradCAM,
     GuidedBackprop,
     IntegratedGradients,
     Occlusion,
@@ -133,10 +134,10 @@ def test_every_method_on_every_backend(network, images):
 
 
 def test_empty_batches(network):
-    x = numbanet.zeros(0, 3, 20, 17)
-    for kind in (Saliency, SmoothGrad, IntegratedGradients, Occlusion):
-        if kind is not Saliency:
-            assert kind(network())(x, []).shape == (0, 20, 17)
+    model, x = network(), numbanet.zeros(0, 3, 20, 17)
+    for method in (Saliency(model), GuidedBackprop(model), SmoothGrad(model), IntegratedGradients(model), Occlusion(model),
+                   GradCAM(model, [model[4]])):
+        assert method(x).shape == method(x, []).shape == (0, 20, 17)
 
 
 def test_what_is_refused(network, images):

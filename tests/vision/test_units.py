@@ -84,3 +84,26 @@ def test_every_convolution_of_a_network(name, rng):
         dissect(found[0], (0, 0, 10_000))
     with pytest.raises(UsageError, match="received"):
         dissect(found[0], (0,))
+
+
+def test_imported_models(tmp_path, rng):
+    """Nodes of an ONNX model are layers like any other: recorded, explained and taken apart."""
+    pytest.importorskip("onnx")
+    from numbanet.onnx import load, save
+    from numbanet.vision import GradCAM
+    from numbanet.vision.filters import convolutions
+    model, x = create_model("lenet5").eval(), numbanet.tensor(rng.standard_normal((1, 1, 32, 32)).astype(np.float32))
+    save(model, tmp_path / "lenet.onnx", x)
+    imported = load(tmp_path / "lenet.onnx")
+    ours, theirs = (record_activations(m, x)[0] for m in (model, imported))
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs):
+        np.testing.assert_allclose(a.output.numpy(), b.output.numpy(), atol=1e-4)
+    for index, unit in ((0, (1, 2, 3)), (2, (1, 2, 3)), (3, (1, 2, 3)), (7, (5,)), (11, (5,))):
+        mine, other = dissect(ours[index], unit), dissect(theirs[index], unit)
+        assert mine.kind == other.kind and mine.value == pytest.approx(other.value, abs=1e-4)
+        assert mine.total == pytest.approx(other.total, abs=1e-4) if mine.total is not None else other.total is None
+    for mine, other in zip(convolutions(model).values(), convolutions(imported).values(), strict=True):
+        np.testing.assert_array_equal(mine, other)
+    maps = [GradCAM(m, [layers[5].module])(x) for m, layers in ((model, ours), (imported, theirs))]
+    np.testing.assert_allclose(*maps, atol=1e-3)
