@@ -75,7 +75,6 @@ class Recipe:
     resize: int | None = _field(None, "shorter side that test pictures are scaled to before their centre is cut out", 1)
     checkpoint_every: int | None = _field(None, "updates between checkpoints within an epoch", 1)
     keep_checkpoints: int = _field(2, "newest checkpoints that are kept, besides the best", 1)
-    sync_batch_norm: bool = _field(False, "batch norm over the batches of all MPI processes")
     workers: int = _field(0, "threads that load pictures", 0)
     seed: int = _field(0, "of weights, order and distortions")
     device: str = _field("cpu", "cpu or reference")

@@ -110,7 +110,8 @@ def test_number_of_workers_does_not_matter(uninterrupted, tmp_path):
 
 
 def test_what_a_run_leaves(uninterrupted):
-    assert {p.name for p in uninterrupted.iterdir()} == {"weights", "checkpoints", "metrics.csv", "curves.png"}
+    assert {p.name for p in uninterrupted.iterdir()} == {"weights", "checkpoints", "metrics.csv", "curves.png", "confusion.png",
+                                                          "mistakes.png", "layers.png", "report.html"}
     with Image.open(uninterrupted / "curves.png") as image:
         image.load()
         assert len(image.convert("RGB").getcolors(1 << 20)) > 4
