@@ -115,6 +115,11 @@ class Replicas:
             self._of[id(p)] = bucket
         trainer.steps.on_gradient(self._ready)
 
+    def share_buffers(self, model) -> None:
+        """All ranks take the first's running statistics, so that they evaluate the same model."""
+        for _, buffer in model.named_buffers():
+            buffer.copy_(_tensor_like(self.communicator.bcast(buffer.detach().numpy(), 0), buffer))
+
     def begin(self, count: int, reduce: bool) -> None:
         """A batch of `count` samples begins; `reduce`: its gradients are the last before an update."""
         before, self._reduce = self._weight, reduce

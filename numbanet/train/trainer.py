@@ -292,6 +292,7 @@ class Trainer:
         p = self.progress
         if self.replicas is not None:
             self.replicas.sum_states(self.metrics.states)
+            self.replicas.share_buffers(self.model)
         logs = self._logs()
         if self.val_loader is not None:
             if hasattr(self.val_loader, "set_epoch"):       # its order, if it has one, must not depend on where a run went on
