@@ -178,10 +178,6 @@ class Replicas:
         """The first rank's value, on all."""
         return self.communicator.bcast(value, 0)
 
-    def wait(self) -> None:
-        """Until all ranks are here."""
-        self.communicator.Barrier()
-
     def abort(self, error: BaseException) -> None:
         """End all ranks: the others would wait for this one for ever."""
         if self.size > 1:

@@ -55,12 +55,13 @@ class BackupAndRestore(Monitor):
         first = self.trainer.replicas is None or self.trainer.replicas.rank == 0
         if first:
             self.lock.acquire()
-        if self._saved is not None and self._saved == self._position():
-            return None                     # it is where the checkpoints are already
-        if first:
+        there = self._saved is not None and self._saved == self._position()
+        if first and not there:
             self.checkpoints.recover()
         if self.trainer.replicas is not None:
-            self.trainer.replicas.wait()        # until the first has cleared up
+            there = self.trainer.replicas.share(there)      # which the others do not know; they wait until the first has cleared up
+        if there:
+            return None                     # the trainer is where the newest checkpoint is
         if not self.checkpoints.list():
             return None
         state, folder = self.checkpoints.load()
