@@ -46,6 +46,14 @@ def test_runs_val_and_the_report(two_runs, tmp_path):
         assert answer.code == 2 and message in answer.err
 
 
+def test_a_damaged_run_does_not_hide_the_others(tmp_path):
+    for name, text in (("good", "model: lenet5\nepochs: 3\n"), ("bad", "[")):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.yaml").write_text(text)
+    answer = run("runs")
+    assert answer.code == 0 and "runs/good" in answer.out and "0/3" in answer.out and "runs/bad/config.yaml cannot be read" in answer.err
+
+
 def test_no_runs_yet():
     assert "begin with: numbanet train lenet5" in run("runs").out
 
