@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 EXAMPLE = "  numbanet runs\n  numbanet runs runs/lenet5-1 runs/lenet5-2"
@@ -23,7 +24,7 @@ def run(arguments) -> int:
         runs = find_runs(folder)
         if not runs and arguments.folders:
             raise UsageError(f"{folder}: {'holds no run' if folder.is_dir() else 'does not exist'}; a run has a config.yaml")
-        found += runs
+        found += [run for run in runs if _readable(run)]
     if arguments.json:
         print(json.dumps([{**run.facts(), "config": run.read_config()} for run in found], indent=2))
     elif not found:
@@ -33,6 +34,17 @@ def run(arguments) -> int:
         if len(found) > 1 and all((folder / "config.yaml").is_file() for folder in given):
             print("\n" + _differences(found))
     return 0
+
+
+def _readable(run) -> bool:
+    """Whether it can be read; one that is damaged is told of, and the others are shown."""
+    from numbanet.errors import CheckpointError
+    try:
+        run.facts()
+    except CheckpointError as error:
+        print(f"numbanet runs: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def _table(runs) -> str:

@@ -61,16 +61,21 @@ def run(arguments) -> int:
     from numbanet.train.classifier import ClassifierTraining, prepare
     from numbanet.train.run_directory import RunDirectory
     get_backend(recipe.device)                                          # a missing device is told before any work
+    replicas = _replicas()
     prepared = prepare(recipe, _watch)
     model, data = prepared.model, prepared.data
-    folder = resumed or RunDirectory.create(recipe.model, arguments.out)        # nothing is written before all else is known to work
+    first = replicas is None or replicas.rank == 0
+    # nothing is written before all else is known to work
+    folder = resumed or (RunDirectory.create(recipe.model, arguments.out) if first else None)
+    if replicas is not None:
+        folder = replicas.share(folder)
     print(f"{recipe.model}: {sum(p.numel() for p in model.parameters()):,} parameters, on {recipe.device}")
     print(f"data: {data.description}")
-    training = ClassifierTraining(model, data.train, data.test, recipe, folder, prepared.metadata, [Reporter(recipe.epochs)])
+    training = ClassifierTraining(model, data.train, data.test, recipe, folder, prepared.metadata, [Reporter(recipe.epochs)], replicas)
     if arguments.resume:
         training.resume()
         print(f"going on with {folder.path} at epoch {training.progress.epoch + 1}, step {training.progress.step}")
-    else:
+    elif first:
         folder.write_config(asdict(recipe))
         folder.write_environment()
         data.save_samples(folder.samples)
@@ -87,6 +92,17 @@ def run(arguments) -> int:
     print(f"run: {folder.path} (weights/, report.html, curves.png, metrics.csv)\ntry it:\n"
           f"  numbanet predict {shlex.quote(str(folder.path))} {shlex.quote(str(folder.samples))}")
     return 0
+
+
+def _replicas():
+    """The processes that mpiexec has started together, if any; only the first tells what happens."""
+    from numbanet.train.distributed import Replicas, launched
+    if not launched():
+        return None
+    replicas = Replicas()
+    if replicas.rank:
+        sys.stdout = open(os.devnull, "w")
+    return replicas
 
 
 def _watch(iterator, total: int):
@@ -129,7 +145,7 @@ def _recipe(arguments):
     elif arguments.model is not None:
         fields_of_recipe = {"clip_norm": 1.0}           # at the top of the one-cycle, one bad batch could throw a run off
     else:
-        raise UsageError("expected a model or a recipe, such as: numbanet train lenet5")
+        raise UsageError("expected a model, such as: numbanet train lenet5, or a --recipe")
     if arguments.model is not None:
         fields_of_recipe["model"] = arguments.model
     from numbanet.zoo import model_info
@@ -155,7 +171,7 @@ def Reporter(epochs: int):
     from numbanet.train.classifier import as_row
 
     class ProgressBar(Callback):
-        bar = None
+        bar, only_first = None, True
 
         def on_epoch_begin(self, epoch, logs=None):
             from tqdm import tqdm

@@ -82,7 +82,6 @@ class Checkpoints:
         CheckpointError
             There is none.
         """
-        self.recover()
         candidates = self.list()
         if not candidates:
             raise CheckpointError(f"resume: {self.folder} holds no checkpoint")

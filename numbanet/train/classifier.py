@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from numbanet.data import DataLoader
+from numbanet.data import DataLoader, RandomSampler, SequentialSampler
 from numbanet.errors import CheckpointError
 from numbanet.random import seed_everything
 from numbanet.train.callbacks import BackupAndRestore, Callback, EarlyStopping
@@ -75,12 +75,20 @@ class ClassifierTraining:
     run : RunDirectory
     metadata : dict stored in the weights: model name, classes, preprocessing
     callbacks : further callbacks, such as a progress bar
+    replicas : Replicas, optional
     """
 
-    def __init__(self, model, train, test, recipe: Recipe, run: RunDirectory, metadata: dict, callbacks=()):
+    def __init__(self, model, train, test, recipe: Recipe, run: RunDirectory, metadata: dict, callbacks=(), replicas=None):
         self.recipe, self.run = recipe, run
-        self.train_loader = DataLoader(train, recipe.batch_size, shuffle=True, num_workers=recipe.workers, seed=recipe.seed)
-        self.test_loader = DataLoader(test, max(recipe.batch_size, 250), num_workers=recipe.workers, seed=recipe.seed)
+        options = {"num_workers": recipe.workers, "seed": recipe.seed}
+        self.replicas = replicas
+        if replicas is None:
+            self.train_loader = DataLoader(train, recipe.batch_size, shuffle=True, **options)
+            self.test_loader = DataLoader(test, max(recipe.batch_size, 250), **options)
+        else:                                   # batch_size is that of all processes together
+            self.train_loader = DataLoader(train, batch_sampler=replicas.batches(RandomSampler(train), recipe.batch_size), **options)
+            self.test_loader = DataLoader(test, batch_sampler=replicas.batches(SequentialSampler(test), max(recipe.batch_size, 250),
+                                                                                 repeat=False), **options)
         classes = len(metadata["classes"])
         optimizer = recipe.make_optimizer(model)
         scheduler, interval = recipe.make_schedule(optimizer, -(-len(self.train_loader) // recipe.accumulate))
@@ -98,7 +106,7 @@ class ClassifierTraining:
                                                                      *callbacks, self.backup], metrics=metrics,
                                compiled=not recipe.eager, accumulate=recipe.accumulate, clip_norm=recipe.clip_norm,
                                ema_decay=recipe.ema_decay, label_smoothing=recipe.label_smoothing, mixing=recipe.make_mixing(),
-                               num_classes=classes, scheduler_interval=interval)
+                               num_classes=classes, scheduler_interval=interval, replicas=replicas)
 
     @property
     def progress(self) -> Progress:
@@ -125,7 +133,8 @@ class ClassifierTraining:
         if self.progress.epoch == epochs:                   # a finished run has nothing left to train
             self.trainer.evaluate(self.test_loader)
         confusion = self.trainer.val_metrics["confusion"]
-        self.tell(judge(self.trainer, self.test, self.classes, max(self.recipe.batch_size, 250), self.recipe.workers))
+        if self.replicas is None or self.replicas.rank == 0:
+            self.tell(judge(self.trainer, self.test, self.classes, max(self.recipe.batch_size, 250), self.recipe.workers))
         return confusion
 
     def tell(self, judgement) -> None:
@@ -140,6 +149,8 @@ class ClassifierTraining:
 
 class RunFiles(Callback):
     """Weights, the table of epochs and their curves, after each epoch."""
+
+    only_first = True
 
     def __init__(self, run: RunDirectory, metadata: dict):
         self.run, self.metadata = run, metadata

@@ -32,8 +32,9 @@ OF_ONE_OPTIMIZER = ("lr", "momentum", "nesterov", "alpha", "eps", "weight_decay"
 SCHEDULES = ("onecycle", "constant", "step", "multistep", "cosine", "poly", "plateau", "table")
 
 
-def _field(default, help: str, low=None, high=None, choices=None):
-    facts = {"help": help, "low": low, "high": high, "choices": choices}
+def _field(default, help: str, low=None, high=None, choices=None, must=None):
+    """`must`: (predicate, what it says), where limits do not say it."""
+    facts = {"help": help, "low": low, "high": high, "choices": choices, "must": must}
     return field(default_factory=lambda: type(default)(default), metadata=facts) if isinstance(default, (dict, list)) else field(
         default=default, metadata=facts)
 
@@ -45,12 +46,14 @@ class Recipe:
     model: str = _field("", "a name from 'numbanet models'")
     model_options: dict = _field({}, "options of the model, such as {dropout: 0.5}")
     data: str | None = _field(None, "folder of IDX files or class folders (default: the MNIST sample of the package)")
-    val_fraction: float = _field(0.2, "share held out of class folders without val/ or test/")
+    val_fraction: float = _field(0.2, "share held out of class folders without val/ or test/",
+                                 must=(lambda v: 0 < v < 1, "a number between 0 and 1"))
     epochs: int = _field(25, "passes over the training images", 1)
     batch_size: int = _field(64, "images per step", 1)
     accumulate: int = _field(1, "batches for each update", 1)
     optimizer: str = _field("sgd", "sgd (Nesterov by default), adam, adamw or rmsprop", choices=tuple(OPTIMIZERS))
-    lr: float | None = _field(None, "learning rate, of onecycle the peak (default: by optimiser)", 0)
+    lr: float | None = _field(None, "learning rate, of onecycle the peak (default: by optimiser)",
+                              must=(lambda v: 0 < v < math.inf, "a number above 0"))
     momentum: float | None = _field(None, "of sgd and rmsprop", 0)
     nesterov: bool | None = _field(None, "of sgd")
     alpha: float | None = _field(None, "decay of rmsprop's mean square", 0)
@@ -75,7 +78,6 @@ class Recipe:
     resize: int | None = _field(None, "shorter side that test pictures are scaled to before their centre is cut out", 1)
     checkpoint_every: int | None = _field(None, "updates between checkpoints within an epoch", 1)
     keep_checkpoints: int = _field(2, "newest checkpoints that are kept, besides the best", 1)
-    sync_batch_norm: bool = _field(False, "batch norm over the batches of all MPI processes")
     workers: int = _field(0, "threads that load pictures", 0)
     seed: int = _field(0, "of weights, order and distortions")
     device: str = _field("cpu", "cpu or reference")
@@ -85,10 +87,6 @@ class Recipe:
     def __post_init__(self):
         for known in fields(self):
             setattr(self, known.name, _checked(known, getattr(self, known.name)))
-        if not 0 < self.val_fraction < 1:
-            raise UsageError(f"--val-fraction: expected a number between 0 and 1, received {self.val_fraction}")
-        if self.lr is not None and not 0 < self.lr < math.inf:
-            raise UsageError(f"--lr: expected a number above 0, received {self.lr}")
         if self.warmup_epochs and self.schedule in ("onecycle", "poly", "plateau"):
             raise UsageError(f"--warmup-epochs: the schedule {self.schedule} has no warm-up; use step, multistep, "
                              "cosine, table or constant")
@@ -251,6 +249,8 @@ def _checked(known, value):
     kinds = tuple(kind for kind in allowed if kind is not type(None))
     if not isinstance(value, kinds) or isinstance(value, bool) and bool not in kinds:
         raise UsageError(f"{flag}: expected {' or '.join(WORDS[kind] for kind in kinds)}, received {value!r}")
+    if facts["must"] is not None and not facts["must"][0](value):
+        raise UsageError(f"{flag}: expected {facts['must'][1]}, received {value}")
     low, high, choices = facts["low"], facts["high"], facts["choices"]
     if low is not None and not value >= low:
         raise UsageError(f"{flag}: expected at least {low}, received {value}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import json
 
 from numbanet.files import write_text
 
@@ -39,10 +38,9 @@ def write_report(run, judgement=None, layers: list[dict] | None = None) -> None:
     if history:
         names = list(history[0])
         parts.append("<h2>Epochs</h2>" + _table(names, [[f"{row.get(name, float('nan')):.5g}" for name in names] for row in history]))
-    parts.append(f"<h2>Asked for</h2><pre>{html.escape((run.path / 'config.yaml').read_text(encoding='utf-8'))}</pre>")
-    environment = run.path / "environment.json"
-    if environment.is_file():
-        parts.append(f"<h2>Environment</h2><pre>{html.escape(json.dumps(json.loads(environment.read_text()), indent=1))}</pre>")
+    for name, title in (("config.yaml", "Asked for"), ("environment.json", "Environment")):
+        if (run.path / name).is_file():
+            parts.append(f"<h2>{title}</h2><pre>{html.escape((run.path / name).read_text(encoding='utf-8'))}</pre>")
     write_text(run.path / "report.html", f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(run.path.name)}'
                f"</title><style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n")
 

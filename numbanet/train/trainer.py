@@ -187,6 +187,8 @@ class Trainer:
             self.callbacks.on_train_end(dict(p.history[-1]) if p.history else {})
         except BaseException as error:
             self.callbacks.on_exception(error)
+            if self.replicas is not None:
+                self.replicas.abort(error)
             raise
         return History(self.progress.history)
 
@@ -232,6 +234,8 @@ class Trainer:
             x, y = self._softened(x, y)
         if not self._accumulated:
             self.optimizer.zero_grad()
+        if self.replicas is not None:
+            self.replicas.begin(size, reduce=self._accumulated + 1 >= self.accumulate)
         loss, outputs = self.steps.forward_backward(x, y)
         value = loss.item()
         if self.replicas is not None:
@@ -250,7 +254,7 @@ class Trainer:
     def _update(self) -> None:
         """One step of the optimiser with the gathered gradients."""
         if self.replicas is not None:
-            self.replicas.finish()
+            self.replicas.finish(self._parameters)
         if self._accumulated > 1:
             for p in self._parameters:
                 if p.grad is not None:
@@ -288,6 +292,7 @@ class Trainer:
         p = self.progress
         if self.replicas is not None:
             self.replicas.sum_states(self.metrics.states)
+            self.replicas.share_buffers(self.model)
         logs = self._logs()
         if self.val_loader is not None:
             if hasattr(self.val_loader, "set_epoch"):       # its order, if it has one, must not depend on where a run went on
@@ -353,7 +358,7 @@ class Trainer:
                 seen += len(x)
                 self.val_metrics.update(first(outputs), y)
                 calls.on_test_batch_end(index, {"loss": total / seen})
-        if self.replicas is not None:
+        if self.replicas is not None and self.replicas.shards(loader):
             total, seen = self.replicas.sum(total, seen)
             self.replicas.sum_states(self.val_metrics.states)
         if not seen:

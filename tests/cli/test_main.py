@@ -54,7 +54,7 @@ def test_version():
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["trian", "lenet5"], "unknown verb 'trian'; did you mean 'train'?"),
-    (["xyzzy"], "unknown verb 'xyzzy'\nVerbs: train, predict"),
+    (["xyzzy"], "unknown verb 'xyzzy'\nVerbs: train, val, runs, predict"),
     (["train", "lenet5", "--epoch", "3"], "unrecognized arguments: --epoch 3; did you mean --epochs?"),
     (["train", "lenet5", "--batchsize=3"], "did you mean --batch-size?"),
     (["train", "lenet5", "--epochs", "three"], "--epochs: invalid int value: 'three'"),

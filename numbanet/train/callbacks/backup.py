@@ -32,7 +32,7 @@ class BackupAndRestore(Monitor):
         Remove the checkpoints when the training is complete. Keras does so by default; here they are kept.
     """
 
-    last = True
+    last = only_first = True
 
     def __init__(self, backup_dir, save_freq="epoch", keep: int = KEEP, monitor: str | None = None, mode: str = "auto",
                  recipe: dict | None = None, delete_checkpoint: bool = False):
@@ -52,10 +52,16 @@ class BackupAndRestore(Monitor):
         CheckpointError
             All are damaged, or of another run; the folder is in use.
         """
-        self.lock.acquire()
-        if self._saved is not None and self._saved == self._position():
-            return None                     # it is where the checkpoints are already
-        self.checkpoints.recover()
+        first = self.trainer.replicas is None or self.trainer.replicas.rank == 0
+        if first:
+            self.lock.acquire()
+        there = self._saved is not None and self._saved == self._position()
+        if first and not there:
+            self.checkpoints.recover()
+        if self.trainer.replicas is not None:
+            there = self.trainer.replicas.share(there)      # which the others do not know; they wait until the first has cleared up
+        if there:
+            return None                     # the trainer is where the newest checkpoint is
         if not self.checkpoints.list():
             return None
         state, folder = self.checkpoints.load()
@@ -136,7 +142,7 @@ class ModelCheckpoint(Monitor):
         Stored with the weights: classes, preprocessing.
     """
 
-    last = True
+    last = only_first = True
 
     def __init__(self, filepath, monitor: str = "val_loss", verbose: int = 0, save_best_only: bool = False,
                  save_weights_only: bool | None = None, mode: str = "auto", save_freq="epoch",

@@ -26,6 +26,7 @@ class Callback:
 
     trainer = None
     last = False                # called after those that are not, such as what writes the states of all
+    only_first = False          # of several processes that train together only the first calls it: what writes
 
     @property
     def model(self):
@@ -72,6 +73,7 @@ class CallbackList:
         for callback in callbacks:
             if not isinstance(callback, Callback):
                 raise UsageError(f"Trainer: callbacks expects instances of Callback, received {callback!r}")
+        self.silent = trainer.replicas is not None and trainer.replicas.rank > 0
         self._callbacks = sorted(callbacks, key=lambda c: c.last)
         for callback in self._callbacks:
             callback.trainer = trainer
@@ -83,7 +85,7 @@ class CallbackList:
         return self.on_train_batch_begin is not _nothing or self.on_train_batch_end is not _nothing
 
     def _caller(self, hook: str):
-        calls = [getattr(c, hook) for c in self._callbacks if overrides(c, hook)]
+        calls = [getattr(c, hook) for c in self._callbacks if overrides(c, hook) and not (self.silent and c.only_first)]
         if not calls:
             return _nothing
         takes_position = "batch" in hook or "epoch" in hook

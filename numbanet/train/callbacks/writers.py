@@ -24,6 +24,8 @@ class CSVLogger(Callback):
         Go on with the lines that stand there. A training that goes on from a state drops those of later epochs.
     """
 
+    only_first = True
+
     def __init__(self, filename, separator: str = ",", append: bool = False):
         self.filename, self.separator, self.append = Path(filename), separator, append
         self._names: list[str] = []
@@ -67,6 +69,8 @@ class TensorBoard(Callback):
     histogram_freq : int
         Every so many epochs the distributions of all parameters; 0 never.
     """
+
+    only_first = True
 
     def __init__(self, log_dir="logs", update_freq="epoch", histogram_freq: int = 0):
         if update_freq != "epoch" and not (isinstance(update_freq, int) and update_freq > 0):

@@ -1,0 +1,226 @@
+"""Data-parallel training over MPI: each process has a part of every batch, and all have the same weights, bit for bit.
+
+    gradients  g = sum over ranks of n_r / N * g_r      n_r samples on rank r, N on all; each g_r the mean over n_r
+
+Gradients travel in buckets, the last layers' first, each as soon as the backward pass has finished its parameters
+(``CompiledStep.on_gradient``), while the pass goes on (Li et al., PyTorch Distributed, VLDB 2020). Rank 0 writes; an error on any rank
+ends all. Needs the extra ``mpi``: mpi4py and an MPI.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import numpy as np
+
+from numbanet.data import Sampler
+from numbanet.errors import UnsupportedOperationError, UsageError
+
+BUCKET_BYTES = 4 << 20          # large enough that latency does not count, small enough to start early
+SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE", "MPI_LOCALNRANKS")
+
+
+def launched() -> bool:
+    """Whether this process was started by mpiexec, with others."""
+    return any(os.environ.get(name, "1") not in ("", "0", "1") for name in SIZES)
+
+
+class ShardedBatchSampler(Sampler):
+    """The part of one rank of each batch: its `batch_size` indices, of one order on all ranks, cut in parts that differ by one at most.
+
+    Parameters
+    ----------
+    sampler : iterable of indices, the same on all ranks
+    batch_size : int
+        Of all ranks together.
+    rank, size : int
+    repeat : bool
+        Whether a batch with fewer samples than ranks repeats some, so that each rank has one; otherwise ranks may have one batch less.
+    """
+
+    def __init__(self, sampler, batch_size: int, rank: int, size: int, repeat: bool = True):
+        if batch_size < size:
+            raise UsageError(f"batch_size: expected at least {size}, one sample for each process, received {batch_size}")
+        self.sampler, self.batch_size, self.rank, self.size, self.repeat = sampler, batch_size, rank, size, repeat
+
+    def __iter__(self):
+        batch = []
+        for index in self.sampler:
+            batch.append(index)
+            if len(batch) == self.batch_size:
+                yield self._part(batch)
+                batch = []
+        if batch and (part := self._part(batch)):
+            yield part
+
+    def _part(self, batch: list) -> list:
+        if self.repeat and len(batch) < self.size:
+            batch = [batch[i % len(batch)] for i in range(self.size)]
+        begin, end = (len(batch) * rank // self.size for rank in (self.rank, self.rank + 1))
+        return batch[begin:end]
+
+    def __len__(self) -> int:
+        whole, left = divmod(len(self.sampler), self.batch_size)
+        own = self.repeat or left * (self.rank + 1) // self.size > left * self.rank // self.size
+        return whole + (left > 0 and own)
+
+
+class Replicas:
+    """The processes that train one model together, for ``Trainer(replicas=...)``.
+
+    Parameters
+    ----------
+    communicator : mpi4py communicator, by default COMM_WORLD
+
+    Raises
+    ------
+    UnsupportedOperationError
+        mpi4py is not installed.
+    """
+
+    def __init__(self, communicator=None):
+        try:
+            from mpi4py import MPI
+        except (ImportError, RuntimeError) as error:        # mpi4py without an MPI raises the latter
+            raise UnsupportedOperationError(f"training on several processes needs mpi4py and an MPI: pip install 'numbanet[mpi]' ({error})"
+                                            ) from None
+        self._mpi = MPI
+        self.communicator = MPI.COMM_WORLD if communicator is None else communicator
+        self.rank, self.size = self.communicator.Get_rank(), self.communicator.Get_size()
+        self._buckets: list[_Bucket] = []
+        self._of: dict[int, _Bucket] = {}
+        self._reduce, self._weight = False, 1.0
+
+    def batches(self, sampler, batch_size: int, repeat: bool = True) -> ShardedBatchSampler:
+        """This rank's part of each batch of `batch_size`."""
+        return ShardedBatchSampler(sampler, batch_size, self.rank, self.size, repeat)
+
+    @staticmethod
+    def shards(loader) -> bool:
+        """Whether a loader gives each rank a part, so that sums over ranks count each sample once."""
+        return isinstance(getattr(loader, "batch_sampler", None), ShardedBatchSampler)
+
+    def attach(self, trainer) -> None:
+        """All ranks take the weights of the first, and gradients are reduced as they come."""
+        for tensor in trainer.model.state_dict().values():
+            tensor.copy_(_tensor_like(self.communicator.bcast(tensor.detach().numpy(), 0), tensor))
+        bucket, parameters = None, [p for p in trainer.model.parameters() if p.requires_grad]
+        for p in reversed(parameters):                  # the backward pass comes to the last layers first
+            if bucket is None or bucket.nbytes >= BUCKET_BYTES or bucket.dtype != p.dtype:
+                bucket = _Bucket(p.dtype)
+                self._buckets.append(bucket)
+            bucket.add(p)
+            self._of[id(p)] = bucket
+        trainer.steps.on_gradient(self._ready)
+
+    def share_buffers(self, model) -> None:
+        """All ranks take the first's running statistics, so that they evaluate the same model."""
+        for _, buffer in model.named_buffers():
+            buffer.copy_(_tensor_like(self.communicator.bcast(buffer.detach().numpy(), 0), buffer))
+
+    def begin(self, count: int, reduce: bool) -> None:
+        """A batch of `count` samples begins; `reduce`: its gradients are the last before an update."""
+        before, self._reduce = self._weight, reduce
+        self._weight = count / self.communicator.allreduce(count)
+        if before != self._weight:          # what is gathered was weighed by its own batch's share
+            for p in (p for bucket in self._buckets for p in bucket.parameters):
+                if p.grad is not None:
+                    p.grad.mul_(before / self._weight)
+        for bucket in self._buckets:
+            bucket.missing, bucket.request = len(bucket.parameters), None
+
+    def _ready(self, parameter) -> None:
+        bucket = self._of.get(id(parameter))
+        if self._reduce and bucket is not None:
+            bucket.missing -= 1
+            if bucket.missing == 0:
+                self._send(bucket)
+
+    def _send(self, bucket: _Bucket) -> None:
+        bucket.pack(self._weight)
+        bucket.request = self.communicator.Iallreduce(self._mpi.IN_PLACE, bucket.buffer, self._mpi.SUM)
+
+    def finish(self, parameters) -> None:
+        """Gradients of all ranks are those of the whole batch when this returns."""
+        for bucket in self._buckets:                    # in the same order on all ranks
+            if bucket.request is None:
+                self._send(bucket)
+        for bucket in self._buckets:
+            bucket.request.Wait()
+            bucket.request = None
+            bucket.unpack()
+
+    def mean(self, value: float, count: int) -> tuple[float, int]:
+        """(mean over all samples, their number)."""
+        total, seen = self.sum(value * count, count)
+        return total / seen, int(seen)
+
+    def sum(self, total: float, count: int) -> tuple[float, int]:
+        both = np.array([total, count], np.float64)
+        self.communicator.Allreduce(self._mpi.IN_PLACE, both, self._mpi.SUM)
+        return float(both[0]), int(both[1])
+
+    def sum_states(self, states) -> None:
+        """Add up what metrics counted on each rank."""
+        for state in states:
+            arrays = [np.array(a) for a in state.arrays()]
+            for a in arrays:
+                self.communicator.Allreduce(self._mpi.IN_PLACE, a, self._mpi.SUM)
+            state.load(arrays)
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is set on any rank."""
+        return bool(self.communicator.allreduce(int(flag), self._mpi.MAX))
+
+    def share(self, value):
+        """The first rank's value, on all."""
+        return self.communicator.bcast(value, 0)
+
+    def abort(self, error: BaseException) -> None:
+        """End all ranks: the others would wait for this one for ever."""
+        if self.size > 1:
+            logging.getLogger(__name__).error("rank %d: %s: %s", self.rank, type(error).__name__, error)
+            sys.stderr.flush()
+            self.communicator.Abort(1)
+
+
+def _tensor_like(values: np.ndarray, other):
+    from numbanet._tensor import tensor
+    return tensor(values, dtype=other.dtype, device=other.device)
+
+
+class _Bucket:
+    """Parameters whose gradients travel together."""
+
+    def __init__(self, dtype):
+        self.dtype, self.parameters, self.nbytes = dtype, [], 0
+        self.missing, self.request, self._buffer = 0, None, None
+
+    def add(self, parameter) -> None:
+        self.parameters.append(parameter)
+        self.nbytes += parameter.numel() * parameter.dtype.itemsize
+
+    @property
+    def buffer(self) -> np.ndarray:
+        if self._buffer is None:
+            self._buffer = np.empty(sum(p.numel() for p in self.parameters), self.dtype)
+        return self._buffer
+
+    def pack(self, weight: float) -> None:
+        begin, buffer = 0, self.buffer
+        for p in self.parameters:
+            part = buffer[begin:begin + p.numel()]
+            if p.grad is None:
+                part[:] = 0
+            else:
+                np.multiply(p.grad.numpy(), buffer.dtype.type(weight), out=part.reshape(p.shape))
+            begin += p.numel()
+
+    def unpack(self) -> None:
+        begin = 0
+        for p in self.parameters:
+            if p.grad is not None:
+                p.grad.copy_(_tensor_like(self.buffer[begin:begin + p.numel()].reshape(p.shape), p.grad))
+            begin += p.numel()
