@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tomllib
 import venv
 import zipfile
@@ -63,7 +62,8 @@ def installed(wheel, tmp_path_factory):
     python = scripts / ("python.exe" if os.name == "nt" else "python")
     run([sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", "--quiet", wheel], folder)
     site = Path(run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], folder).strip())
-    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")     # .pth files in there are not read again
+    folders = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]     # .pth files may add some
+    (site / "dependencies.pth").write_text("\n".join(folders) + "\n")               # .pth files in there are not read again
     return python
 
 
