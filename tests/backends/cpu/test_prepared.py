@@ -203,3 +203,17 @@ def test_prepared_maxima_of_a_slice(rng):
     x[...] = integers(rng, *x.shape)
     for geometry in (pool_geometry((9, 8), 3, 2, 1), pool_geometry((9, 8), 2)):
         np.testing.assert_array_equal(CPU.max_pool2d_values(x, geometry), REFERENCE.max_pool2d_forward(x, geometry)[0])
+
+
+@pytest.mark.parametrize("C", [1, 5, 6, 15])
+def test_maxima_of_few_channels_stay_within_their_slice(rng, C):
+    """Whole vectors are written where the lanes behind the channels are the next pixel's, and nowhere else."""
+    from numbanet.geometry import pool_geometry
+    x = integers(rng, 2, 13, 12, C).transpose(0, 3, 1, 2)
+    for geometry in (pool_geometry((13, 12), 2), pool_geometry((13, 12), 3, 1, 1)):
+        expected = REFERENCE.max_pool2d_forward(x, geometry)[0]
+        for gap in (0, 2):
+            whole = np.full((2, *expected.shape[2:], C + gap), np.nan, np.float32)
+            CPU.max_pool2d_values(x, geometry, out=whole[..., :C].transpose(0, 3, 1, 2))
+            np.testing.assert_array_equal(whole[..., :C].transpose(0, 3, 1, 2), expected)
+            assert np.isnan(whole[..., C:]).all()
