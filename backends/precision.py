@@ -2,7 +2,7 @@
 
 strict: sums of products, each rounded as float32 does. fast, the default: also algorithms that round differently where
 they are faster: Winograd's convolution (relative error 2e-6 instead of 1e-6; a NaN or an infinity fills the 4 x 4 outputs
-around it, and in a weight gradient the 3 x 3 taps), TF32 on GPUs.
+around it, 2 x 2 with 5 x 5 taps, and in a weight gradient the 3 x 3 taps), TF32 on GPUs.
 """
 
 from __future__ import annotations

@@ -125,11 +125,15 @@ def maximum_row(x, y, n, oh, rows, columns, row_step, column_step):
     height = (rows[oh, 1] - rows[oh, 0] + row_step - 1) // row_step
     line = n * (x.strides[0] // 4) + rows[oh, 0] * (x.strides[1] // 4)
     target = n * (y.strides[0] // 4) + oh * (y.strides[1] // 4)
+    # channels that fill no vector: the lanes behind them are the next pixels', in y written later; only the row's last ones need masks
+    joined = (y.shape[2] * C - L) // C + 1 if C < L and x.strides[2] // 4 == C and y.strides[2] // 4 == C and y.shape[2] * C >= L else 0
     for ow in range(y.shape[2]):
         span = columns[ow, 1] - columns[ow, 0]
         width = (span + column_step - 1) // column_step if column_step > 1 else span
         a = line + columns[ow, 0] * (x.strides[2] // 4)
         whole = C // L * L if height > 0 and (width == 3 or width == 2) else 0
+        if whole == 0 and height > 0 and ow < joined and (columns[ow, 0] + (width - 1) * column_step) * C + L <= x.shape[2] * C:
+            whole = C if width == 3 or width == 2 else 0
         for c in range(0, whole, L):
             if width == 3:
                 best, total = triple_maximum(x, a + c, x_row, x_column, height)

@@ -13,6 +13,7 @@ import numpy as np
 from numbanet._tensor import Tensor
 from numbanet.backends import PRIMITIVES, get_backend
 from numbanet.errors import ShapeError
+from numbanet.graph import timing
 from numbanet.graph.graph import Graph, Node, Value
 from numbanet.graph.memory import plan_memory
 from numbanet.random import next_key
@@ -53,6 +54,7 @@ class Plan:
         self._seen: list | None = None
         self._expected = [(v.shape, v.dtype, v.strides) for v in graph.inputs]
         self._copy = self.backend.unchecked("copy")
+        self._is_timed = timing.is_wanted()
 
     @property
     def nbytes(self) -> int:
@@ -73,8 +75,11 @@ class Plan:
                     arguments[position] = array
             if self.keys:
                 self._draw_keys()
-            for function, arguments in self._steps:
-                function(*arguments)
+            if self._is_timed:
+                timing.run_steps(self._steps, self._nodes, backend)
+            else:
+                for function, arguments in self._steps:
+                    function(*arguments)
             for registry, key in self._changed:
                 registry[key].storage.version += 1
             results = []
@@ -141,8 +146,11 @@ class Plan:
         constant = {*graph.initial, *graph.prepared()} - graph.changed()
         if not self.frozen:
             constant -= self._places.keys()
+        self._nodes: list[Node | None] = []             # of each step
         for node in graph.nodes:
             self._bind_node(node, inputs, constant)
+            self._nodes += [None if function in self.when_ready.values() else node
+                            for function, _ in self._steps[len(self._nodes):]]
         self._seen = self._versions()
 
     def _array_of(self, value: Value | None):

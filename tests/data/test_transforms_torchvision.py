@@ -121,13 +121,13 @@ def test_blur(v2, photo, kernel, sigma):
     expected = np.asarray(v2.GaussianBlur(kernel, sigma)(photo)).astype(int)
     received = np.asarray(T.GaussianBlur(kernel, sigma)(photo)).astype(int)
     assert np.abs(received - expected).max() <= 1 and (received != expected).mean() < 0.01
-    import torch
+    torch = pytest.importorskip("torch")
     x = T.ToTensor()(photo)
     np.testing.assert_allclose(T.GaussianBlur(kernel, sigma)(x), v2.GaussianBlur(kernel, sigma)(torch.from_numpy(x)).numpy(), atol=1e-5)
 
 
 def test_normalize_and_dtypes(v2, photo):
-    import torch
+    torch = pytest.importorskip("torch")
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     expected = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)])(photo).numpy()
     for first in ([T.ToTensor()], [T.ToImage(), T.ToDtype(np.float32, scale=True)]):
@@ -135,7 +135,7 @@ def test_normalize_and_dtypes(v2, photo):
 
 
 def test_erased_pixels(v2, photo):
-    import torch
+    torch = pytest.importorskip("torch")
     x = T.ToTensor()(photo)
     expected = v2.functional.erase(torch.from_numpy(x), 3, 4, 10, 12, torch.tensor([0.1, 0.2, 0.3])[:, None, None]).numpy()
     np.testing.assert_array_equal(F.erase(x, 3, 4, 10, 12, np.float32([0.1, 0.2, 0.3])), expected)
@@ -199,7 +199,7 @@ MEASURED = [        # (transform, measures of its result)
 
 @pytest.mark.parametrize(("name", "arguments", "measures"), MEASURED, ids=[f"{m[0]}-{i}" for i, m in enumerate(MEASURED)])
 def test_distributions(v2, ramp, name, arguments, measures):
-    import torch
+    torch = pytest.importorskip("torch")
     torch.manual_seed(7)
     peer = getattr(v2, name)(*arguments)
     theirs = [np.asarray(peer(ramp)).astype(float) for _ in range(400)]
@@ -209,7 +209,7 @@ def test_distributions(v2, ramp, name, arguments, measures):
 
 
 def test_distribution_of_what_is_erased(v2):
-    import torch
+    torch = pytest.importorskip("torch")
     torch.manual_seed(7)
     x = np.ones((3, 40, 60), np.float32)
     theirs = np.array([float(v2.RandomErasing(0.7)(torch.from_numpy(x)).mean()) for _ in range(400)])

@@ -38,6 +38,7 @@ from numbanet.backends.cpu.memory import empty
 from numbanet.backends.cpu.prepared import prepares, shared
 from numbanet.backends.cpu.registry import implements
 from numbanet.backends.cpu.simd import L
+from numbanet.geometry import ConvGeometry
 
 F64 = np.dtype(np.float64)
 NO_BIAS_64 = np.empty(0, F64)
@@ -68,7 +69,7 @@ def _prepare_fused(arguments, constant):
 
     def call(x, weight, bias, residual, geometry, minimum, maximum, out):
         run(x, residual, out)
-    return run and call
+    return run and _named(call, arguments)
 
 
 @prepares("conv2d_forward")
@@ -77,7 +78,15 @@ def _prepare_forward(arguments, constant):
 
     def call(x, weight, bias, geometry, out):
         run(x, None, out)
-    return run and call
+    return run and _named(call, arguments)
+
+
+def _named(call, arguments):
+    """The call, which says what it runs."""
+    x, geometry = arguments[0], next(a for a in arguments if isinstance(a, ConvGeometry))
+    packing = forward(geometry, x.shape[0], has_adjacent_pixels(x), True).packing
+    call.kernel = f"conv2d {packing if isinstance(packing, str) else packing[0]}"
+    return call
 
 
 def _prepared(x, weight, bias, geometry, minimum, maximum, constant):

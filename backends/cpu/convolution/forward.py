@@ -139,7 +139,7 @@ def _product(walk, batch, may_use_winograd, are_packed, arranged) -> Algorithm:
     """y (N, OH, OW, K) = the windows of x times arranged(weight) (G, Kg, Cg, R, S)."""
     Cg, Kg, G, _, _, R, S = map(int, walk[:7])
     output_size = tuple(map(int, walk[13:]))
-    if may_use_winograd and (plan := choose.winograd_plan(batch, Cg, Kg, output_size, are_packed)) is not None:
+    if may_use_winograd and (plan := choose.winograd_plan(batch, Cg, Kg, output_size, are_packed, R)) is not None:
         return _winograd(walk, plan, arranged)
     plan = choose.gather_plan(batch * output_size[0] * output_size[1], Cg, Kg, R * S)
     kernel = alone(conv2d_forward_gather, batch * output_size[0] * output_size[1] * G * Cg * Kg * R * S <= choose.SMALL)

@@ -9,6 +9,7 @@ import pytest
 
 from numbanet.backends import get_backend
 from numbanet.backends.cpu import prepared as prepared_module
+from numbanet.backends.cpu.convolution.choose import winograd_plan
 from numbanet.backends.cpu.convolution.forward import forward
 from numbanet.backends.precision import get_float32_precision, set_float32_precision
 from numbanet.geometry import conv_geometry
@@ -18,6 +19,8 @@ from tests.cases.convolution import GEOMETRIES
 CPU, REFERENCE = get_backend("cpu"), get_backend("reference")
 WINOGRAD = conv_geometry(33, 70, (9, 10), (3, 3), padding=((1, 0), (1, 1)))          # ragged tiles, channels and filters
 PHASES = conv_geometry(48, 160, (14, 13), (3, 3), padding=1)
+FIVE = conv_geometry(33, 70, (9, 10), (5, 5), padding=((2, 1), (2, 2)))
+WINOGRADS = ((WINOGRAD, 11), (PHASES, 1), (FIVE, 4), (FIVE, 1))
 NAMES = ("few", "narrow", "lenet-1", "lenet-2", "strip-and-lanes", "deep", "grouped", "groups-of-four", "groups-of-two", "depthwise",
          "depthwise-strided", "depthwise-dilated", "pointwise", "first-layer", "one-pixel")
 
@@ -62,10 +65,11 @@ def test_a_prepared_call_writes_the_slice_and_nothing_else(label, rng, strict):
     assert (guards(whole, g) == 7).all()
 
 
-@pytest.mark.parametrize(("g", "batch"), [(WINOGRAD, 5), (PHASES, 2)], ids=["blocks", "phases"])
+@pytest.mark.parametrize(("g", "batch"), WINOGRADS, ids=["blocks", "phases", "5x5-blocks", "5x5-phases"])
 def test_winograd_writes_the_slice_and_nothing_else(g, batch, rng):
     algorithm = forward(g, batch, True, True)
     assert algorithm.packing == "winograd"
+    assert winograd_plan(batch, g.channels, g.filters, g.output_size, True, g.kernel_size[0]).in_phases == ((g, batch) in WINOGRADS[1::2])
     arguments = (*operands(rng, batch, g, make=floats), 0.0, 20.0)
     out, whole = guarded_slice(batch, g)
     prepare("conv2d_fused", arguments)(*arguments, out)
@@ -75,7 +79,7 @@ def test_winograd_writes_the_slice_and_nothing_else(g, batch, rng):
     assert (guards(whole, g) == 7).all()
 
 
-@pytest.mark.parametrize(("g", "batch"), [(WINOGRAD, 5), (PHASES, 2), *[(GEOMETRIES[n][1], GEOMETRIES[n][0]) for n in NAMES]])
+@pytest.mark.parametrize(("g", "batch"), [*WINOGRADS, *[(GEOMETRIES[n][1], GEOMETRIES[n][0]) for n in NAMES]])
 def test_no_limits_and_no_residual_change_no_bit(g, batch, rng):
     x, weight, bias, _, g = operands(rng, batch, g, False, floats)
     x[0, 0, min(3, g.input_size[0] - 1), min(3, g.input_size[1] - 1)], x[-1, -1, -1, -1] = np.nan, np.inf
@@ -203,3 +207,17 @@ def test_prepared_maxima_of_a_slice(rng):
     x[...] = integers(rng, *x.shape)
     for geometry in (pool_geometry((9, 8), 3, 2, 1), pool_geometry((9, 8), 2)):
         np.testing.assert_array_equal(CPU.max_pool2d_values(x, geometry), REFERENCE.max_pool2d_forward(x, geometry)[0])
+
+
+@pytest.mark.parametrize("C", [1, 5, 6, 15])
+def test_maxima_of_few_channels_stay_within_their_slice(rng, C):
+    """Whole vectors are written where the lanes behind the channels are the next pixel's, and nowhere else."""
+    from numbanet.geometry import pool_geometry
+    x = integers(rng, 2, 13, 12, C).transpose(0, 3, 1, 2)
+    for geometry in (pool_geometry((13, 12), 2), pool_geometry((13, 12), 3, 1, 1)):
+        expected = REFERENCE.max_pool2d_forward(x, geometry)[0]
+        for gap in (0, 2):
+            whole = np.full((2, *expected.shape[2:], C + gap), np.nan, np.float32)
+            CPU.max_pool2d_values(x, geometry, out=whole[..., :C].transpose(0, 3, 1, 2))
+            np.testing.assert_array_equal(whole[..., :C].transpose(0, 3, 1, 2), expected)
+            assert np.isnan(whole[..., C:]).all()
