@@ -179,8 +179,8 @@ def conv2d_backward_weight(grad_y, x, geometry, out):
     else:
         plan = choose.weight_plan(geometry, N)
         scratch = empty((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
-        conv2d_backward_weight_gather(grad_y, x, out, scratch, empty(plan.sums, F32), walk, plan.chunk, plan.parts,
-                                      plan.block)
+        conv2d_backward_weight_gather(grad_y, x, out, scratch, empty(plan.sums, F32), walk, plan.filters, plan.chunk,
+                                      plan.parts, plan.block)
 
 
 @implements

@@ -319,6 +319,7 @@ def scatter_plan(geometry: ConvGeometry, batch: int) -> ScatterPlan:
 class WeightPlan(NamedTuple):
     """Blocks of `conv2d_backward_weight_gather`."""
 
+    filters: int            # of a job
     chunk: int              # channels of a job
     parts: int              # ranges of pixels
     block: int              # output pixels of a panel
@@ -329,17 +330,22 @@ class WeightPlan(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def weight_plan(geometry: ConvGeometry, batch: int) -> WeightPlan:
-    """Sums of a job take half of the second-level cache at most; pixels are split where that leaves too few jobs."""
-    taps, filters, channels = _taps(geometry), geometry.filters_per_group, geometry.channels_per_group
+    """Sums of a job take a quarter of the second-level cache, its panels three eighths; pixels are split where jobs are too few.
+
+    Panels of 128 pixels, two vectors of each take half of the first-level cache. Many filters and many channels are both
+    divided, so that panels stay as deep: 256 to 1024 channels at 14x14 take 5.2 ms, 6.3 ms with all filters in a job of 48 pixels.
+    """
+    taps, channels = _taps(geometry), geometry.channels_per_group
     l2, pixels = cache_sizes().l2, batch * _outputs(geometry)
-    chunk = min(channels, max(STRIP, l2 // 2 // (taps * filters * FLOAT) // STRIP * STRIP))
-    chunk = min(chunk, _up(-(-channels // -(-channels // chunk)), STRIP))
-    chunks = geometry.groups * -(-channels // chunk)
-    parts = max(1, min(-(-WANTED_JOBS // chunks), pixels // 128))
+    filters = _even_blocks(geometry.filters_per_group, 256, MK)
+    chunk = max(STRIP, l2 // 4 // (taps * filters * FLOAT) // STRIP * STRIP)
+    chunk = min(channels, _even_blocks(channels, chunk, STRIP))
+    blocks = geometry.groups * -(-geometry.filters_per_group // filters) * -(-channels // chunk)
+    parts = max(1, min(-(-WANTED_JOBS // blocks), pixels // 128))
     columns = _up(taps * chunk, STRIP)
     a_pitch, b_pitch = _pitch(filters + MK), _pitch(columns)
-    block = max(16, min(l2 // 4 // ((a_pitch + b_pitch) * FLOAT) // 8 * 8, 256, -(-pixels // parts)))
-    return WeightPlan(chunk, parts, block, chunks * parts, (chunks * parts, _up(filters, MK) * columns),
+    block = max(16, min(l2 * 3 // 8 // ((a_pitch + b_pitch) * FLOAT) // 8 * 8, 128, -(-pixels // parts)))
+    return WeightPlan(filters, chunk, parts, block, blocks * parts, (blocks * parts, _up(filters, MK) * columns),
                       _up(block * (a_pitch + b_pitch) + 2 * L + STRIP, 16))
 
 
