@@ -1,0 +1,134 @@
+"""Passes for training: the graph of a step before and after, and the same loss, gradients and statistics on every backend."""
+
+import copy
+
+import numpy as np
+import pytest
+
+import numbanet
+from numbanet import nn
+from numbanet.graph.passes import FOR_TRAINING, add_gradients, drop_unused, fuse_batch_norm, fuse_epilogues, limit_before_pooling
+from numbanet.graph.trace import trace_step
+from numbanet.nn import functional as F
+
+
+class Residual(nn.Module):
+    """Two convolutions with batch norm, a map that three layers read, and what comes between."""
+
+    def __init__(self, activation=F.relu, affine=True):
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(5, 5, 3, padding=1, bias=False) for _ in range(2))
+        self.norms = nn.ModuleList([nn.BatchNorm2d(5, affine=affine) for _ in range(2)])
+        self.activation = activation
+
+    def forward(self, x):
+        y = self.activation(self.norms[0](self.first(x)))
+        return self.activation(x + self.norms[1](self.second(y)))
+
+
+class Pooled(nn.Module):
+    """Activation, then overlapping windows of maxima; no batch norm."""
+
+    def __init__(self, activation=F.relu):
+        super().__init__()
+        self.convolution, self.activation = nn.Conv2d(5, 6, 3), activation
+
+    def forward(self, x):
+        return F.max_pool2d(self.activation(self.convolution(x)), 3, 2, 1)
+
+
+def _step(model):
+    stem = nn.Conv2d(3, 5, 1)
+    whole = nn.Sequential(stem, model, nn.Flatten(), nn.Linear(5 * 7 * 6 if isinstance(model, Residual) else 6 * 3 * 2, 4))
+    numbanet.manual_seed(3)
+    for p in whole.parameters():
+        with numbanet.no_grad():
+            p.copy_(numbanet.randn(p.shape) * 0.5)
+    x, y = numbanet.randn(3, 3, 7, 6), numbanet.tensor([0, 3, 1])
+
+    def step(x, y):
+        whole.zero_grad()
+        loss = F.cross_entropy(whole(x), y)
+        loss.backward()
+        return loss, *[p.grad for p in whole.parameters()]
+    return whole, step, (x, y)
+
+
+def _rewrite(model, passes):
+    """(primitives before, primitives after); the rewritten graph gives what the step gives, on every backend."""
+    whole, step, inputs = _step(model)
+    start = {name: t.detach().clone() for name, t in whole.state_dict().items()}
+    graph = trace_step(step, *inputs, model=whole)
+    before = graph.primitives()
+    expected = [t.detach().numpy().copy() for t in step(*inputs)]
+    buffers = {name: t.numpy().copy() for name, t in whole.named_buffers()}
+    for rewrite in passes:
+        rewrite(graph)
+    for device in ("reference", "cpu"):
+        state = {name: t.to(device) for name, t in copy.deepcopy(start).items() if name in graph.state}
+        received = graph.run(*[t.to(device) for t in inputs], device=device, state=state)
+        for r, e in zip(received, expected, strict=True):
+            np.testing.assert_allclose(r.detach().numpy(), e, rtol=0, atol=2e-5 * max(np.abs(e).max(), 1e-2))
+        for name in buffers.keys() & state.keys():
+            np.testing.assert_allclose(state[name].numpy(), buffers[name], rtol=1e-5, atol=1e-6)
+    return before, graph.primitives()
+
+
+@pytest.mark.parametrize("activation", [F.relu, F.relu6, lambda x: F.hardtanh(x, -0.5, 0.75)])
+@pytest.mark.parametrize("affine", [True, False])
+def test_batch_norm_takes_in_residual_and_activation(activation, affine):
+    before, after = _rewrite(Residual(activation, affine), [fuse_batch_norm])
+    limiting = "relu_backward_input" if activation is F.relu else "hardtanh_backward_input"
+    assert before.count("batch_norm_forward") == before.count("batch_norm_backward") == before.count(limiting) == 2
+    assert after.count("batch_norm_fused_forward") == after.count("batch_norm_fused_backward") == 2
+    assert not {"batch_norm_forward", "batch_norm_backward", limiting, limiting.replace("backward_input", "forward")} & set(after)
+    assert before.count("running_average_update") == after.count("running_average_update") == 4
+
+
+def test_a_result_that_others_read_is_left_alone():
+    class Read(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm2d(5)
+
+        def forward(self, x):
+            y = self.norm(x)
+            return F.relu(y) * y
+    model = nn.Sequential(nn.Conv2d(3, 5, 1), Read())
+
+    def step(x):
+        model.zero_grad()
+        loss = model(x).sum()
+        loss.backward()
+        return loss
+    graph = trace_step(step, numbanet.randn(3, 3, 7, 6), model=model)
+    before = graph.primitives()
+    fuse_batch_norm(graph)
+    assert graph.primitives() == before
+
+
+def test_gradients_are_added_by_convolutions():
+    before, after = _rewrite(Residual(), [fuse_batch_norm, add_gradients])
+    assert before.count("conv2d_backward_input") == 2 and before.count("add") == 4
+    assert after.count("conv2d_backward_input") == after.count("conv2d_backward_input_added") == 1
+    assert after.count("add") == 2                          # which count batches
+
+
+@pytest.mark.parametrize("activation", [F.relu, F.relu6])
+def test_the_gradient_of_an_activation_is_taken_of_the_pooled_map(activation):
+    before, after = _rewrite(Pooled(activation), [limit_before_pooling])
+    limiting = "relu_backward_input" if activation is F.relu else "hardtanh_backward_input"
+    assert before.index("max_pool2d_backward_input") < before.index(limiting)
+    assert after.index(limiting) < after.index("max_pool2d_backward_input") and sorted(before) == sorted(after)
+
+
+def test_epilogues_in_training():
+    before, after = _rewrite(Pooled(), [fuse_epilogues])
+    assert "relu_forward" in before and "relu_forward" not in after and after.count("conv2d_fused") == 2
+
+
+@pytest.mark.parametrize("model", [Residual(), Residual(F.relu6), Pooled()])
+def test_all_together(model):
+    assert fuse_batch_norm in FOR_TRAINING and drop_unused in FOR_TRAINING
+    before, after = _rewrite(model, FOR_TRAINING)
+    assert len(after) < len(before)
