@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from numbanet.train.classifier import ClassifierTraining
+from numbanet.train.trainer import Trainer
 from numbanet.weights import load_weights
 from tests.cli.conftest import last_command, run, write_digits
 
@@ -47,13 +47,13 @@ def test_ctrl_c_ends_cleanly_and_resume_gives_the_same_bits(tmp_path):
 def test_going_on_with_eager_steps_gives_the_same_bits(begun, resumed, tmp_path, monkeypatch):
     write_digits(tmp_path / "digits", 100, 20)
     assert run("train", "lenet5", *OPTIONS, "--out", "whole").code == 0
-    finish_epoch = ClassifierTraining._finish_epoch
+    finish_epoch = Trainer._finish_epoch
 
-    def stop_after_one(training):
-        training.interrupted = True
-        return finish_epoch(training)
+    def stop_after_one(trainer):
+        trainer.interrupted = True
+        return finish_epoch(trainer)
     with monkeypatch.context() as patch:
-        patch.setattr(ClassifierTraining, "_finish_epoch", stop_after_one)
+        patch.setattr(Trainer, "_finish_epoch", stop_after_one)
         assert run("train", "lenet5", *OPTIONS, "--out", "stopped", *begun).code == 1
     assert run("train", "--resume", "stopped", *resumed).code == 0
     assert weights("stopped") == weights("whole")

@@ -71,4 +71,5 @@ def test_training_step(name):
     gradients = [(a.grad.numpy(), b.grad.numpy()) for a, b in zip(compiled.parameters(), eager.parameters(), strict=True)]
     assert _distance(*(np.concatenate([pair[i].ravel() for pair in gradients]) for i in (0, 1))) < tolerance
     for (key, a), (_, b) in zip(compiled.named_buffers(), eager.named_buffers(), strict=True):
-        assert _distance(a.numpy(), b.numpy()) < tolerance, key
+        received, wanted = a.numpy().astype(np.float64), b.numpy().astype(np.float64)       # means of 0 differ by roundings alone
+        assert np.linalg.norm(received - wanted) <= tolerance * (np.linalg.norm(wanted) + 1e-3 * np.sqrt(wanted.size)), key

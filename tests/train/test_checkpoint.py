@@ -42,7 +42,9 @@ class Run:
                                                "scheduler": self.scheduler.state_dict(), "numbers": {"step": step}})
 
     def load(self, folder):
-        state, _ = Checkpoints(folder).load()
+        checkpoints = Checkpoints(folder)
+        checkpoints.recover()                   # as `BackupAndRestore` does first
+        state, _ = checkpoints.load()
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
