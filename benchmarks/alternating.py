@@ -18,7 +18,6 @@ from statistics import median, quantiles
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 0.25          # of repeats for each measurement
-LONGEST = 600           # seconds that an engine may take to answer: torch.compile is slow to begin
 
 
 def cores() -> int:
