@@ -54,10 +54,10 @@ def get_total_norm(tensors, norm_type: float = 2.0, error_if_nonfinite: bool = F
 
 def clip_grads_with_norm_(parameters, max_norm: float, total_norm: Tensor) -> None:
     """Multiply all gradients, in place, by max_norm / (total_norm + 1e-6) where that is below 1."""
+    backend = total_norm.backend
+    factor = backend.clamp(backend.divide(float(max_norm), backend.add(total_norm.array, 1e-6)), None, 1.0)
     for grad in _gradients(parameters):
-        backend, norm = grad.backend, total_norm.array
-        factor = backend.clamp(backend.divide(float(max_norm), backend.add(norm, 1e-6)), None, 1.0)
-        backend.multiply(grad.array, factor, out=grad.array)
+        grad.backend.multiply(grad.array, factor, out=grad.array)
         grad.storage.version += 1
 
 
