@@ -171,7 +171,7 @@ def conv2d_backward_weight(grad_y, x, geometry, out):
         blocks = -(-geometry.kernel_size[1] * geometry.channels // PIXELS)
         sums = empty((min(N, choose.WANTED_JOBS), geometry.kernel_size[0], blocks, PIXELS, L), F32)
         conv2d_backward_weight_windows(grad_y, x, out, sums)
-    elif choose.may_use_winograd(geometry) and (plan := choose.winograd_gradient_plan(geometry, N)) is not None:
+    elif choose.may_use_winograd_gradient(geometry) and (plan := choose.winograd_gradient_plan(geometry, N)) is not None:
         slots = min(threads.get_num_threads(), plan.jobs)
         sums = empty((plan.jobs if plan.parts > 1 else slots, plan.sums), F32)
         conv2d_backward_weight_winograd(grad_y, x, out, empty((slots, plan.scratch), F32), sums, walk, plan.filters, plan.channels,

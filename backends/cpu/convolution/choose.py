@@ -190,6 +190,11 @@ def may_use_winograd(geometry: ConvGeometry) -> bool:
             and get_float32_precision() == "fast")
 
 
+def may_use_winograd_gradient(geometry: ConvGeometry) -> bool:
+    """The weight gradient's transforms are those of 3 x 3 taps."""
+    return may_use_winograd(geometry) and geometry.kernel_size == (3, 3)
+
+
 class WinogradGradientPlan(NamedTuple):
     """Blocks of `conv2d_backward_weight_winograd`."""
 

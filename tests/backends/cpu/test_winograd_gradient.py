@@ -62,7 +62,7 @@ def _error(received, exact):
 @pytest.mark.parametrize("make", ["normal", "realistic"])
 def test_rounding_error(label, make, rng):
     batch, g = GEOMETRIES[label]
-    assert choose.may_use_winograd(g) and choose.winograd_gradient_plan(g, batch) is not None
+    assert choose.may_use_winograd_gradient(g) and choose.winograd_gradient_plan(g, batch) is not None
     if make == "realistic":
         grad_y, x = _realistic(rng, batch, g)
     else:
@@ -123,7 +123,7 @@ def test_few_channels_or_tiles_and_other_kernels_take_the_direct_product():
         assert choose.winograd_gradient_plan(g, 8) is None
     assert choose.winograd_gradient_plan(conv_geometry(64, 64, (7, 7), (3, 3), 1, 1), 2) is None
     for options in ({"stride": 2}, {"dilation": 2}, {"groups": 2}):
-        assert not choose.may_use_winograd(conv_geometry(64, 64, (28, 28), (3, 3), padding=1, **options))
+        assert not choose.may_use_winograd_gradient(conv_geometry(64, 64, (28, 28), (3, 3), padding=1, **options))
 
 
 NARROWER = """
@@ -139,3 +139,14 @@ def test_narrower_vectors(width, cpu):
     done = subprocess.run([sys.executable, "-c", NARROWER], capture_output=True, text=True, timeout=600,
                           env=os.environ | {"NUMBANET_SIMD_WIDTH": width, "NUMBA_CPU_NAME": cpu, "NUMBANET_NUM_THREADS": "4"})
     assert done.returncode == 0, done.stdout[-3000:]
+
+
+@pytest.mark.parametrize("kernel, size, batch", [((5, 5), (14, 14), 4), ((5, 5), (10, 11), 2), ((1, 1), (14, 14), 4), ((3, 5), (14, 15), 4),
+                                                 ((7, 7), (14, 14), 4)])
+def test_other_kernels_take_the_direct_product(kernel, size, batch, rng):
+    """Forward has an algorithm of Winograd for 5 x 5 taps, the weight gradient has none."""
+    g = conv_geometry(32, 96, size, kernel, 1, [k // 2 for k in kernel])
+    x, grad_y = (channels_last(rng.standard_normal((batch, c, *s), np.float32)) for c, s in ((32, size), (96, g.output_size)))
+    expected = get_backend("reference").conv2d_backward_weight(grad_y.astype(np.float64), x.astype(np.float64), g)
+    received = CPU.conv2d_backward_weight(grad_y, x, g)
+    assert np.linalg.norm(received - expected) <= 1e-6 * np.linalg.norm(expected)
