@@ -51,7 +51,7 @@ def _weight_transform_5(g0, g1, g2, g3, g4):
 
 
 @worker(inline=True)
-def _input_transform(d0, d1, d2, d3, d4, d5):
+def input_transform(d0, d1, d2, d3, d4, d5):
     """B^T times a column."""
     four, minus_four, minus_five = splat(np.float32(4)), splat(np.float32(-4)), splat(np.float32(-5))
     even, odd = fma(d2, minus_four, d4), fma(d1, minus_four, d3)
@@ -139,7 +139,7 @@ def transform_weights(weight, U):
 
 
 @worker(inline=True)
-def _pixel(x, line, h, w, x_w, H, W, lanes):
+def pixel_or_zeros(x, line, h, w, x_w, H, W, lanes):
     """A vector of channels of a pixel, zeros outside of x."""
     if h < 0 or h >= H or w < 0 or w >= W:
         return splat(np.float32(0))
@@ -147,19 +147,20 @@ def _pixel(x, line, h, w, x_w, H, W, lanes):
 
 
 @worker
-def _transform_input_tile(x, n, h0, w0, H, W, C, scratch, v, v_plane, t):
-    """V[position, c] of one tile; t is room for 36 vectors."""
+def transform_input_tile(x, n, h0, w0, c0, c1, scratch, v, v_plane, t):
+    """V[position, c - c0] of one tile, channels c0, ..., c1 - 1; t is room for 36 vectors."""
     compact()
+    _, H, W, _ = x.shape
     x_n, x_h, x_w = x.strides[0] // 4, x.strides[1] // 4, x.strides[2] // 4
-    for c in range(0, C, L):
-        lanes = min(L, C - c)
+    for c in range(c0, c1, L):
+        lanes = min(L, c1 - c)
         for i in range(6):
             h = h0 + i
             line = n * x_n + h * x_h + c
-            v0, v1, v2, v3, v4, v5 = _input_transform(
-                _pixel(x, line, h, w0, x_w, H, W, lanes), _pixel(x, line, h, w0 + 1, x_w, H, W, lanes),
-                _pixel(x, line, h, w0 + 2, x_w, H, W, lanes), _pixel(x, line, h, w0 + 3, x_w, H, W, lanes),
-                _pixel(x, line, h, w0 + 4, x_w, H, W, lanes), _pixel(x, line, h, w0 + 5, x_w, H, W, lanes))
+            v0, v1, v2, v3, v4, v5 = input_transform(
+                pixel_or_zeros(x, line, h, w0, x_w, H, W, lanes), pixel_or_zeros(x, line, h, w0 + 1, x_w, H, W, lanes),
+                pixel_or_zeros(x, line, h, w0 + 2, x_w, H, W, lanes), pixel_or_zeros(x, line, h, w0 + 3, x_w, H, W, lanes),
+                pixel_or_zeros(x, line, h, w0 + 4, x_w, H, W, lanes), pixel_or_zeros(x, line, h, w0 + 5, x_w, H, W, lanes))
             at = t + i * 6 * L
             store(scratch, at, v0)
             store(scratch, at + L, v1)
@@ -169,10 +170,10 @@ def _transform_input_tile(x, n, h0, w0, H, W, C, scratch, v, v_plane, t):
             store(scratch, at + 5 * L, v5)
         for j in range(6):
             at = t + j * L
-            v0, v1, v2, v3, v4, v5 = _input_transform(
+            v0, v1, v2, v3, v4, v5 = input_transform(
                 load(scratch, at), load(scratch, at + 6 * L), load(scratch, at + 12 * L), load(scratch, at + 18 * L),
                 load(scratch, at + 24 * L), load(scratch, at + 30 * L))
-            at, step = v + j * v_plane + c, 6 * v_plane
+            at, step = v + j * v_plane + c - c0, 6 * v_plane
             store(scratch, at, v0)
             store(scratch, at + step, v1)
             store(scratch, at + 2 * step, v2)
@@ -263,7 +264,7 @@ def _multiply_block(scratch, v, v_pitch, v_plane, U, strip0, strip1, strips, C, 
 def _winograd_jobs(slot, counters, jobs, x, U, bias, y, residual, low, high, scratch, walk, block):
     """What one slot does; a job is `block` tiles, a multiple of MR."""
     out_of_line()
-    H, W, pad_h, pad_w = walk[3], walk[4], walk[9], walk[10]
+    pad_h, pad_w = walk[9], walk[10]
     C, (N, OH, OW, K) = x.shape[3], y.shape
     size = tile_size(walk[5])
     TH, TW, strips = (OH + size - 1) // size, (OW + size - 1) // size, (K + 2 * L - 1) // (2 * L)
@@ -279,7 +280,7 @@ def _winograd_jobs(slot, counters, jobs, x, U, bias, y, residual, low, high, scr
         count = min(block, tiles - first)
         for i in range(count):
             n, th, tw = (first + i) // (TH * TW), (first + i) // TW % TH, (first + i) % TW
-            _transform_input_tile(x, n, th * size - pad_h, tw * size - pad_w, H, W, C, scratch, v + i * v_pitch, v_plane, t)
+            transform_input_tile(x, n, th * size - pad_h, tw * size - pad_w, 0, C, scratch, v + i * v_pitch, v_plane, t)
         for k0 in range(0, K, FILTERS):
             k1 = min(K, k0 + FILTERS)
             strip0 = k0 // (2 * L)
@@ -314,8 +315,7 @@ def _transform_inputs(slot, slots, counters, count, x, scratch, first, t, v, v_p
     while job >= 0:
         for i in range(job * RUN, min(count, job * RUN + RUN)):
             n, th, tw = (first + i) // (TH * TW), (first + i) // TW % TH, (first + i) % TW
-            _transform_input_tile(x, n, th * size - walk[9], tw * size - walk[10], walk[3], walk[4], x.shape[3], scratch, v + i * v_pitch,
-                                  v_plane, t)
+            transform_input_tile(x, n, th * size - walk[9], tw * size - walk[10], 0, x.shape[3], scratch, v + i * v_pitch, v_plane, t)
         job = next_job(counters, slot, slots, jobs)
 
 

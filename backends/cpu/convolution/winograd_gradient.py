@@ -24,7 +24,7 @@ from numbanet.backends.cpu.convolution.gather import MR
 from numbanet.backends.cpu.convolution.prefetch import prefetch
 from numbanet.backends.cpu.convolution.summing_tile import summing_tile
 from numbanet.backends.cpu.convolution.walk import odd_pitch
-from numbanet.backends.cpu.convolution.winograd import _input_transform
+from numbanet.backends.cpu.convolution.winograd import pixel_or_zeros, transform_input_tile
 from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.simd import L, fma, load, load_partial, splat, store, store_partial, store_strided
 
@@ -50,14 +50,6 @@ def _sum_transform(m0, m1, m2, m3, m4, m5):
             fma(d1, sixth, d2 * np.float32(1 / 12)), fma(s2 - s1, sixth, m5))
 
 
-@worker(inline=True)
-def _pixel(y, line, h, w, y_w, H, W, lanes):
-    """A vector of channels of a pixel, zeros outside of y."""
-    if h < 0 or h >= H or w < 0 or w >= W:
-        return splat(np.float32(0))
-    return load_partial(y, line + w * y_w, lanes)
-
-
 @worker
 def _transform_gradients(y, n, oh, ow, k0, k1, scratch, t, u, u_plane):
     """U[position, k] of one tile, filters k0, ..., k1 - 1; t is room for 24 vectors."""
@@ -70,8 +62,8 @@ def _transform_gradients(y, n, oh, ow, k0, k1, scratch, t, u, u_plane):
             h = oh + i
             line = n * y_n + h * y_h + k
             u0, u1, u2, u3, u4, u5 = _gradient_transform(
-                _pixel(y, line, h, ow, y_w, OH, OW, lanes), _pixel(y, line, h, ow + 1, y_w, OH, OW, lanes),
-                _pixel(y, line, h, ow + 2, y_w, OH, OW, lanes), _pixel(y, line, h, ow + 3, y_w, OH, OW, lanes))
+                pixel_or_zeros(y, line, h, ow, y_w, OH, OW, lanes), pixel_or_zeros(y, line, h, ow + 1, y_w, OH, OW, lanes),
+                pixel_or_zeros(y, line, h, ow + 2, y_w, OH, OW, lanes), pixel_or_zeros(y, line, h, ow + 3, y_w, OH, OW, lanes))
             at = t + i * 6 * L
             store(scratch, at, u0)
             store(scratch, at + L, u1)
@@ -90,42 +82,6 @@ def _transform_gradients(y, n, oh, ow, k0, k1, scratch, t, u, u_plane):
             store(scratch, at + 3 * step, u3)
             store(scratch, at + 4 * step, u4)
             store(scratch, at + 5 * step, u5)
-
-
-@worker
-def _transform_inputs(x, n, h0, w0, c0, c1, scratch, t, v, v_plane):
-    """V[position, c] of one tile, channels c0, ..., c1 - 1; t is room for 36 vectors."""
-    compact()
-    _, H, W, _ = x.shape
-    x_n, x_h, x_w = x.strides[0] // 4, x.strides[1] // 4, x.strides[2] // 4
-    for c in range(c0, c1, L):
-        lanes = min(L, c1 - c)
-        for i in range(6):
-            h = h0 + i
-            line = n * x_n + h * x_h + c
-            v0, v1, v2, v3, v4, v5 = _input_transform(
-                _pixel(x, line, h, w0, x_w, H, W, lanes), _pixel(x, line, h, w0 + 1, x_w, H, W, lanes),
-                _pixel(x, line, h, w0 + 2, x_w, H, W, lanes), _pixel(x, line, h, w0 + 3, x_w, H, W, lanes),
-                _pixel(x, line, h, w0 + 4, x_w, H, W, lanes), _pixel(x, line, h, w0 + 5, x_w, H, W, lanes))
-            at = t + i * 6 * L
-            store(scratch, at, v0)
-            store(scratch, at + L, v1)
-            store(scratch, at + 2 * L, v2)
-            store(scratch, at + 3 * L, v3)
-            store(scratch, at + 4 * L, v4)
-            store(scratch, at + 5 * L, v5)
-        for j in range(6):
-            at = t + j * L
-            v0, v1, v2, v3, v4, v5 = _input_transform(
-                load(scratch, at), load(scratch, at + 6 * L), load(scratch, at + 12 * L), load(scratch, at + 18 * L),
-                load(scratch, at + 24 * L), load(scratch, at + 30 * L))
-            at, step = v + j * v_plane + c - c0, 6 * v_plane
-            store(scratch, at, v0)
-            store(scratch, at + step, v1)
-            store(scratch, at + 2 * step, v2)
-            store(scratch, at + 3 * step, v3)
-            store(scratch, at + 4 * step, v4)
-            store(scratch, at + 5 * step, v5)
 
 
 @worker
@@ -154,7 +110,7 @@ def _transform_tiles(first, count, grad_y, k0, k1, x, c0, c1, scratch, t, v, v_p
         _fetch_tile(grad_y, n, oh, ow, 4, 4, k0, k1)
         tile = first + i
         n, oh, ow = tile // (TH * TW), tile // TW % TH * 4, tile % TW * 4
-        _transform_inputs(x, n, oh - pad_h, ow - pad_w, c0, c1, scratch, t, v + i * v_pitch, v_plane)
+        transform_input_tile(x, n, oh - pad_h, ow - pad_w, c0, c1, scratch, v + i * v_pitch, v_plane, t)
         _transform_gradients(grad_y, n, oh, ow, k0, k1, scratch, t, u + i * u_pitch, u_plane)
 
 
