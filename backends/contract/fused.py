@@ -19,12 +19,12 @@ from numbanet.errors import ShapeError, UsageError
 from numbanet.geometry import ConvGeometry, PoolGeometry
 
 
-def _check_limits(operation: str, minimum: float | None, maximum: float | None) -> None:
+def check_limits(operation: str, minimum: float | None, maximum: float | None) -> None:
     if minimum is not None and maximum is not None and not minimum <= maximum:
         raise UsageError(f"{operation}: minimum expects at most maximum, received {minimum} and {maximum}")
 
 
-def _limited(backend, x, minimum, maximum):
+def limited(backend, x, minimum, maximum):
     return x if minimum is None and maximum is None else backend.clamp(x, minimum, maximum)
 
 
@@ -35,7 +35,7 @@ def conv2d_fused(x: Array, weight: Array, bias: Array | None, residual: Array | 
     spec = conv2d_forward.specification(x, weight, bias, geometry)
     check_float("conv2d", x=x, residual=residual)
     check_shape("conv2d", "residual", residual, spec.shape)
-    _check_limits("conv2d", minimum, maximum)
+    check_limits("conv2d", minimum, maximum)
     return spec
 
 
@@ -44,19 +44,19 @@ def _conv2d_fused(backend, x, weight, bias, residual, geometry, minimum, maximum
     y = backend.conv2d_forward(x, weight, bias, geometry)
     if residual is not None:
         y = backend.add(y, residual)
-    return _limited(backend, y, minimum, maximum)
+    return limited(backend, y, minimum, maximum)
 
 
 @primitive
 def linear_fused(x: Array, weight: Array, bias: Array | None, minimum: float | None, maximum: float | None):
     """y (M, O): `linear_forward`, limited to [minimum, maximum]."""
-    _check_limits("linear", minimum, maximum)
+    check_limits("linear", minimum, maximum)
     return linear_forward.specification(x, weight, bias)
 
 
 @linear_fused.composed
 def _linear_fused(backend, x, weight, bias, minimum, maximum):
-    return _limited(backend, backend.linear_forward(x, weight, bias), minimum, maximum)
+    return limited(backend, backend.linear_forward(x, weight, bias), minimum, maximum)
 
 
 @primitive
@@ -67,7 +67,7 @@ def channel_affine(x: Array, scale: Array, shift: Array, minimum: float | None, 
         raise ShapeError(f"channel_affine: x expects (N, C) or (N, C, ...), received shape {x.shape}")
     check_shape("channel_affine", "scale", scale, x.shape[1:2])
     check_shape("channel_affine", "shift", shift, x.shape[1:2])
-    _check_limits("channel_affine", minimum, maximum)
+    check_limits("channel_affine", minimum, maximum)
     return ArraySpec(x.shape, x.dtype, channels_last(len(x.shape)))
 
 
@@ -75,7 +75,7 @@ def channel_affine(x: Array, scale: Array, shift: Array, minimum: float | None, 
 def _channel_affine(backend, x, scale, shift, minimum, maximum):
     per_channel = (scale.shape[0], *[1] * (len(x.shape) - 2))
     y = backend.multiply(x, backend.reshape(scale, per_channel))
-    return _limited(backend, backend.add(y, backend.reshape(shift, per_channel)), minimum, maximum)
+    return limited(backend, backend.add(y, backend.reshape(shift, per_channel)), minimum, maximum)
 
 
 def _check_statistics(operation: str, channels: int, **per_channel) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from numbanet.backends.contract.checks import check_float, check_shape
 from numbanet.backends.contract.convolution import conv2d_backward_input
-from numbanet.backends.contract.fused import _check_limits, _limited
+from numbanet.backends.contract.fused import check_limits, limited
 from numbanet.backends.contract.normalization import batch_norm_backward, batch_norm_forward
 from numbanet.backends.interface import Array, ArraySpec, channels_last, primitive
 from numbanet.geometry import ConvGeometry
@@ -21,7 +21,7 @@ def batch_norm_fused_forward(x: Array, weight: Array | None, bias: Array | None,
     spec = batch_norm_forward.specification(x, weight, bias, epsilon)
     check_float("batch_norm", x=x, residual=residual)
     check_shape("batch_norm", "residual", residual, x.shape)
-    _check_limits("batch_norm", minimum, maximum)
+    check_limits("batch_norm", minimum, maximum)
     return spec
 
 
@@ -30,7 +30,7 @@ def _batch_norm_fused_forward(backend, x, weight, bias, residual, epsilon, minim
     y, mean, variance = backend.batch_norm_forward(x, weight, bias, epsilon)
     if residual is not None:
         y = backend.add(y, residual)
-    return _limited(backend, y, minimum, maximum), mean, variance
+    return limited(backend, y, minimum, maximum), mean, variance
 
 
 @primitive
@@ -43,7 +43,7 @@ def batch_norm_fused_backward(grad_y: Array, y: Array | None, x: Array, weight: 
     grads = batch_norm_backward.specification(grad_y, x, weight, mean, variance, epsilon)
     check_shape("batch_norm_backward", "y", y, x.shape)
     check_shape("batch_norm_backward", "bias", bias, x.shape[1:2])
-    _check_limits("batch_norm_backward", minimum, maximum)
+    check_limits("batch_norm_backward", minimum, maximum)
     return *grads, None if y is None else ArraySpec(x.shape, x.dtype, channels_last(len(x.shape)))
 
 
