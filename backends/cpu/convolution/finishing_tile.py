@@ -22,7 +22,7 @@ if JIT:
 
     from numbanet.backends.cpu.convolution.prefetch import prefetch_value
     from numbanet.backends.cpu.simd.memory import first_lanes, pointer
-    from numbanet.backends.cpu.simd.tiles import UNROLL, _Generator
+    from numbanet.backends.cpu.simd.tiles import TileGenerator
     from numbanet.backends.cpu.simd.types import I64, f32xL, splat_value
 
     @intrinsic(prefer_literal=True)
@@ -52,14 +52,12 @@ if JIT:
             return context.get_dummy_value()
         return sig, codegen
 
-    class _FinishingGenerator(_Generator):
+    class _FinishingGenerator(TileGenerator):
         """Emits one tile; the sums pass through one block a step."""
 
         def emit_finished(self, depth: ir.Value):
             builder = self.builder
-            reload, shift, start, loop, tail_check, tail, done = (
-                builder.function.append_basic_block(f"tile.{name}")
-                for name in ("reload", "shift", "start", "loop", "tail_check", "tail", "done"))
+            reload, shift, start = (builder.function.append_basic_block(f"tile.{name}") for name in ("reload", "shift", "start"))
             self._prefetch()
             builder.cbranch(self._wants(ACCUMULATE), reload, shift)
 
@@ -72,18 +70,7 @@ if JIT:
             builder.branch(start)
 
             builder.position_at_end(start)
-            begin = [I64(0), self.a, self.b, *self._phis((old, reload), ([row[j] for _, j in self._positions()], shift))]
-            whole = builder.and_(depth, I64(-UNROLL))
-            builder.cbranch(builder.icmp_signed(">", whole, I64(0)), loop, tail_check)
-
-            after_loop = self._loop(loop, UNROLL, whole, begin, start, tail_check)
-            builder.position_at_end(tail_check)
-            state = self._phis((begin, start), (after_loop, loop))
-            builder.cbranch(builder.icmp_signed("<", state[0], depth), tail, done)
-
-            after_tail = self._loop(tail, 1, depth, state, tail_check, done)
-            builder.position_at_end(done)
-            sums = self._phis((state, tail_check), (after_tail, tail))[3:]
+            sums = self._sums(depth, self._phis((old, reload), ([row[j] for _, j in self._positions()], shift)))
             sums = self._step(RESIDUAL, sums, self._with_residual)
             sums = self._step(LIMITS, sums, self._limited)
             for (i, j), value in zip(self._positions(), sums):

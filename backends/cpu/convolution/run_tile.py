@@ -16,7 +16,7 @@ if JIT:
     from numba.extending import intrinsic
 
     from numbanet.backends.cpu.simd.memory import first_lanes, pointer
-    from numbanet.backends.cpu.simd.tiles import UNROLL, _Generator
+    from numbanet.backends.cpu.simd.tiles import TileGenerator
     from numbanet.backends.cpu.simd.types import I64, f32xL, llvm_type
 
     @intrinsic(prefer_literal=True)
@@ -40,15 +40,13 @@ if JIT:
             return context.get_dummy_value()
         return sig, codegen
 
-    class _RunGenerator(_Generator):
+    class _RunGenerator(TileGenerator):
         """Emits one tile. The state of the loop over runs is (u, address in A, address in B, accumulators)."""
 
         def emit_runs(self, runs: ir.Value, a_run: ir.Value, b_run: ir.Value, depth: ir.Value, accumulate: ir.Value):
             builder = self.builder
             before = builder.block
-            reload, start, run, loop, tail_check, tail, end, done = (
-                builder.function.append_basic_block(f"tile.{name}")
-                for name in ("reload", "start", "run", "loop", "tail_check", "tail", "end", "done"))
+            reload, start, run, done = (builder.function.append_basic_block(f"tile.{name}") for name in ("reload", "start", "run", "done"))
             builder.cbranch(builder.icmp_signed("!=", accumulate, I64(0)), reload, start)
 
             builder.position_at_end(reload)
@@ -58,22 +56,12 @@ if JIT:
             builder.position_at_end(start)
             zeros = [ir.Constant(llvm_type(f32xL), None)] * len(old)
             first = [I64(0), self.a, self.b, *self._phis((zeros, before), (old, reload))]
-            whole = builder.and_(depth, I64(-UNROLL))
             builder.cbranch(builder.icmp_signed(">", runs, I64(0)), run, done)
 
             builder.position_at_end(run)
             outer = self._phis((first, start))
-            begin = [I64(0), *outer[1:]]
-            builder.cbranch(builder.icmp_signed(">", whole, I64(0)), loop, tail_check)
-
-            after_loop = self._loop(loop, UNROLL, whole, begin, run, tail_check)
-            builder.position_at_end(tail_check)
-            state = self._phis((begin, run), (after_loop, loop))
-            builder.cbranch(builder.icmp_signed("<", state[0], depth), tail, end)
-
-            after_tail = self._loop(tail, 1, depth, state, tail_check, end)
-            builder.position_at_end(end)
-            sums = self._phis((state, tail_check), (after_tail, tail))[3:]
+            sums = self._sums(depth, outer[3:], *outer[1:3])
+            end = builder.block
             following = [builder.add(outer[0], I64(1)), builder.gep(outer[1], [a_run]), builder.gep(outer[2], [b_run]), *sums]
             for phi, value in zip(outer, following):
                 phi.add_incoming(value, end)

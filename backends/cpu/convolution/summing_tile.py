@@ -18,7 +18,7 @@ if JIT:
     from numba.extending import intrinsic
 
     from numbanet.backends.cpu.simd.memory import load_value, pointer, store_value
-    from numbanet.backends.cpu.simd.tiles import UNROLL, _Generator
+    from numbanet.backends.cpu.simd.tiles import TileGenerator
     from numbanet.backends.cpu.simd.types import I64, f32xL, llvm_type
 
     @intrinsic(prefer_literal=True)
@@ -40,25 +40,13 @@ if JIT:
             return context.get_dummy_value()
         return sig, codegen
 
-    class _SummingGenerator(_Generator):
+    class _SummingGenerator(TileGenerator):
         def emit(self, depth: ir.Value, accumulate: ir.Value) -> None:
             builder = self.builder
-            start = builder.block
-            loop, tail_check, tail, finish, add, write = (builder.function.append_basic_block(f"tile.{name}") for name in (
-                "loop", "tail_check", "tail", "finish", "add", "write"))
             zeros = [ir.Constant(llvm_type(f32xL), None)] * (self.rows * self.vectors)
-            begin = [I64(0), self.a, self.b, *zeros]
-            whole = builder.and_(depth, I64(-UNROLL))
-            builder.cbranch(builder.icmp_signed(">", whole, I64(0)), loop, tail_check)
-
-            after_loop = self._loop(loop, UNROLL, whole, begin, start, tail_check)
-            builder.position_at_end(tail_check)
-            state = self._phis((begin, start), (after_loop, loop))
-            builder.cbranch(builder.icmp_signed("<", state[0], depth), tail, finish)
-
-            after_tail = self._loop(tail, 1, depth, state, tail_check, finish)
-            builder.position_at_end(finish)
-            sums = self._phis((state, tail_check), (after_tail, tail))[3:]
+            sums = self._sums(depth, zeros)
+            finish = builder.block
+            add, write = (builder.function.append_basic_block(f"tile.{name}") for name in ("add", "write"))
             addresses = [self._c_address(i, j) for i in range(self.rows) for j in range(self.vectors)]
             builder.cbranch(builder.icmp_signed("!=", accumulate, I64(0)), add, write)
 

@@ -47,7 +47,7 @@ def _tile(MR, NV, arrays, partial: bool):
 
     def codegen(context, builder, sig, args):
         _, _, a, a_offset, a_row, a_step, b, b_offset, b_step, c, c_offset, c_row, depth, accumulate = args[:14]
-        generator = _Generator(builder, MR.literal_value, NV.literal_value,
+        generator = TileGenerator(builder, MR.literal_value, NV.literal_value,
                                first_lanes(builder, args[14]) if partial else None)
         generator.a = pointer(context, builder, sig.args[2], a, a_offset)
         generator.b = pointer(context, builder, sig.args[6], b, b_offset)
@@ -66,7 +66,7 @@ def _no_unrolling(module: ir.Module) -> ir.MDValue:
     return loop
 
 
-class _Generator:
+class TileGenerator:
     """Emits one tile. The state of its loops is (k, address in A, address in B, MR * NV accumulators)."""
 
     def __init__(self, builder: ir.IRBuilder, rows: int, vectors: int, last_mask: ir.Value | None):
@@ -75,9 +75,7 @@ class _Generator:
     def emit(self, depth: ir.Value, accumulate: ir.Value) -> None:
         builder = self.builder
         before = builder.block
-        reload, start, loop, tail_check, tail, done = (
-            builder.function.append_basic_block(f"tile.{name}")
-            for name in ("reload", "start", "loop", "tail_check", "tail", "done"))
+        reload, start = (builder.function.append_basic_block(f"tile.{name}") for name in ("reload", "start"))
         builder.cbranch(builder.icmp_signed("!=", accumulate, I64(0)), reload, start)
 
         builder.position_at_end(reload)
@@ -86,21 +84,32 @@ class _Generator:
 
         builder.position_at_end(start)
         zeros = [ir.Constant(llvm_type(f32xL), None)] * len(old)
-        begin = [I64(0), self.a, self.b, *self._phis((zeros, before), (old, reload))]
+        final = self._sums(depth, self._phis((zeros, before), (old, reload)))
+        for i in range(self.rows):
+            for j in range(self.vectors):
+                self._store(self._c_address(i, j), final[i * self.vectors + j], j)
+
+    def _sums(self, depth: ir.Value, begin: list, a: ir.Value | None = None, b: ir.Value | None = None) -> list:
+        """The accumulators after `depth` steps from `begin` on, along A and B or from other addresses in them.
+
+        What follows stands in a new block.
+        """
+        builder = self.builder
+        before = builder.block
+        loop, tail_check, tail, done = (
+            builder.function.append_basic_block(f"tile.{name}") for name in ("loop", "tail_check", "tail", "done"))
+        begin = [I64(0), a or self.a, b or self.b, *begin]
         whole = builder.and_(depth, I64(-UNROLL))
         builder.cbranch(builder.icmp_signed(">", whole, I64(0)), loop, tail_check)
 
-        after_loop = self._loop(loop, UNROLL, whole, begin, start, tail_check)
+        after_loop = self._loop(loop, UNROLL, whole, begin, before, tail_check)
         builder.position_at_end(tail_check)
-        state = self._phis((begin, start), (after_loop, loop))
+        state = self._phis((begin, before), (after_loop, loop))
         builder.cbranch(builder.icmp_signed("<", state[0], depth), tail, done)
 
         after_tail = self._loop(tail, 1, depth, state, tail_check, done)
         builder.position_at_end(done)
-        final = self._phis((state, tail_check), (after_tail, tail))[3:]
-        for i in range(self.rows):
-            for j in range(self.vectors):
-                self._store(self._c_address(i, j), final[i * self.vectors + j], j)
+        return self._phis((state, tail_check), (after_tail, tail))[3:]
 
     def _phis(self, *pairs):
         """One phi for each value; a pair is (values, the block they come from)."""
