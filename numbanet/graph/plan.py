@@ -34,6 +34,11 @@ class Plan:
     frozen : bool
         Whether weights rarely change: they are then prepared (packed, transformed) once.
     when_ready : dict from a kept value to a function of no arguments, called within the replay as soon as the value is known
+
+    Attributes
+    ----------
+    run_steps : function (steps, their nodes, backend) that runs the steps of a replay in place of a plain loop, or None
+        Whoever watches a plan sets it; see `timing.timed`.
     """
 
     def __init__(self, graph: Graph, places: dict[str, tuple[dict, str]], kept=(), keys=(), frozen: bool = True,
@@ -54,7 +59,7 @@ class Plan:
         self._seen: list | None = None
         self._expected = [(v.shape, v.dtype, v.strides) for v in graph.inputs]
         self._copy = self.backend.unchecked("copy")
-        self._is_timed = timing.is_wanted()
+        self.run_steps = timing.log_steps if timing.is_wanted() else None
 
     @property
     def nbytes(self) -> int:
@@ -75,8 +80,8 @@ class Plan:
                     arguments[position] = array
             if self.keys:
                 self._draw_keys()
-            if self._is_timed:
-                timing.run_steps(self._steps, self._nodes, backend)
+            if self.run_steps is not None:
+                self.run_steps(self._steps, self._nodes, backend)
             else:
                 for function, arguments in self._steps:
                     function(*arguments)

@@ -11,6 +11,7 @@ import functools
 import logging
 import os
 import time
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,22 +32,37 @@ def is_wanted() -> bool:
     return True
 
 
-def run_steps(steps: list[tuple], nodes: list[Node | None], backend: Backend) -> None:
-    """Run (function, arguments) pairs and log a line for each that belongs to a node: layer, kernel, ms, rates, shares."""
-    seconds = []
-    for function, arguments in steps:
+class TimedStep(NamedTuple):
+    """A step that ran, and when, in seconds of `time.perf_counter`; `node` is None where it belongs to none (a callback)."""
+
+    node: Node | None
+    kernel: str
+    begin: float
+    end: float
+
+
+def timed(steps: list[tuple], nodes: list[Node | None], backend: Backend) -> list[TimedStep]:
+    """Run the (function, arguments) pairs of a plan, each waited for."""
+    found = []
+    for (function, arguments), node in zip(steps, nodes, strict=True):
         begin = time.perf_counter()
         function(*arguments)
         backend.synchronize()
-        seconds.append(time.perf_counter() - begin)
-    flops, bandwidth, total = *limits(backend), sum(seconds)
-    for (function, _), node, took in zip(steps, nodes, seconds):
+        found.append(TimedStep(node, getattr(function, "kernel", node.primitive if node else ""), begin, time.perf_counter()))
+    return found
+
+
+def log_steps(steps: list[tuple], nodes: list[Node | None], backend: Backend) -> None:
+    """Run the steps and log a line for each that belongs to a node: layer, kernel, ms, rates, shares."""
+    found = timed(steps, nodes, backend)
+    flops, bandwidth, total = *limits(backend), sum(step.end - step.begin for step in found)
+    for node, kernel, begin, end in found:
         if node is not None:
-            work, moved = 2 * multiply_adds(node), bytes_moved(node)
+            work, moved, took = 2 * multiply_adds(node), bytes_moved(node), end - begin
             logger.debug("%-32s %-24s %9.3f ms %8.1f GFLOP/s %7.1f GB/s %4.0f%% of the limit %5.1f%% of the time", node.path or "-",
-                         getattr(function, "kernel", node.primitive), 1e3 * took, work / took / 1e9, moved / took / 1e9,
+                         kernel, 1e3 * took, work / took / 1e9, moved / took / 1e9,
                          100 * max(work / flops, moved / bandwidth) / took, 100 * took / total)
-    logger.debug("%d steps in %.3f ms; limits %.0f GFLOP/s, %.1f GB/s", len(steps), 1e3 * total, flops / 1e9, bandwidth / 1e9)
+    logger.debug("%d steps in %.3f ms; limits %.0f GFLOP/s, %.1f GB/s", len(found), 1e3 * total, flops / 1e9, bandwidth / 1e9)
 
 
 def bytes_moved(node: Node) -> int:
