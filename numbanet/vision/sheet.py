@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from numbanet.data.randomness import ORDER, keyed_generator
-from numbanet.files import atomic_file
+from numbanet.vision.composition import Cell, Section, compose, save_sheet
 
-CELL, GAP, TITLES = 96, 4, 150      # pixels
 MOST_CLASSES = 40
-INK = (32, 32, 40)
+LONGEST = 120       # pixels of a picture on the sheet
 
 
 def draw_sheet(path, dataset, classes: Sequence[str], columns: int = 10, seed: int = 0) -> int:
@@ -28,22 +26,18 @@ def draw_sheet(path, dataset, classes: Sequence[str], columns: int = 10, seed: i
     int
         Classes that are shown: all, or the first 40.
     """
-    targets, shown = np.asarray(dataset.targets), min(len(classes), MOST_CLASSES)
-    sheet = Image.new("RGB", (TITLES + columns * (CELL + GAP) + GAP, shown * (CELL + GAP) + GAP), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
-    for label in range(shown):
-        top = GAP + label * (CELL + GAP)
+    targets, sections = np.asarray(dataset.targets), []
+    for label, name in enumerate(classes[:MOST_CLASSES]):
         members = np.flatnonzero(targets == label)
-        draw.text((8, top + CELL / 2), f"{_shortened(classes[label])}\n{len(members):,}", INK, font, anchor="lm")
-        for column, index in enumerate(keyed_generator(seed, 0, ORDER, label).permutation(members)[:columns]):
-            image = dataset[int(index)][0]
-            image = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image).squeeze())
-            method = Image.Resampling.NEAREST if max(image.size) <= CELL // 2 else Image.Resampling.BILINEAR
-            sheet.paste(ImageOps.contain(image.convert("RGB"), (CELL, CELL), method), (TITLES + GAP + column * (CELL + GAP), top))
-    with atomic_file(path) as temporary:
-        sheet.save(temporary, "PNG")
-    return shown
+        chosen = keyed_generator(seed, 0, ORDER, label).permutation(members)[:columns]
+        cells = [Cell(_pixels(dataset[int(index)][0])) for index in chosen]
+        sections.append(Section(cells, f"{name}: {len(members):,}", columns, longest=LONGEST))
+    shown = f", the first {MOST_CLASSES}" if len(classes) > MOST_CLASSES else ""
+    save_sheet(path, compose(f"{len(targets):,} images", [f"{len(classes)} classes{shown}, {columns} images of each"], sections))
+    return len(sections)
 
 
-def _shortened(name: str, most: int = 18) -> str:
-    return name if len(name) <= most else f"{name[:most - 1]}…"
+def _pixels(image) -> np.ndarray:
+    """uint8 (H, W) or (H, W, 3) of a Pillow image in any mode, or of an array."""
+    pixels = np.asarray(image if isinstance(image, np.ndarray) else image.convert("RGB"))
+    return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
