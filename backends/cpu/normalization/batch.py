@@ -26,9 +26,9 @@ from numbanet.backends.cpu.limits import limited, limits
 from numbanet.backends.cpu.normalization import channels
 from numbanet.backends.cpu.normalization.channels import (
     backward_coefficients,
-    constant_vector,
     forward_coefficients,
     merge_moments,
+    vector_or_constant,
 )
 from numbanet.backends.cpu.normalization.moments import block_rows, fold_rows
 from numbanet.backends.cpu.out_of_line import out_of_line
@@ -215,7 +215,7 @@ def forward(x, weight, bias, residual, epsilon, low, high, out) -> None:
     S, V = x_rows.shape
     rows = block_rows(S, V)
     partial = np.empty((1, -(-S // rows), 2, V))
-    batch_norm_forward_rows(x_rows, _vector(weight, C, 1), _vector(bias, C, 0), added[0] if added else NO_ROWS, epsilon, rows, low, high,
+    batch_norm_forward_rows(x_rows, *_affine(weight, bias, C), added[0] if added else NO_ROWS, epsilon, rows, low, high,
                             _is_streamed(y_rows), mean[None], variance[None], partial, _coefficients(3, V), y_rows)
     _finish(y_rows, y)
 
@@ -234,16 +234,17 @@ def backward(grad_y, y, x, weight, bias, mean, variance, epsilon, low, high, out
     rows = block_rows(S, V)
     y_rows, residual_rows = told or (NO_ROWS, NO_ROWS)
     partial = np.empty((1, -(-S // rows), 2, V))
-    batch_norm_backward_rows(g_rows, y_rows, x_rows, _vector(weight, C, 1), _vector(bias, C, 0), mean[None], variance[None], epsilon, rows,
-                             low, high, told_by, _is_streamed(out_rows), partial, _coefficients(7, V), out_rows, grad_weight, grad_bias,
+    batch_norm_backward_rows(g_rows, y_rows, x_rows, *_affine(weight, bias, C), mean[None], variance[None], epsilon, rows, low, high,
+                             told_by, _is_streamed(out_rows), partial, _coefficients(7, V), out_rows, grad_weight, grad_bias,
                              residual_rows)
     _finish(out_rows, grad_x)
     if grad_residual is not None:
         _finish(residual_rows, grad_residual)
 
 
-def _vector(values, size: int, default: float) -> np.ndarray:
-    return constant_vector(size, default, F32) if values is None else np.ascontiguousarray(values)
+def _affine(weight, bias, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    return (np.ascontiguousarray(vector_or_constant(weight, channels, 1, F32)),
+            np.ascontiguousarray(vector_or_constant(bias, channels, 0, F32)))
 
 
 def _coefficients(count: int, V: int) -> np.ndarray:

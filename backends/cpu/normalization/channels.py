@@ -184,7 +184,7 @@ def constant_vector(size: int, value: float, dtype) -> np.ndarray:
     return np.full(size, value, dtype)
 
 
-def _vector(values, size: int, default: float, dtype) -> np.ndarray:
+def vector_or_constant(values, size: int, default: float, dtype) -> np.ndarray:
     return constant_vector(size, default, dtype) if values is None else values
 
 
@@ -213,7 +213,7 @@ def forward(x, weight, bias, epsilon, parts, given, mean, variance, out):
     P, S, V = folded.shape
     rows = block_rows(S, V)
     partial = np.empty((P, 0 if given else -(-S // rows), 2, V))
-    channel_norm_forward(folded, _vector(weight, C, 1, x.dtype), _vector(bias, C, 0, x.dtype), epsilon, rows, given,
+    channel_norm_forward(folded, vector_or_constant(weight, C, 1, x.dtype), vector_or_constant(bias, C, 0, x.dtype), epsilon, rows, given,
                          mean, variance, partial, np.empty((P, 3, V), x.dtype), filled.reshape(P, S, V))
     finish_pixels(filled, out)
 
@@ -229,7 +229,7 @@ def backward(grad_y, x, weight, mean, variance, epsilon, parts, given, out):
     P, S, V = folded.shape
     rows = block_rows(S, V)
     partial, coefficients = np.empty((P, -(-S // rows), 2, V)), np.empty((P, 4, V), x.dtype)
-    channel_norm_backward(_folded(grad_y, parts), folded, _vector(weight, C, 1, x.dtype), mean, variance, epsilon, rows,
+    channel_norm_backward(_folded(grad_y, parts), folded, vector_or_constant(weight, C, 1, x.dtype), mean, variance, epsilon, rows,
                           given, partial, coefficients, filled.reshape(P, S, V), grad_weight, grad_bias)
     finish_pixels(filled, grad_x)
 

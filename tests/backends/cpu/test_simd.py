@@ -9,6 +9,7 @@ import pytest
 from numbanet.backends.cpu import simd
 from numbanet.backends.cpu.compile import JIT, kernel
 from numbanet.backends.cpu.hardware import has_fma, vector_registers
+from numbanet.backends.cpu.memory import empty
 from numbanet.backends.cpu.simd import (
     L,
     absolute,
@@ -34,6 +35,7 @@ from numbanet.backends.cpu.simd import (
     sqrt,
     store,
     store_partial,
+    store_streamed,
     store_strided,
     tile,
     tile_partial,
@@ -192,6 +194,22 @@ def copies(x, y, count, step):
     store_partial(y, 1, load_partial(x, 1, count), count)
     store(y, out, load_partial(x, row, count))
     store_strided(y, 2 * out, step, load_strided(x, 2 * row, step))
+
+
+@kernel("void(const T[:,:], T[:,:])", dtypes=("float32", "int32"))
+def streamed_copy(x, y):
+    for i in range(x.shape[0]):
+        store_streamed(y, i * y.shape[1] + L, load(x, i * x.shape[1]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int32"])
+def test_streamed_stores_write_their_vector_and_nothing_else(dtype):
+    x, y = np.arange(3 * L, dtype=dtype).reshape(3, L), empty((3, 3 * L), np.dtype(dtype))
+    y.fill(-1)
+    streamed_copy(x, y)
+    expected = np.full((3, 3 * L), -1, dtype)
+    expected[:, L:2 * L] = x
+    assert np.array_equal(y, expected)
 
 
 @kernel("void(const T[:,:], T[:,:], i8, i8)")
