@@ -31,6 +31,21 @@ def _linears():
         def arguments(rng, M=M, K=K, O=O, limits=limits, bias=O != 40):
             return integers(rng, M, K), integers(rng, O, K), integers(rng, O) if bias else None, *limits
         yield PrimitiveCase("linear_fused", arguments, exact=True, label=f"{M}-{K}-{O}")
+        yield PrimitiveCase("linear_fused_bfloat16", arguments, exact=True, label=f"{M}-{K}-{O}")
+    for M in (1, 3, 5, 7):                                  # many weights, more than one chunk of them, nothing a multiple of anything
+        yield PrimitiveCase("linear_fused", exact=True, label=f"{M}-many", arguments=lambda rng, M=M: (
+            integers(rng, M, 8300), integers(rng, 67, 8300), integers(rng, 67), -90.0, 95.0))
+    yield PrimitiveCase("linear_fused_bfloat16", lambda rng: (floats(rng, 4, 8300), floats(rng, 67, 8300), floats(rng, 67), None, 20.0),
+                        float64=False, label="rounded")
+    yield PrimitiveCase("round_to_bfloat16", _awkward, exact=True)
+    yield PrimitiveCase("round_to_bfloat16", lambda rng: (floats(rng, 7, 33),), exact=True, label="normal")
+
+
+def _awkward(rng):
+    """NaN of both kinds, infinities, what rounds up to one, ties, zeros, denormals."""
+    bits = [0x7F800001, 0x7FC00000, 0xFFFFFFFF, 0x7F800000, 0xFF800000, 0x7F7FFFFF, 0x3F808000, 0x3F818000, 0x80000000, 0x00008001,
+            0x3F807FFF]
+    return np.array(bits, np.uint32).view(np.float32),
 
 
 def _affines():

@@ -4,10 +4,11 @@ import numpy as np
 from numbanet.backends.cpu import memory, threads
 from numbanet.backends.cpu.compile import alone
 from numbanet.backends.cpu.gemm.blocking import PACKING_PAYS, PANEL, blocking, is_small
+from numbanet.backends.cpu.gemm.dots import multiply_dots, multiply_dots_bfloat16
 from numbanet.backends.cpu.gemm.kernels import gemm_plain, gemm_tiled, multiply_rows, pack_panels
 from numbanet.errors import ShapeError
 
-__all__ = ["PANEL", "gemm", "gemm_packed", "multiply_rows", "pack"]
+__all__ = ["PANEL", "gemm", "gemm_packed", "multiply_by_rows", "multiply_rows", "pack"]
 
 
 LINE = 64                    # bytes of a cache line
@@ -80,6 +81,22 @@ def gemm_packed(a: np.ndarray, packed: np.ndarray, c: np.ndarray, bias: np.ndarr
     a, bias = _spread(a[None], N), c[:0] if bias is None else np.ascontiguousarray(bias)[None]
     alone(gemm_tiled, is_small(1, M, N, K))(a, packed, c[None], bias, False, *blocking(1, M, N, K), 0, K * PANEL, PANEL, low, high,
                                             threads.get_num_threads())
+
+
+def multiply_by_rows(a: np.ndarray, w: np.ndarray, c: np.ndarray, bias: np.ndarray | None, low: float, high: float) -> None:
+    """C (M, N) = A (M, K) @ W.T + bias (N,), limited to [low, high], for W (N, K) with unit stride over K, which is read as it lies.
+
+    A and C are float32, W too or bfloat16 as uint16; no size is 0.
+    """
+    if c.strides[1] != c.itemsize and c.shape[1] > 1:
+        ordered = memory.empty(c.shape, c.dtype)
+        multiply_by_rows(a, w, ordered, bias, low, high)
+        return np.copyto(c, ordered)
+    if a.strides[1] != a.itemsize and a.shape[1] > 1:
+        a = np.ascontiguousarray(a)
+    bias = c[:0] if bias is None else np.ascontiguousarray(bias)[None]
+    multiply = multiply_dots if w.dtype == np.float32 else multiply_dots_bfloat16
+    alone(multiply, is_small(1, *c.shape, a.shape[1]))(a, w, c, bias, low, high, threads.get_num_threads())
 
 
 def _spread(a: np.ndarray, N: int) -> np.ndarray:
