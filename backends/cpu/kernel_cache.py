@@ -27,7 +27,6 @@ from pathlib import Path
 
 import llvmlite
 import numba
-import platformdirs
 from numba.core import config
 from numba.core.bytecode import FunctionIdentity
 from numba.core.caching import _Cache
@@ -36,6 +35,7 @@ from numba.core.registry import cpu_target
 from numba.core.serialize import dumps
 
 from numbanet.backends.cpu import hardware
+from numbanet.files import cache_root
 
 logger = logging.getLogger("numbanet.compile")
 
@@ -63,8 +63,7 @@ if hasattr(os, "register_at_fork"):
 
 def cache_folder() -> Path:
     """The folder of this environment's kernels; `NUMBANET_CACHE_DIR` moves its root."""
-    root = os.environ.get("NUMBANET_CACHE_DIR") or platformdirs.user_cache_dir("numbanet", appauthor=False)
-    return Path(root) / "kernels" / environment_key()
+    return cache_root() / "kernels" / environment_key()
 
 
 @functools.cache

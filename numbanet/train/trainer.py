@@ -414,7 +414,7 @@ class Trainer:
                 "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
                 "ema": None if self.ema is None else self.ema.state_dict(), "random": get_random_state(),
                 "samplers": [{"seed": getattr(loader, "seed", None)} for loader in (self.train_loader, self.val_loader)],
-                "progress": {**asdict(self.progress), "stopped": self.stop_training},
+                "progress": {**asdict(self.progress), "stopped": self.stop_training}, "choices": self.steps.choices(),
                 "metrics": [state.arrays() for state in self.metrics.states], "callbacks": self.callbacks.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
@@ -444,6 +444,7 @@ class Trainer:
             for loader, sampler in zip((self.train_loader, self.val_loader), state["samplers"], strict=True):
                 if sampler["seed"] is not None and hasattr(loader, "seed"):
                     loader.seed = sampler["seed"]
+            self.steps.set_choices(state.get("choices", {}))        # older checkpoints: the backend's own
             set_random_state(state["random"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, CheckpointError):

@@ -9,7 +9,7 @@ import pytest
 import numbanet
 from numbanet import nn
 from numbanet.errors import ShapeError, UnsupportedOperationError, UsageError
-from numbanet.graph.memory import plan_memory
+from numbanet.graph.plan import layout_of
 from numbanet.nn import functional as F
 
 
@@ -159,7 +159,7 @@ def test_memory_is_shared_only_by_values_that_never_meet(branches, rng):
             apart = layout.offsets[a] + a.nbytes <= layout.offsets[b] or layout.offsets[b] + b.nbytes <= layout.offsets[a]
             assert apart or not together
     assert layout.size < sum(v.nbytes for node in plan.graph.nodes for v in node.outputs)
-    assert plan_memory(plan.graph, plan._views()).offsets == layout.offsets
+    assert layout_of(plan.graph).offsets == layout.offsets
 
 
 def _steps(rng, backend, count=4):
