@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from numbanet._tensor import Tensor, as_tensor, tensor
+from numbanet.backends import PRIMITIVES
 from numbanet.autograd.grad_mode import no_grad
 from numbanet.errors import MemoryLimitError, ShapeError, UnsupportedOperationError, UsageError
 from numbanet.graph.graph import Graph
@@ -344,7 +345,7 @@ class _Gradients:
         self.parameters, self.callbacks, self.structure = parameters, callbacks, structure
         self.results = len(graph.outputs) - len(parameters)         # of the loss function; gradients follow them
         values = graph.outputs[self.results:]
-        made = [v for node in graph.nodes for v in node.outputs if v is not None]
+        made = {v for node in graph.nodes if not PRIMITIVES[node.primitive].view for v in node.outputs}     # views lie in the arena
         kept = {v: p for v, p in zip(values, parameters) if values.count(v) == 1 and v in made}
         if memory_limit is not None:
             _limit(graph, kept, memory_limit)

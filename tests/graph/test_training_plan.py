@@ -117,6 +117,32 @@ def test_results_are_never_memory_of_the_plan(rng):
         np.testing.assert_array_equal(t.numpy(), expected)
 
 
+def test_gradients_that_are_views(rng):
+    """Of a parameter that is reshaped before its use: a copy, not the plan's arena, and each callback sees it whole."""
+    class Reshaped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.bias = nn.Parameter(numbanet.randn(30)), nn.Parameter(numbanet.randn(1, 5))
+
+        def forward(self, x):
+            return F.relu(F.linear(x, self.weight.reshape(5, 6), self.bias[0]))
+    model = Reshaped()
+    eager = copy.deepcopy(model)
+    x, y = _tensor(rng, 4, 6), _tensor(rng, 4, 5)
+    step, seen = numbanet.compile(model, (x, y), loss=F.mse_loss, optimizer=numbanet.optim.SGD(model.parameters(), lr=0.1)), []
+    step.on_gradient(lambda p: seen.append(p.grad.numpy().copy()))
+    F.mse_loss(eager(x), y).backward()
+    step.forward_backward(x, y)
+    held = [p.grad for p in model.parameters()]
+    for p, q in zip(model.parameters(), eager.parameters()):
+        np.testing.assert_allclose(p.grad.numpy(), q.grad.numpy(), rtol=1e-5, atol=1e-6)
+    kept = [g.numpy().copy() for g in held]
+    assert len(seen) == 2 and all(any(np.array_equal(s, k) for k in kept) for s in seen)
+    step(_tensor(rng, 4, 6), y)
+    for g, k in zip(held, kept):
+        np.testing.assert_array_equal(g.numpy(), k)
+
+
 def test_layers_frozen_and_set_free_after_compiling(rng):
     eager, theirs, model, mine = _pair()
     data = _data(rng, 4)
