@@ -167,7 +167,10 @@ def autotune(model, example, *, loss=None, optimizer=None) -> Tuning:
         with fork_rng():
             plan = compiled.plan()
             plans = list({id(p): p for p in plan.plans}.values()) if isinstance(plan, Slices) else [plan]
+            generators = [(g, g.get_state()) for p in plans for g, _ in p.keys if g is not None]
             calls = tune(plans, replay)
+            for generator, kept in generators:
+                generator.set_state(kept)
     finally:
         for p, gradient in zip(parameters, gradients):
             p.grad = gradient

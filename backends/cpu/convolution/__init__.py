@@ -166,7 +166,8 @@ def weight_gradient_name(geometry, x) -> str:
         return "columns"
     if choose.is_product_of_few_pixels(geometry, N):
         return "product"
-    if choose.has_few_filters_and_pixels(geometry) and has_adjacent_pixels(channels_last(x).transpose(0, 3, 1, 2)):
+    is_copied = x.strides[1] != x.dtype.itemsize and x.shape[1] != 1        # by `channels_last`
+    if choose.has_few_filters_and_pixels(geometry) and (is_copied or has_adjacent_pixels(x)):
         return "windows"
     if choose.may_use_winograd_gradient(geometry) and choose.winograd_gradient_plan(geometry, N) is not None:
         return "winograd"
