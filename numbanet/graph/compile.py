@@ -11,8 +11,8 @@ from contextlib import contextmanager
 import numpy as np
 
 from numbanet._tensor import Tensor, as_tensor, tensor
-from numbanet.backends import PRIMITIVES
 from numbanet.autograd.grad_mode import no_grad
+from numbanet.backends import PRIMITIVES
 from numbanet.errors import MemoryLimitError, ShapeError, UnsupportedOperationError, UsageError
 from numbanet.graph.graph import Graph
 from numbanet.graph.passes import FOR_INFERENCE, FOR_TRAINING, recompute, round_linear_weights
