@@ -95,6 +95,19 @@ def test_changed_weights_are_noticed(branches, rng):
     _close(compiled(x).numpy(), _eager(branches, x))
 
 
+def test_folded_weights_are_packed_once_and_not_kept_beside(branches, rng):
+    """Plans of other batch sizes fold anew, and find the packed ones by their numbers."""
+    from numbanet.backends.cpu.prepared import _shared
+    branches = branches.to("cpu")
+    compiled = numbanet.compile(branches, _tensor(rng, 2, 3, 8, 6))
+    compiled(_tensor(rng, 2, 3, 8, 6))
+    plan, count = compiled.plan(), len(_shared)
+    folded = [node for node in plan.graph.preparation if node.primitive == "fold_batch_norm"]
+    assert folded and not any(v in plan._arrays for node in folded for v in node.outputs)
+    compiled(_tensor(rng, 3, 3, 8, 6))
+    assert len(_shared) == count
+
+
 def test_several_results_keep_their_structure(rng):
     class Named(nn.Module):
         def forward(self, x):
