@@ -13,7 +13,7 @@ import numpy as np
 
 from numbanet.backends.cuda.compile import device, kernel
 from numbanet.backends.cuda.index import offset, thread, threads
-from numbanet.backends.cuda.launch import launch
+from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import broadcast_steps, merged
 from numbanet.backends.cuda.mathematics import ceil as ceil_of
 from numbanet.backends.cuda.mathematics import floor as floor_of
@@ -22,7 +22,7 @@ from numbanet.backends.cuda.mathematics import trunc as trunc_of
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.pointwise import BOOL, Binary, Unary, convert, converted
 from numbanet.backends.cuda.registry import implements
-from numbanet.dtypes import result_type
+from numbanet.dtypes import is_floating_point, result_type
 from numbanet.errors import UsageError
 
 # Arithmetic of two operands
@@ -445,7 +445,7 @@ def logical_not(x, out):
 
 
 def _of_floats(function: Unary, of_others: bool, x, out):
-    if x.dtype.kind == "f":
+    if is_floating_point(x.dtype):
         function(x, out)
     else:
         full(out.shape, of_others, out.dtype, out)
@@ -478,7 +478,7 @@ def absolute(x, out):
 
 @implements
 def sign(x, out):
-    (copy if x.dtype == BOOL else sign_float if x.dtype.kind == "f" else sign_integer)(x, out)
+    (copy if x.dtype == BOOL else sign_float if is_floating_point(x.dtype) else sign_integer)(x, out)
 
 
 @implements
@@ -488,7 +488,7 @@ def square(x, out):
 
 def _implement_rounding(name):
     def rounded(x, out):
-        (ROUNDED[name] if x.dtype.kind == "f" else copy)(x, out)
+        (ROUNDED[name] if is_floating_point(x.dtype) else copy)(x, out)
     implements(rounded, name)
 
 
@@ -542,13 +542,13 @@ def _scalar_array(value, out: DeviceArray) -> DeviceArray:
 def clamp(x, minimum, maximum, out):
     if out.dtype == BOOL:
         lowest, highest = False, True
-    elif out.dtype.kind == "f":
+    elif is_floating_point(out.dtype):
         lowest, highest = -np.inf, np.inf
     else:
         lowest, highest = np.iinfo(out.dtype).min, np.iinfo(out.dtype).max
     x = converted(x, out.dtype)
     shape, out_steps, x_steps = merged(out.shape, out.steps, x.steps)
-    low, high = (out.dtype.type(limit if given is None else given) for limit, given in ((lowest, minimum), (highest, maximum)))
+    low, high = (number(limit if given is None else given, out.dtype) for limit, given in ((lowest, minimum), (highest, maximum)))
     launch(clamp_kernel, out.size, x, out, low, high, out.size, shape, x_steps, out_steps)
 
 
@@ -565,4 +565,4 @@ def copy(x, out):
 @implements
 def full(shape, value, dtype, out):
     merged_shape, out_steps = merged(out.shape, out.steps)
-    launch(full_kernel, out.size, out, out.dtype.type(value), out.size, merged_shape, out_steps)
+    launch(full_kernel, out.size, out, number(value, out.dtype), out.size, merged_shape, out_steps)

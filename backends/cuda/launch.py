@@ -13,6 +13,7 @@ import numpy as np
 
 from numbanet.backends.cuda.compile import FLAGS, SIMULATED, Kernel
 from numbanet.backends.cuda.memory import DeviceArray
+from numbanet.dtypes import is_floating_point
 from numbanet.errors import BackendError
 
 THREADS = 256                   # of a block
@@ -81,6 +82,12 @@ def types_of(kernel: Kernel, arguments) -> tuple[str, ...]:
     return tuple(types)
 
 
+def number(value, dtype: np.dtype) -> np.generic:
+    """A scalar argument that meets elements of `dtype`: rounded to it, and in the type that they have inside kernels."""
+    rounded = dtype.type(value)
+    return np.float32(rounded) if dtype.itemsize == 2 and is_floating_point(dtype) else rounded
+
+
 def real_of(types: tuple[str, ...]):
     """What a kernel of these types computes in: np.float64 where one is, else np.float32."""
     return np.float64 if any(t.lstrip("*") == "float64" for t in types) else np.float32
@@ -117,8 +124,10 @@ def numba_signature(types: tuple[str, ...]):
 @cache
 def _numba_type(name: str):
     from numba.cuda import types as numba_types
+
+    from numbanet.backends.cuda.pointers import pointer_to
     if name.startswith("*"):
-        return numba_types.CPointer(_numba_type(name[1:]))
+        return pointer_to(name[1:])
     base, _, count = name.partition("x")
     if count:
         return numba_types.UniTuple(getattr(numba_types, base), int(count))

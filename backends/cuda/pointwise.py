@@ -6,7 +6,7 @@ import numpy as np
 
 from numbanet.backends.cuda.compile import device, kernel
 from numbanet.backends.cuda.index import offset, thread, threads
-from numbanet.backends.cuda.launch import launch
+from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import broadcast_steps, merged
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.interface import like
@@ -67,7 +67,7 @@ class Binary:
 def converted(x, dtype: np.dtype):
     """x in `dtype`: an array, cast where it has another, or a NumPy scalar."""
     if type(x) is not DeviceArray:
-        return dtype.type(x)
+        return number(x, dtype)
     if x.dtype == dtype:
         return x
     made = new_like(x, dtype)

@@ -16,15 +16,16 @@ THREADS, BLOCKS = 3, 2
 class Pointer:
     """The memory from an array's first element on. An index before it or past the allocation is an error."""
 
-    __slots__ = ("memory",)
+    __slots__ = ("memory", "half")
 
     def __init__(self, array):
+        self.half = array.itemsize == 2         # float16 or bfloat16: float32 while computing
         self.memory = np.ndarray((array.reach,), array.dtype, array.lease.handle, array.offset)
 
     def __getitem__(self, i):
         if i < 0:
             raise IndexError(f"pointer: index {i} is before the array")
-        return self.memory[i]
+        return np.float32(self.memory[i]) if self.half else self.memory[i]
 
     def __setitem__(self, i, value):
         if i < 0:

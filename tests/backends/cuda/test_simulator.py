@@ -30,7 +30,8 @@ import sys, numbanet
 x = numbanet.ones(2, 3, requires_grad=True)
 (x * 2).sum().backward()
 numbanet.cuda.is_available()
-assert not [m for m in sys.modules if m.partition(".")[0] in ("cuda", "numba_cuda") or m.startswith("numba.cuda.cudadrv")], sorted(sys.modules)
+found = [m for m in sys.modules if m.partition(".")[0] in ("cuda", "numba_cuda") or m.startswith("numba.cuda.cudadrv")]
+assert not found, found
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True,
                           env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
