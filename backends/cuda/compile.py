@@ -132,8 +132,13 @@ def _compiled_helper(function):
 
 def _with_literals(code: CodeType, real) -> CodeType:
     """The code with its floating-point literals in `real`."""
-    return code.replace(co_consts=tuple([real(c) if type(c) is float else _with_literals(c, real) if isinstance(c, CodeType) else c
-                                         for c in code.co_consts]))
+    return code.replace(co_consts=tuple([_literal(c, real) for c in code.co_consts]))
+
+
+def _literal(constant, real):
+    if type(constant) is tuple:                     # of `a, b = 0.0, 1.0`
+        return tuple([_literal(c, real) for c in constant])
+    return real(constant) if type(constant) is float else _with_literals(constant, real) if isinstance(constant, CodeType) else constant
 
 
 def _names(code: CodeType) -> set[str]:

@@ -15,6 +15,10 @@ if SIMULATED:
     def quotient(a, b):
         """a // b of integers that are not negative, in the type of a: Numba's own division widens to int64, which GPUs lack."""
         return a // b
+
+    def narrow(value, other):
+        """value in the integer type of other: products are int64, and dividing those is slow."""
+        return value
 else:
     from numba.cuda.extending import intrinsic
 
@@ -27,6 +31,13 @@ else:
             first, second = [lowering.cast(builder, value, t, wide) for value, t in zip(arguments, signature.args)]
             return builder.udiv(first, second)
         return wide(a, b), codegen
+
+    @intrinsic
+    def narrow(typingctx, value, other):
+        """value in the integer type of other: products are int64, and dividing those is slow."""
+        def codegen(lowering, builder, signature, arguments):
+            return lowering.cast(builder, arguments[0], signature.args[0], other)
+        return other(value, other), codegen
 
 
 @device
