@@ -15,6 +15,8 @@ from numbanet.backends.cuda.registry import implements
 from numbanet.backends.interface import Backend, dense_strides
 from numbanet.errors import BackendError
 
+FURTHER = ("extremum", "scan", "sorting")       # of the family "reduction": files of their own
+
 
 class CUDABackend(Backend):
     """Arrays are :class:`~numbanet.backends.cuda.memory.DeviceArray` of one GPU."""
@@ -36,7 +38,8 @@ class CUDABackend(Backend):
         return self.allocator.from_numpy(array)
 
     def to_numpy(self, array):
-        return self.allocator.to_numpy(array if array.is_dense else self.copy(array))
+        from numbanet.backends.cuda.pointwise import on_host
+        return on_host(array)
 
     def may_share_memory(self, first, second):
         if first.lease is not second.lease or not first.size or not second.size:
@@ -64,7 +67,7 @@ def create(name: str = "cuda") -> CUDABackend:
     """The backend of the GPU that `name` names, all its primitives registered."""
     index = index_of(name)
     hardware.require(name, index)
-    for family in FAMILIES:
+    for family in (*FAMILIES, *FURTHER):
         if find_spec(f"{__name__}.{family}"):           # families are added one by one
             importlib.import_module(f"{__name__}.{family}")
     return _of(index)
