@@ -1,7 +1,4 @@
-"""The CUDA backend: Numba kernels on NVIDIA's GPUs. Nothing of it is imported before a device "cuda" is asked for.
-
-So far it was checked by Numba's simulator and the compiler only; it has not run on a GPU.
-"""
+"""The CUDA backend: Numba kernels on NVIDIA's GPUs. Its kernels and Numba's CUDA are imported when a device "cuda" is asked for."""
 
 from __future__ import annotations
 
@@ -15,6 +12,7 @@ from numbanet.backends.cuda.registry import implements
 from numbanet.backends.interface import Backend, dense_strides
 from numbanet.errors import BackendError
 
+TESTED = "checked by Numba's simulator and by the compiler only; it has not run on a GPU"       # until a run is recorded
 FURTHER = ("extremum", "scan", "sorting")       # of the family "reduction": files of their own
 
 

@@ -7,7 +7,7 @@ is the caller's to say.
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from functools import cache
 
 import numpy as np
 
@@ -60,7 +60,7 @@ def launch(kernel: Kernel, total: int, *arguments, blocks: int | None = None, th
     threads = threads or THREADS
     if blocks is None:
         blocks = min(-(-total // threads), device.multiprocessors * WAVES)
-    made[blocks, threads, _stream(device)](*[a.pointer if type(a) is DeviceArray else a for a in arguments])
+    made(blocks, threads, [a.pointer if type(a) is DeviceArray else a for a in arguments])
 
 
 def types_of(kernel: Kernel, arguments) -> tuple[str, ...]:
@@ -135,13 +135,16 @@ def _numba_type(name: str):
 
 
 def _compile(kernel: Kernel, types: tuple[str, ...], device):
-    """What Numba's dispatcher launches; here a cubin of our own cache belongs, launched through cuda.core."""
+    """What launches the kernel: a function of the number of blocks, of threads a block, and of the arguments, arrays as addresses.
+
+    Numba's dispatcher, for the time being. A cubin of our own cache, launched through cuda.core, takes its place here and nowhere else.
+    """
     from numba import cuda
     device.activate()
-    return cuda.jit(numba_signature(types), **FLAGS)(kernel.specialised(real_of(types)))
+    dispatcher = cuda.jit(numba_signature(types), **FLAGS)(kernel.specialised(real_of(types)))
+    stream = cuda.external_stream(device.stream)
 
-
-@lru_cache(maxsize=16)
-def _stream(device):
-    from numba import cuda
-    return cuda.external_stream(device.stream)
+    def run(blocks: int, threads: int, arguments: list) -> None:
+        device.activate()
+        dispatcher[blocks, threads, stream](*[bool(a) if type(a) is np.bool_ else a for a in arguments])
+    return run
