@@ -39,6 +39,13 @@ class CUDABackend(Backend):
         from numbanet.backends.cuda.pointwise import on_host
         return on_host(array)
 
+    def from_dlpack(self, source):
+        """An array over the memory of an object of this GPU with `__dlpack__`."""
+        from numbanet.backends.cuda.dlpack import CPU, take
+        if source.__dlpack_device__()[0] == CPU:
+            return take(source.__dlpack__(), self.allocator)
+        return take(source.__dlpack__(stream=self.device.stream), self.allocator)
+
     def may_share_memory(self, first, second):
         if first.lease is not second.lease or not first.size or not second.size:
             return False
