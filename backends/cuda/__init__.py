@@ -47,6 +47,8 @@ class CUDABackend(Backend):
         return take(source.__dlpack__(stream=self.device.stream), self.allocator)
 
     def may_share_memory(self, first, second):
+        if type(first) is not type(second):             # a transfer's operand or gradient lives in another memory
+            return False
         if first.lease is not second.lease or not first.size or not second.size:
             return False
         (a, b), (c, d) = _bytes_of(first), _bytes_of(second)

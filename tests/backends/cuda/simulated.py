@@ -6,6 +6,9 @@ By hand: NUMBA_ENABLE_CUDASIM=1 python -m pytest tests/backends/cuda/simulated.p
 from __future__ import annotations
 
 import gc
+import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from numbanet.backends import PRIMITIVES, get_backend
 from numbanet.backends.cuda import simulator
 from numbanet.backends.cuda.compile import kernel
 from numbanet.backends.cuda.index import thread, threads
-from numbanet.backends.cuda.launch import launch
+from numbanet.backends.cuda.launch import compiled, launch
 from numbanet.errors import BackendError, IndexRangeError, UsageError
 from tests.backends.agreement import CASES, agree, arguments_of, converted, name_of, outputs
 from tests.ops.test_every_operation import CASES as OPERATIONS
@@ -24,6 +27,15 @@ from tests.ops.test_every_operation import _close, _values_and_gradients
 CUDA = get_backend("cuda")
 OWN = CUDA.implementations
 MINE = [case for case in CASES if case.primitive in OWN and not case.large]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def launches():
+    """Tells `test_simulator.py` what was launched, by the name of the kernel and the types of its arguments."""
+    yield
+    if "NUMBANET_TEST_LAUNCHES" in os.environ:
+        made = [(kernel.name, types) for kernel, types in compiled if kernel.function.__module__ != __name__]
+        Path(os.environ["NUMBANET_TEST_LAUNCHES"]).write_text(json.dumps(made))
 
 
 def _of(*families) -> list:
