@@ -1,7 +1,4 @@
-"""The CUDA backend: Numba kernels on NVIDIA's GPUs. Nothing of it is imported before a device "cuda" is asked for.
-
-So far it was checked by Numba's simulator and the compiler only; it has not run on a GPU.
-"""
+"""The CUDA backend: Numba kernels on NVIDIA's GPUs. Its kernels and Numba's CUDA are imported when a device "cuda" is asked for."""
 
 from __future__ import annotations
 
@@ -14,6 +11,9 @@ from numbanet.backends.cuda import hardware
 from numbanet.backends.cuda.registry import implements
 from numbanet.backends.interface import Backend, dense_strides
 from numbanet.errors import BackendError
+
+TESTED = "checked by Numba's simulator and by the compiler only; it has not run on a GPU"       # until a run is recorded
+FURTHER = ("extremum", "scan", "sorting")       # of the family "reduction": files of their own
 
 
 class CUDABackend(Backend):
@@ -36,9 +36,19 @@ class CUDABackend(Backend):
         return self.allocator.from_numpy(array)
 
     def to_numpy(self, array):
-        return self.allocator.to_numpy(array if array.is_dense else self.copy(array))
+        from numbanet.backends.cuda.pointwise import on_host
+        return on_host(array)
+
+    def from_dlpack(self, source):
+        """An array over the memory of an object of this GPU with `__dlpack__`."""
+        from numbanet.backends.cuda.dlpack import CPU, take
+        if source.__dlpack_device__()[0] == CPU:
+            return take(source.__dlpack__(), self.allocator)
+        return take(source.__dlpack__(stream=self.device.stream), self.allocator)
 
     def may_share_memory(self, first, second):
+        if type(first) is not type(second):             # a transfer's operand or gradient lives in another memory
+            return False
         if first.lease is not second.lease or not first.size or not second.size:
             return False
         (a, b), (c, d) = _bytes_of(first), _bytes_of(second)
@@ -64,7 +74,7 @@ def create(name: str = "cuda") -> CUDABackend:
     """The backend of the GPU that `name` names, all its primitives registered."""
     index = index_of(name)
     hardware.require(name, index)
-    for family in FAMILIES:
+    for family in (*FAMILIES, *FURTHER):
         if find_spec(f"{__name__}.{family}"):           # families are added one by one
             importlib.import_module(f"{__name__}.{family}")
     return _of(index)

@@ -5,11 +5,13 @@ A handle is what `allocate` returns: the address on a GPU, a NumPy array of byte
 
 from __future__ import annotations
 
+import os
 import threading
 
 import numpy as np
 
 from numbanet.backends.cuda import hardware
+from numbanet.backends.cuda.pinned import Staging
 from numbanet.errors import BackendError
 
 
@@ -61,18 +63,21 @@ class Device:
     def __init__(self, index: int):
         from cuda.bindings import driver
         self.driver, self.index = driver, index
-        self._current = threading.local()
+        self._current, self._process, self._alone = threading.local(), os.getpid(), len(hardware.gpus()) == 1
         self._call("cuInit", 0)
         self.handle = self._call("cuDeviceGet", index)
         self.context = self._call("cuDevicePrimaryCtxRetain", self.handle)     # the one that Numba uses
         self.activate()
         self.multiprocessors = hardware.gpus()[index].multiprocessors
-        self.stream = int(self._call("cuStreamCreate", driver.CUstream_flags.CU_STREAM_NON_BLOCKING))
+        self.stream = int(self._call("cuStreamCreate", int(driver.CUstream_flags.CU_STREAM_NON_BLOCKING)))
+        self._staging = Staging(self._call, self.stream)
 
     def _call(self, name: str, *arguments):
         status, *results = getattr(self.driver, name)(*arguments)
+        if name == "cuEventQuery" and status == self.driver.CUresult.CUDA_ERROR_NOT_READY:
+            return False
         if status == self.driver.CUresult.CUDA_SUCCESS:
-            return results[0] if len(results) == 1 else tuple(results)
+            return True if not results else results[0] if len(results) == 1 else tuple(results)
         if status == self.driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
             raise OutOfMemory
         raise BackendError(f"cuda:{self.index}: {name} failed: {self._describe(status)}")
@@ -83,7 +88,13 @@ class Device:
 
     def activate(self) -> None:
         """Make this GPU the calling thread's."""
+        if self._process != os.getpid():
+            raise BackendError(f"cuda:{self.index}: the GPU was used before this process was forked, and CUDA does not survive that; start "
+                               "workers with the method 'spawn', or use threads")
+        if getattr(self._current, "is_set", False) and self._alone:
+            return
         self._call("cuCtxSetCurrent", self.context)
+        self._current.is_set = True
 
     def allocate(self, nbytes: int) -> int:
         """`nbytes` of memory, 256-byte aligned."""
@@ -96,16 +107,14 @@ class Device:
         self._call("cuMemFree", handle)
 
     def upload(self, handle: int, offset: int, host: np.ndarray) -> None:
-        """Copy the bytes of `host` to the device; `host` may be reused at once."""
+        """Copy the bytes of `host` (uint8, dense) to the device, in the order of the stream; `host` may be reused at once."""
         self.activate()
-        self._call("cuMemcpyHtoDAsync", handle + offset, host.ctypes.data, host.nbytes, self.stream)
-        self._call("cuStreamSynchronize", self.stream)
+        self._staging.upload(handle + offset, host)
 
     def download(self, host: np.ndarray, handle: int, offset: int) -> None:
         """Copy bytes of the device to `host` once all work before is done; they are there afterwards."""
         self.activate()
-        self._call("cuMemcpyDtoHAsync", host.ctypes.data, handle + offset, host.nbytes, self.stream)
-        self._call("cuStreamSynchronize", self.stream)
+        self._staging.download(host, handle + offset)
 
     def fill(self, handle: int, offset: int, nbytes: int, value: int) -> None:
         """Set bytes."""

@@ -16,6 +16,7 @@ from numbanet.errors import BackendError
 
 OLDEST_DRIVER = 12_000                          # CUDA 12.0
 NEWEST_EXTRA = 13
+OLDEST_NUMBA_CUDA = (0, 30, 4)                  # before, its types and those of numba 0.68 disagree
 OLDEST_CAPABILITY = (7, 0)                      # Volta; tensor cores as the tile programs use them: (8, 0)
 _LIBRARIES = {"win32": ("nvcuda.dll",)}
 _ERRORS = {100: "the driver finds no GPU; is one visible (CUDA_VISIBLE_DEVICES, nvidia-smi, --gpus of the container)?",
@@ -74,13 +75,16 @@ def why_not() -> str:
     if version is None:
         return ("no NVIDIA driver was found (libcuda.so.1); install one with `nvidia-smi` working, or use device='cpu'")
     if version < OLDEST_DRIVER:
-        return (f"the NVIDIA driver supports CUDA {_dotted(version)}, numbanet needs {_dotted(OLDEST_DRIVER)} or newer; update the driver, "
+        return (f"the NVIDIA driver supports CUDA {dotted(version)}, numbanet needs {dotted(OLDEST_DRIVER)} or newer; update the driver, "
                 "or use device='cpu'")
     if find_spec("numba_cuda") is None or find_spec("cuda") is None:
-        return f"numba-cuda is not installed; pip install 'numbanet[{fitting_extra(version)}]' fits this driver (CUDA {_dotted(version)})"
+        return f"numba-cuda is not installed; pip install 'numbanet[{fitting_extra(version)}]' fits this driver (CUDA {dotted(version)})"
+    if not _is_recent_enough():
+        return (f"numba-cuda {_version('numba-cuda')} is too old for this version of numba; "
+                f"pip install 'numbanet[{fitting_extra(version)}]' updates it")
     toolkit = installed_toolkit()
     if toolkit is not None and toolkit > version // 1000:
-        return (f"the installed CUDA {toolkit} packages are newer than the driver, which supports {_dotted(version)}; "
+        return (f"the installed CUDA {toolkit} packages are newer than the driver, which supports {dotted(version)}; "
                 f"pip install 'numbanet[{fitting_extra(version)}]' in their place, or update the driver")
     status = _driver().cuInit(0)
     if status:
@@ -92,11 +96,21 @@ def why_not() -> str:
 
 def installed_toolkit() -> int | None:
     """The major version of the installed CUDA packages; None where there are none."""
+    major = (_version("cuda-bindings") or "").partition(".")[0]
+    return int(major) if major.isdigit() else None
+
+
+def _version(package: str) -> str | None:
     from importlib.metadata import PackageNotFoundError, version
     try:
-        return int(version("cuda-bindings").partition(".")[0])
-    except (PackageNotFoundError, ValueError):
+        return version(package)
+    except PackageNotFoundError:
         return None
+
+
+def _is_recent_enough() -> bool:
+    numbers = [int(part) for part in (_version("numba-cuda") or "").split(".")[:3] if part.isdigit()]
+    return not numbers or tuple(numbers) >= OLDEST_NUMBA_CUDA
 
 
 def require(name: str, index: int) -> None:
@@ -142,5 +156,6 @@ def _attribute(library, handle, number: int) -> int:
     return value.value
 
 
-def _dotted(version: int) -> str:
+def dotted(version: int) -> str:
+    """12.4 for 12040."""
     return f"{version // 1000}.{version % 1000 // 10}"

@@ -7,7 +7,7 @@ is the caller's to say.
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from functools import cache
 
 import numpy as np
 
@@ -33,7 +33,7 @@ def launch(kernel: Kernel, total: int, *arguments, blocks: int | None = None, th
     total
         How many threads there is work for; nothing is launched for 0.
     arguments
-        The kernel's: arrays, integers, tuples of integers, NumPy scalars.
+        The kernel's: arrays, integers, NumPy scalars, tuples of one of these two.
     blocks, threads
         The grid and the threads of a block, for kernels whose threads work together; otherwise chosen from `total`.
 
@@ -60,11 +60,11 @@ def launch(kernel: Kernel, total: int, *arguments, blocks: int | None = None, th
     threads = threads or THREADS
     if blocks is None:
         blocks = min(-(-total // threads), device.multiprocessors * WAVES)
-    made[blocks, threads, _stream(device)](*[a.pointer if type(a) is DeviceArray else a for a in arguments])
+    made(blocks, threads, [a.pointer if type(a) is DeviceArray else a for a in arguments])
 
 
 def types_of(kernel: Kernel, arguments) -> tuple[str, ...]:
-    """The type of each argument, as text: "*float32", "int32", "int32x3", "float32"."""
+    """The type of each argument, as text: "*float32", "int32", "int32x3", "float32", "float32x2"."""
     index = "int32" if _fits(arguments) else "int64"
     types = []
     for a in arguments:
@@ -73,7 +73,7 @@ def types_of(kernel: Kernel, arguments) -> tuple[str, ...]:
         elif type(a) is int:
             types.append(index)
         elif type(a) is tuple:
-            types.append(f"{index}x{len(a)}")
+            types.append(f"{a[0].dtype.name if isinstance(a[0], np.generic) else index}x{len(a)}")
         elif isinstance(a, np.generic):
             types.append(a.dtype.name)
         else:
@@ -90,7 +90,7 @@ def number(value, dtype: np.dtype) -> np.generic:
 
 def real_of(types: tuple[str, ...]):
     """What a kernel of these types computes in: np.float64 where one is, else np.float32."""
-    return np.float64 if any(t.lstrip("*") == "float64" for t in types) else np.float32
+    return np.float64 if any(t.lstrip("*").startswith("float64") for t in types) else np.float32
 
 
 def _fits(arguments) -> bool:
@@ -101,7 +101,7 @@ def _fits(arguments) -> bool:
         elif type(a) is int:
             if not -_INT32_LIMIT < a < _INT32_LIMIT:
                 return False
-        elif type(a) is tuple and max(a, default=0) > _INT32_LIMIT:
+        elif type(a) is tuple and type(a[0]) is int and max(a) > _INT32_LIMIT:
             return False
     return True
 
@@ -135,13 +135,16 @@ def _numba_type(name: str):
 
 
 def _compile(kernel: Kernel, types: tuple[str, ...], device):
-    """What Numba's dispatcher launches; here a cubin of our own cache belongs, launched through cuda.core."""
+    """What launches the kernel: a function of the number of blocks, of threads a block, and of the arguments, arrays as addresses.
+
+    Numba's dispatcher, for the time being. A cubin of our own cache, launched through cuda.core, takes its place here and nowhere else.
+    """
     from numba import cuda
     device.activate()
-    return cuda.jit(numba_signature(types), **FLAGS)(kernel.specialised(real_of(types)))
+    dispatcher = cuda.jit(numba_signature(types), **FLAGS)(kernel.specialised(real_of(types)))
+    stream = cuda.external_stream(device.stream)
 
-
-@lru_cache(maxsize=16)
-def _stream(device):
-    from numba import cuda
-    return cuda.external_stream(device.stream)
+    def run(blocks: int, threads: int, arguments: list) -> None:
+        device.activate()
+        dispatcher[blocks, threads, stream](*[bool(a) if type(a) is np.bool_ else a for a in arguments])
+    return run

@@ -42,3 +42,47 @@ def broadcast_steps(x, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The steps of x where it is repeated to `shape`."""
     lead = len(shape) - len(x.shape)
     return (*(0,) * lead, *[0 if n == 1 else s for n, s in zip(x.shape, x.steps)])
+
+
+@lru_cache(maxsize=8192)
+def reshaped_strides(shape: tuple[int, ...], strides: tuple[int, ...], new: tuple[int, ...], itemsize: int) -> tuple[int, ...] | None:
+    """The strides (bytes) under which the same memory has the shape `new`, in logical order; None where a copy is needed.
+
+    Examples
+    --------
+    >>> reshaped_strides((2, 6), (24, 4), (2, 3, 2), 4), reshaped_strides((6, 2), (4, 24), (12,), 4)
+    ((24, 8, 4), None)
+    """
+    if 0 in shape:
+        steps, strides_of_new = itemsize, []
+        for n in reversed(new):
+            strides_of_new.append(steps)
+            steps *= max(n, 1)
+        return tuple(reversed(strides_of_new))
+    runs = _runs(shape, strides)                        # (elements, stride of the last) of axes that are one behind the other
+    result, run, left = [0] * len(new), len(runs) - 1, None
+    for axis in reversed(range(len(new))):
+        if new[axis] == 1:
+            result[axis] = result[axis + 1] * new[axis + 1] if axis + 1 < len(new) else itemsize
+            continue
+        if left is None or left == 1:
+            if left == 1:
+                run -= 1
+            left, step = runs[run]
+        if left % new[axis]:
+            return None
+        result[axis] = step
+        left, step = left // new[axis], step * new[axis]
+    return tuple(result)
+
+
+def _runs(shape, strides) -> list[tuple[int, int]]:
+    runs: list[tuple[int, int]] = []
+    for n, s in zip(shape, strides):
+        if n == 1:
+            continue
+        if runs and runs[-1][1] == s * n:
+            runs[-1] = (runs[-1][0] * n, s)
+        else:
+            runs.append((n, s))
+    return runs

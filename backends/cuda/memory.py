@@ -105,6 +105,14 @@ class DeviceArray:
         return {"shape": self.shape, "strides": None if self.is_row_major else self.strides, "typestr": self.dtype.str,
                 "data": (self.pointer if self.size else 0, False), "version": 3, "stream": self.device.stream}
 
+    def __dlpack__(self, **options):
+        from numbanet.backends.cuda.dlpack import export
+        return export(self)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        from numbanet.backends.cuda.dlpack import device_of
+        return device_of(self)
+
     def __repr__(self):
         return f"<{self.dtype} array {self.shape} on cuda:{self.device.index}>"
 

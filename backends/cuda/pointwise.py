@@ -29,6 +29,21 @@ class Unary:
         launch(self.kernel, out.size, x, out, out.size, shape, x_steps, out_steps)
 
 
+class UnaryWith:
+    """out = f(x, parameters), for numbers in a tuple."""
+
+    def __init__(self, function):
+        @kernel
+        def unary_with(x, out, parameters, total, shape, x_steps, out_steps):
+            for i in range(thread(), total, threads()):
+                out[offset(i, shape, out_steps)] = function(x[offset(i, shape, x_steps)], parameters)
+        self.kernel = unary_with
+
+    def __call__(self, x: DeviceArray, out: DeviceArray, *parameters: float) -> None:
+        shape, out_steps, x_steps = merged(out.shape, out.steps, x.steps)
+        launch(self.kernel, out.size, x, out, numbers(parameters, out.dtype), out.size, shape, x_steps, out_steps)
+
+
 class Binary:
     """out = f(a, b) for arrays of one dtype, or an array and a number."""
 
@@ -62,6 +77,26 @@ class Binary:
             return launch(self.left, out.size, a, b, out, out.size, shape, b_steps, out_steps)
         shape, out_steps, a_steps, b_steps = merged(out.shape, out.steps, broadcast_steps(a, out.shape), broadcast_steps(b, out.shape))
         return launch(self.both, out.size, a, b, out, out.size, shape, a_steps, b_steps, out_steps)
+
+
+class BinaryWith:
+    """out = f(a, b, parameters), for arrays of out's shape and numbers in a tuple."""
+
+    def __init__(self, function):
+        @kernel
+        def binary_with(a, b, out, parameters, total, shape, a_steps, b_steps, out_steps):
+            for i in range(thread(), total, threads()):
+                out[offset(i, shape, out_steps)] = function(a[offset(i, shape, a_steps)], b[offset(i, shape, b_steps)], parameters)
+        self.kernel = binary_with
+
+    def __call__(self, a: DeviceArray, b: DeviceArray, out: DeviceArray, *parameters: float) -> None:
+        shape, out_steps, a_steps, b_steps = merged(out.shape, out.steps, a.steps, b.steps)
+        launch(self.kernel, out.size, a, b, out, numbers(parameters, out.dtype), out.size, shape, a_steps, b_steps, out_steps)
+
+
+def numbers(values, dtype: np.dtype) -> tuple[np.generic, ...]:
+    """Parameters of a kernel, in `dtype`."""
+    return tuple([number(v, dtype) for v in values])
 
 
 def converted(x, dtype: np.dtype):
@@ -100,3 +135,12 @@ def convert(x: DeviceArray, out: DeviceArray) -> None:
         return is_not_zero(x, out)
     shape, out_steps, x_steps = merged(out.shape, out.steps, x.steps)
     return launch(cast_kernel, out.size, x, out, out.size, shape, x_steps, out_steps)
+
+
+def on_host(x: DeviceArray) -> np.ndarray:
+    """The values as a NumPy array, waiting for them."""
+    if not x.is_dense:
+        dense = new_like(x)
+        convert(x, dense)
+        x = dense
+    return x.lease.allocator.to_numpy(x)

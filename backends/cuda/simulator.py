@@ -6,6 +6,7 @@ Kernels step through few threads there (`THREADS`, `BLOCKS`), which is slow enou
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 from numba import cuda
@@ -65,4 +66,9 @@ def run(function, grid: int, block: int, arguments) -> None:
     def quiet(*arguments):
         with np.errstate(all="ignore"):
             function(*arguments)
-    cuda.jit(quiet)[grid, block](*arguments)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)                         # the simulator polls its threads: those at a barrier must get their turn soon
+    try:
+        cuda.jit(quiet)[grid, block](*arguments)
+    finally:
+        sys.setswitchinterval(interval)

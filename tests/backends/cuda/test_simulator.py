@@ -1,5 +1,9 @@
-"""The CUDA backend in Numba's simulator, which has to be chosen before Numba is imported: in a process of its own."""
+"""The CUDA backend in Numba's simulator, which has to be chosen before Numba is imported: in a process of its own.
 
+That run tells which kernels were launched with which types; all of them are compiled for real architectures afterwards.
+"""
+
+import json
 import os
 import subprocess
 import sys
@@ -7,20 +11,56 @@ from pathlib import Path
 
 import pytest
 
+from tests.backends.cuda.compiling import import_kernels, link, ptx_of
+
 ROOT = Path(__file__).parents[3]
+# Kernels that compute in float64 whatever their dtype, and why. Sine, cosine and tangent of libdevice do so for huge arguments.
+DOUBLES = ("random.", "image.", "shape.arange", "pointwise.unary_sin", "pointwise.unary_cos", "pointwise.unary_tan")
+# Kernels with arrays that are indexed at run time: the four words of a Philox block; libdevice's reduction of huge angles.
+STACK = ("random.", "pointwise.unary_sin", "pointwise.unary_cos", "pointwise.unary_tan")
 
 
-def in_simulator(*command: str) -> subprocess.CompletedProcess:
-    """Run Python with the simulator in place of a GPU."""
-    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
-    return subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
-
-
-def test_every_primitive_agrees_with_the_reference():
+@pytest.fixture(scope="module")
+def simulation(tmp_path_factory):
+    """The finished run and the launches that it made."""
     pytest.importorskip("numba_cuda")
-    done = in_simulator("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/backends/cuda/simulated.py")
+    launches = tmp_path_factory.mktemp("cuda") / "launches.json"
+    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "NUMBANET_TEST_LAUNCHES": str(launches)}
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/backends/cuda/simulated.py"], cwd=ROOT,
+                          env=environment, capture_output=True, text=True, timeout=900)
+    return done, sorted((name, tuple(types)) for name, types in json.loads(launches.read_text())) if launches.exists() else []
+
+
+def test_every_primitive_agrees_with_the_reference(simulation):
+    done, launches = simulation
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
-    assert " passed" in done.stdout
+    assert " passed" in done.stdout and len(launches) > 300
+
+
+def test_every_kernel_compiles_without_spills(simulation):
+    pytest.importorskip("cuda.core")
+    from numbanet.backends.cuda.compile import KERNELS
+    import_kernels()
+    chosen, wrong = _chosen(simulation[1]), []
+    assert {name for name, _ in chosen} == set(KERNELS), "every kernel is launched in the simulator"
+    for name, types in chosen:
+        ptx = ptx_of(KERNELS[name], types)
+        for arch in ("sm_80", "sm_90"):
+            report = link(ptx, arch)
+            is_single = not any("float64" in t for t in types)
+            if (report.spills or report.stack and not name.startswith(STACK)
+                    or report.doubles and is_single and not name.startswith(DOUBLES)):
+                wrong.append((name, types, arch, report))
+    assert not wrong
+
+
+def _chosen(launches) -> list[tuple[str, tuple[str, ...]]]:
+    """Of each kernel and set of dtypes the launch of the most axes, which needs the most registers."""
+    best: dict[tuple, tuple] = {}
+    for name, types in launches:
+        key = name, tuple(t for t in types if not t.startswith("int32"))
+        best[key] = max(best.get(key, ()), types, key=lambda t: sum(int(x[6:]) for x in t if x.startswith("int32x")))
+    return [(name, types) for (name, _), types in sorted(best.items())]
 
 
 def test_users_without_a_gpu_never_meet_cuda():
@@ -33,6 +73,7 @@ numbanet.cuda.is_available()
 found = [m for m in sys.modules if m.partition(".")[0] in ("cuda", "numba_cuda") or m.startswith("numba.cuda.cudadrv")]
 assert not found, found
 """
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_ENABLE_CUDASIM"}
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True,
-                          env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+                          env={**environment, "CUDA_VISIBLE_DEVICES": ""})
     assert done.returncode == 0, done.stderr[-3000:]
