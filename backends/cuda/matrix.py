@@ -66,6 +66,7 @@ def multiply(a: DeviceArray, b: DeviceArray, bias: DeviceArray | None, out: Devi
     (M, N), K, batch = out.shape[-2:], a.shape[-1], out.shape[:-2]
     places = merged_in_order(batch, *[broadcast_steps(x, (*batch, *x.shape[-2:]))[:-2] for x in (a, b, out)])
     tiles = prod(batch) * -(-M // TILE) * -(-N // TILE)
-    launch(matrix_product, out.size, a, b, a if bias is None else bias, out, number(low, out.dtype), number(high, out.dtype), tiles, (M, N, K),
-           *places, a.steps[-2:], b.steps[-2:], out.steps[-2:], 0 if bias is None else bias.steps[0], int(bias is not None),
+    low, high = number(low, out.dtype), number(high, out.dtype)
+    launch(matrix_product, out.size, a, b, a if bias is None else bias, out, low, high, tiles, (M, N, K), *places, a.steps[-2:],
+           b.steps[-2:], out.steps[-2:], 0 if bias is None else bias.steps[0], int(bias is not None),
            int(a.steps[-2] < a.steps[-1]), int(b.steps[-2] < b.steps[-1]), blocks=min(tiles, MOST_BLOCKS), threads=TILE * TILE)

@@ -4,7 +4,7 @@ import numpy as np
 
 from numbanet.geometry import pool_geometry
 from tests.cases.case import PrimitiveCase, channels_last, floats, integers, strided
-from tests.cases.convolution import GEOMETRIES
+from tests.cases.convolution import GEOMETRIES, is_large
 from tests.cases.pooling import GEOMETRIES as POOL_GEOMETRIES
 
 LIMITS = ((0.0, None), (0.0, 6.0), (None, 4.0), (None, None))
@@ -15,7 +15,8 @@ def _convolution(label, batch, g, layout, residual, limits):
         x = layout(integers(rng, batch, g.channels, *g.input_size))
         added = layout(integers(rng, batch, g.filters, *g.output_size)) if residual else None
         return x, integers(rng, *g.weight_shape), integers(rng, g.filters), added, g, *limits
-    return PrimitiveCase("conv2d_fused", arguments, exact=True, label=f"{label}-{'residual-' * residual}{limits[0]}-{limits[1]}")
+    return PrimitiveCase("conv2d_fused", arguments, exact=True, label=f"{label}-{'residual-' * residual}{limits[0]}-{limits[1]}",
+                         large=is_large(batch, g))
 
 
 def _convolutions():
@@ -30,7 +31,7 @@ def _linears():
     for M, K, O, limits in ((1, 70, 33, (0.0, None)), (5, 17, 40, (0.0, 6.0)), (37, 64, 64, (None, 3.0)), (0, 3, 4, (0.0, None))):
         def arguments(rng, M=M, K=K, O=O, limits=limits, bias=O != 40):
             return integers(rng, M, K), integers(rng, O, K), integers(rng, O) if bias else None, *limits
-        yield PrimitiveCase("linear_fused", arguments, exact=True, label=f"{M}-{K}-{O}")
+        yield PrimitiveCase("linear_fused", arguments, exact=True, label=f"{M}-{K}-{O}", large=M * K * O > 100_000)
 
 
 def _affines():

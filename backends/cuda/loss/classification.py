@@ -29,8 +29,8 @@ from numbanet.backends.cuda.windows import optional
 
 
 @kernel
-def softmax_cross_entropy(x, target, class_weight, log_p, losses, weights, wrong, smoothing, ignored, total, classes, rows, x_rows, target_rows,
-                          log_p_rows, loss_rows, weight_rows, x_step, log_p_step, class_step, has_weight, is_smoothed):
+def softmax_cross_entropy(x, target, class_weight, log_p, losses, weights, wrong, smoothing, ignored, total, classes, rows, x_rows,
+                          target_rows, log_p_rows, loss_rows, weight_rows, x_step, log_p_step, class_step, has_weight, is_smoothed):
     scratch = cuda.shared.array(THREADS_OF_ROW, REAL)
     t, width = cuda.threadIdx.x, cuda.blockDim.x
     for row in range(cuda.blockIdx.x, total, cuda.gridDim.x):
@@ -115,8 +115,9 @@ def softmax_cross_entropy_forward(logits, target, class_weight, ignore_index, la
     classes, sums = logits.shape[1], _Sums(target, reduction, loss, total_weight)
     weight, steps, has_weight = optional(class_weight, logits)
     launch(softmax_cross_entropy, target.size, logits, target, weight, log_p, sums.losses, sums.weights, sums.wrong,
-           number(label_smoothing, logits.dtype), ignore_index, target.size, classes, *_rows(logits, target, log_p, sums.losses, sums.weights),
-           logits.steps[1], log_p.steps[1], steps[0], has_weight, int(label_smoothing > 0), **row_launch(target.size, classes))
+           number(label_smoothing, logits.dtype), ignore_index, target.size, classes,
+           *_rows(logits, target, log_p, sums.losses, sums.weights), logits.steps[1], log_p.steps[1], steps[0], has_weight,
+           int(label_smoothing > 0), **row_launch(target.size, classes))
     sums.finish("cross_entropy", classes, ignore_index)
 
 
@@ -132,7 +133,8 @@ def nll_loss_forward(log_probabilities, target, class_weight, ignore_index, redu
 
 @kernel
 def classification_gradient(grad_loss, log_p, target, class_weight, weight_sum, total_weight, out, smoothing, ignored, total, classes, rows,
-                            out_rows, log_p_rows, target_rows, grad_rows, out_step, log_p_step, class_step, has_weight, has_softmax, is_mean):
+                            out_rows, log_p_rows, target_rows, grad_rows, out_step, log_p_step, class_step, has_weight, has_softmax,
+                            is_mean):
     """With softmax grad * (p * sum of q - q), else -grad * q; NaN where a label is no class, which forward refuses."""
     for i in range(thread(), total, threads()):
         row = quotient(i, classes)

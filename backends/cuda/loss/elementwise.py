@@ -124,8 +124,8 @@ class Loss:
                 out[offset(i, shape, out_steps)] = loss
 
         @kernel
-        def elementwise_loss_backward(x, target, weight, pos_weight, out, parameter, grad_loss, divisor, total, shape, x_steps, target_steps,
-                                      weight_steps, pos_steps, grad_steps, out_steps, has_weight, has_pos):
+        def elementwise_loss_backward(x, target, weight, pos_weight, out, parameter, grad_loss, divisor, total, shape, x_steps,
+                                      target_steps, weight_steps, pos_steps, grad_steps, out_steps, has_weight, has_pos):
             for i in range(thread(), total, threads()):
                 w = pos_weight[offset(i, shape, pos_steps)] if has_pos else 1.0
                 grad = slope(x[offset(i, shape, x_steps)], target[offset(i, shape, target_steps)], parameter, w)
@@ -173,7 +173,8 @@ def elementwise_loss_forward(x, target, weight, pos_weight, kind, parameter, red
         _check_probabilities(x)
     losses = out if reduction == "none" else new_like(x)
     arrays, steps, there = _operands(x, target, weight, pos_weight)
-    launch(LOSSES[kind].forward, x.size, *arrays, losses, number(parameter, x.dtype), x.size, *merged(x.shape, *steps, losses.steps), *there)
+    places = merged(x.shape, *steps, losses.steps)
+    launch(LOSSES[kind].forward, x.size, *arrays, losses, number(parameter, x.dtype), x.size, *places, *there)
     if reduction != "none":
         sum_of(losses, tuple(range(x.ndim)), 0, out)
     if reduction == "mean":

@@ -2,7 +2,8 @@
 
     y = (x - mean) * scale + shift            scale = weight / sqrt(variance + epsilon),  shift = bias
     grad_x = a * (grad_y - b - (x - mean) * d)
-        a = scale,  b = grad_bias / count,  d = grad_weight / sqrt(variance + epsilon) / count;  b = d = 0 where the statistics are constants
+        a = scale,  b = grad_bias / count,  d = grad_weight / sqrt(variance + epsilon) / count
+        b = d = 0 where the statistics are constants
 
 A small kernel computes what is the same for a channel, kept row by row in one array; then a thread computes an element.
 """
@@ -71,8 +72,9 @@ def apply(x, residual, coefficients, low, high, out) -> None:
     """y from `coefficients_of`, plus residual unless that is None, limited."""
     residual, residual_steps, has_residual = optional(residual, x)
     shape, out_steps, x_steps, channel_steps, residual_steps = merged(out.shape, out.steps, x.steps, along_channels(x.ndim), residual_steps)
-    launch(batch_norm_apply, out.size, x, residual, coefficients, out, number(low, out.dtype), number(high, out.dtype), out.size, x.shape[1],
-           shape, x_steps, channel_steps, residual_steps, out_steps, has_residual)
+    low, high = number(low, out.dtype), number(high, out.dtype)
+    launch(batch_norm_apply, out.size, x, residual, coefficients, out, low, high, out.size, x.shape[1], shape, x_steps, channel_steps,
+           residual_steps, out_steps, has_residual)
 
 
 @implements

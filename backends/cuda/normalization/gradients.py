@@ -62,7 +62,8 @@ def affine(grad_y: DeviceArray, x: DeviceArray, mean: DeviceArray, scale: Device
     parts = parts_of(outputs, count)
     partial = x.lease.allocator.empty((2, parts, *[x.shape[a] for a in kept]), x.dtype)
     places = [merged_in_order(tuple([x.shape[a] for a in axes]), *[tuple([s[a] for a in axes]) for s in steps]) for axes in (kept, shared)]
-    launch(affine_gradients, parts * outputs, grad_y, x, mean, scale, partial, parts * outputs, outputs, parts, count, *places[0], *places[1])
+    total = parts * outputs
+    launch(affine_gradients, total, grad_y, x, mean, scale, partial, total, outputs, parts, count, *places[0], *places[1])
     for which, out in enumerate((grad_bias, grad_weight)):
         half = partial.view(partial.shape[1:], partial.strides[1:], which * partial.strides[0])
         sum_of(half, (0,), 0, out)

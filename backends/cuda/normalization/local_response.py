@@ -35,8 +35,8 @@ def local_response_norm(x, out, share, beta, k, total, channels, size, rows, x_r
 
 
 @kernel
-def local_response_norm_backward(grad_y, x, out, through, share, beta, k, total, channels, size, rows, grad_rows, x_rows, out_rows, grad_step,
-                                 x_step, out_step):
+def local_response_norm_backward(grad_y, x, out, through, share, beta, k, total, channels, size, rows, grad_rows, x_rows, out_rows,
+                                 grad_step, x_step, out_step):
     """out = grad_y * base**-beta; through (rows, C) = u."""
     for i in range(thread(), total, threads()):
         row = quotient(i, channels)
@@ -74,5 +74,6 @@ def local_response_norm_backward_input(grad_y, x, size, alpha, beta, k, out):
     through = x.lease.allocator.empty((x.size,), x.dtype)
     factor = number(2 * alpha * beta / size, x.dtype)
     share, beta, k = (number(v, x.dtype) for v in (alpha / size, beta, k))
-    launch(local_response_norm_backward, out.size, grad_y, x, out, through, share, beta, k, out.size, x.shape[1], size, *_rows(grad_y, x, out))
+    launch(local_response_norm_backward, out.size, grad_y, x, out, through, share, beta, k, out.size, x.shape[1], size,
+           *_rows(grad_y, x, out))
     launch(local_response_norm_neighbours, out.size, x, through, out, factor, out.size, x.shape[1], size, *_rows(x, out))

@@ -67,7 +67,7 @@ def moments_merged(moments, out, total, channels, parts):
         n, mean, m2 = 0.0, 0.0, 0.0
         for p in range(q * MERGED, min((q + 1) * MERGED, parts)):
             at = p * channels + c
-            n, mean, m2 = merged_count(n, mean, m2, moments[at], moments[(parts + p) * channels + c], moments[(2 * parts + p) * channels + c])
+            n, mean, m2 = merged_count(n, mean, m2, moments[at], moments[parts * channels + at], moments[2 * parts * channels + at])
         out[i], out[total + i], out[2 * total + i] = n, mean, m2
 
 

@@ -60,8 +60,8 @@ def row_norm(x, weight, bias, out, mean, variance, epsilon, total, count, rows, 
 
 
 @kernel
-def row_norm_backward(grad_y, x, weight, mean, scale, out, total, count, rows, out_rows, grad_rows, x_rows, weight_rows, mean_rows, scale_rows,
-                      elements, out_elements, grad_elements, x_elements, weight_elements, has_weight):
+def row_norm_backward(grad_y, x, weight, mean, scale, out, total, count, rows, out_rows, grad_rows, x_rows, weight_rows, mean_rows,
+                      scale_rows, elements, out_elements, grad_elements, x_elements, weight_elements, has_weight):
     scratch = cuda.shared.array(THREADS_OF_ROW, REAL)
     t, width, size = cuda.threadIdx.x, cuda.blockDim.x, REAL(count)
     for row in range(cuda.blockIdx.x, total, cuda.gridDim.x):
@@ -93,8 +93,8 @@ def _forward(x, weight, bias, epsilon, leading: int, out, parameter_steps) -> No
     rows = merged_in_order(x.shape[:leading], *[s[:leading] for s in steps], mean.steps, variance.steps)
     elements = merged(x.shape[leading:], *[s[leading:] for s in steps])
     total, count = prod(x.shape[:leading]), prod(x.shape[leading:])
-    launch(row_norm, total, x, weight, bias, y, mean, variance, number(epsilon, x.dtype), total, count, *rows, *elements, has_weight, has_bias,
-           **row_launch(total, count))
+    launch(row_norm, total, x, weight, bias, y, mean, variance, number(epsilon, x.dtype), total, count, *rows, *elements, has_weight,
+           has_bias, **row_launch(total, count))
 
 
 def _backward_input(grad_y, x, weight, mean, scale, leading: int, out, parameter_steps) -> None:
