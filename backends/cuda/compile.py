@@ -19,10 +19,9 @@ One function serves every dtype: it is specialised by the types of a launch's ar
 
 from __future__ import annotations
 
-import hashlib
 import math
 from functools import cache
-from types import CellType, CodeType, FunctionType, ModuleType
+from types import CellType, CodeType, FunctionType
 
 import numpy as np
 from numba import cuda
@@ -77,11 +76,12 @@ class Kernel:
         """The function whose literals and helpers compute in `real`, np.float32 or np.float64."""
         return _specialised(self.function, real)
 
-    def key(self, real) -> str:
-        """A hash of all code that the kernel consists of, its helpers' included."""
-        digest = hashlib.sha256(repr(sorted(FLAGS.items())).encode())
-        _digest(self.function, real, digest, set())
-        return digest.hexdigest()
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Whose sources define the kernel: its own and its helpers'."""
+        found: set[str] = set()
+        _collect_modules(self.function, found, set())
+        return tuple(sorted(found))
 
     def __repr__(self):
         return f"<kernel {self.name}>"
@@ -145,18 +145,12 @@ def _names(code: CodeType) -> set[str]:
     return set(code.co_names).union(*[_names(c) for c in code.co_consts if isinstance(c, CodeType)])
 
 
-def _digest(function: FunctionType, real, digest, seen: set) -> None:
+def _collect_modules(function: FunctionType, found: set[str], seen: set) -> None:
     if function in seen:
         return
     seen.add(function)
-    code = _with_literals(function.__code__, real)
-    digest.update(repr((code.co_code, [c for c in code.co_consts if not isinstance(c, (CodeType, str))], code.co_names,
-                        code.co_varnames, real.__name__)).encode())
-    used = [function.__globals__[name] for name in sorted(_names(code) & set(function.__globals__))]
+    found.add(function.__module__)
+    used = [function.__globals__[name] for name in _names(function.__code__) & set(function.__globals__)]
     for value in (*used, *[cell.cell_contents for cell in function.__closure__ or ()]):
-        if isinstance(value, PerReal):
-            digest.update(value.functions[real].__name__.encode())
-        elif isinstance(value, Helper):
-            _digest(value.function, real, digest, seen)
-        else:
-            digest.update((value.__name__ if isinstance(value, ModuleType) else repr(value)).encode())
+        if isinstance(value, Helper):
+            _collect_modules(value.function, found, seen)

@@ -1,8 +1,8 @@
 """From a kernel and its arguments to work on a GPU.
 
-The types of a launch are read off its arguments: arrays become pointers to their dtype, Python integers and tuples of them indices (int32,
-or int64 for the whole launch where an array or a size needs that), NumPy scalars what they are. Python floats are refused: their width
-is the caller's to say.
+The types of a launch are read off its arguments: arrays become pointers to their dtype, lists of arrays pointers to pointers, Python
+integers and tuples of them indices (int32, or int64 for the whole launch where an array or a size needs that), NumPy scalars what they are.
+Python floats are refused: their width is the caller's to say.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from functools import cache
 import numpy as np
 
 from numbanet.backends.cuda.compile import FLAGS, SIMULATED, Kernel
+from numbanet.backends.cuda.constants import on_device
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.dtypes import is_floating_point
 from numbanet.errors import BackendError
@@ -33,7 +34,7 @@ def launch(kernel: Kernel, total: int, *arguments, blocks: int | None = None, th
     total
         How many threads there is work for; nothing is launched for 0.
     arguments
-        The kernel's: arrays, integers, NumPy scalars, tuples of one of these two.
+        The kernel's: arrays, lists of arrays of one dtype, integers, NumPy scalars, tuples of one of these two.
     blocks, threads
         The grid and the threads of a block, for kernels whose threads work together; otherwise chosen from `total`.
 
@@ -44,7 +45,7 @@ def launch(kernel: Kernel, total: int, *arguments, blocks: int | None = None, th
     """
     if total == 0:
         return
-    arrays = [a for a in arguments if type(a) is DeviceArray]
+    arrays = [a for a in arguments if type(a) is DeviceArray] + [x for a in arguments if type(a) is list for x in a]
     device = arrays[0].device
     for other in arrays:
         if other.device is not device:
@@ -60,16 +61,24 @@ def launch(kernel: Kernel, total: int, *arguments, blocks: int | None = None, th
     threads = threads or THREADS
     if blocks is None:
         blocks = min(-(-total // threads), device.multiprocessors * WAVES)
-    made(blocks, threads, [a.pointer if type(a) is DeviceArray else a for a in arguments])
+    addresses = [a.pointer if type(a) is DeviceArray else _table(a) if type(a) is list else a for a in arguments]
+    made(blocks, threads, [a.pointer if type(a) is DeviceArray else a for a in addresses])      # `addresses` keeps tables until here
+
+
+def _table(arrays: list[DeviceArray]) -> DeviceArray:
+    """The addresses of arrays, on their device."""
+    return on_device(arrays[0].lease.allocator, np.array([a.pointer for a in arrays], np.int64))
 
 
 def types_of(kernel: Kernel, arguments) -> tuple[str, ...]:
-    """The type of each argument, as text: "*float32", "int32", "int32x3", "float32", "float32x2"."""
+    """The type of each argument, as text: "*float32", "**float32" (a list), "int32", "int32x3", "float32", "float32x2"."""
     index = "int32" if _fits(arguments) else "int64"
     types = []
     for a in arguments:
         if type(a) is DeviceArray:
             types.append(f"*{a.dtype.name}")
+        elif type(a) is list:
+            types.append(f"**{a[0].dtype.name}")
         elif type(a) is int:
             types.append(index)
         elif type(a) is tuple:
@@ -98,6 +107,9 @@ def _fits(arguments) -> bool:
         if type(a) is DeviceArray:
             if a.reach > _INT32_LIMIT:
                 return False
+        elif type(a) is list:
+            if max(x.reach for x in a) > _INT32_LIMIT:
+                return False
         elif type(a) is int:
             if not -_INT32_LIMIT < a < _INT32_LIMIT:
                 return False
@@ -112,7 +124,8 @@ def _simulate(kernel, total, arguments, blocks, threads) -> None:
     compiled.setdefault((kernel, types), None)
     function = kernel.specialised(real_of(types))
     simulator.run(function, blocks or min(simulator.BLOCKS, -(-total // simulator.THREADS)), threads or simulator.THREADS,
-                  [simulator.Pointer(a) if type(a) is DeviceArray else a for a in arguments])
+                  [simulator.Pointer(a) if type(a) is DeviceArray else [simulator.Pointer(x) for x in a] if type(a) is list else a
+                   for a in arguments])
 
 
 def numba_signature(types: tuple[str, ...]):
@@ -126,6 +139,8 @@ def _numba_type(name: str):
     from numba.cuda import types as numba_types
 
     from numbanet.backends.cuda.pointers import pointer_to
+    if name.startswith("**"):
+        return numba_types.CPointer(pointer_to(name[2:]))
     if name.startswith("*"):
         return pointer_to(name[1:])
     base, _, count = name.partition("x")

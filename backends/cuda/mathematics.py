@@ -6,6 +6,8 @@ import numpy as np
 
 from numbanet.backends.cuda.compile import SIMULATED, PerReal, device
 
+INFINITY = float("inf")         # a constant of a module takes the kernel's precision; `math.inf` would be float64
+
 if SIMULATED:
     floor, ceil, trunc, rint = (PerReal(f, f) for f in (np.floor, np.ceil, np.trunc, np.rint))
 else:

@@ -11,7 +11,7 @@ from numbanet.backends.cuda.compile import kernel
 from numbanet.backends.cuda.index import offset
 from numbanet.backends.cuda.launch import launch
 from numbanet.backends.cuda.layout import merged_in_order
-from numbanet.backends.cuda.mathematics import larger
+from numbanet.backends.cuda.mathematics import INFINITY, larger
 from numbanet.backends.cuda.registry import implements
 
 
@@ -21,7 +21,7 @@ def softmax(x, out, is_log, total, count, rows, x_rows, out_rows, x_step, out_st
     t, width = cuda.threadIdx.x, cuda.blockDim.x
     for row in range(cuda.blockIdx.x, total, cuda.gridDim.x):
         begin, out_begin = offset(row, rows, x_rows), offset(row, rows, out_rows)
-        largest = -math.inf
+        largest = -INFINITY
         for e in range(t, count, width):
             largest = larger(largest, x[begin + e * x_step])
         largest = block_largest(largest, scratch)
