@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,24 @@ from numbanet.backends.cuda.compile import kernel
 from numbanet.backends.cuda.index import thread, threads
 from numbanet.backends.cuda.launch import compiled, launch
 from numbanet.errors import BackendError, IndexRangeError, UsageError
+from numbanet.nn import functional as F
 from tests.backends.agreement import CASES, agree, arguments_of, converted, name_of, outputs
+from tests.cases.case import channels_last
 from tests.ops.test_every_operation import CASES as OPERATIONS
 from tests.ops.test_every_operation import _close, _values_and_gradients
 
 CUDA = get_backend("cuda")
 OWN = CUDA.implementations
 MINE = [case for case in CASES if case.primitive in OWN and not case.large]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_turns():
+    """Simulated threads of a block wait for one another: they take turns sooner."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -107,7 +119,11 @@ def _widened(value, dtype):
 
 # The same bits whatever the grid
 
-@pytest.mark.parametrize("case", _of("reduction", "indexing", "random", "resize", "padding")[::3], ids=name_of)
+FAMILIES_OF_NETWORKS = ("convolution", "linear", "pooling", "normalization", "loss", "fused", "fused_training")
+
+
+@pytest.mark.parametrize("case", _of("reduction", "indexing", "random", "resize", "padding")[::3] + _of(*FAMILIES_OF_NETWORKS)[::17],
+                         ids=name_of)
 def test_bits_do_not_depend_on_the_grid(case, monkeypatch):
     arguments = arguments_of(case)
     first = outputs(CUDA, PRIMITIVES[case.primitive], arguments)
@@ -115,6 +131,24 @@ def test_bits_do_not_depend_on_the_grid(case, monkeypatch):
     monkeypatch.setattr(simulator, "BLOCKS", 5)
     second = outputs(CUDA, PRIMITIVES[case.primitive], arguments)
     assert [x.tobytes() for x in first] == [x.tobytes() for x in second]
+
+
+# Statistics
+
+@pytest.mark.parametrize("layout", [channels_last, lambda x: x], ids=["channels-last", "row-major"])
+def test_variances_survive_a_mean_of_ten_thousand_deviations(rng, layout):
+    """In float32, where the square of the mean has no digit left for the variance; the first element is far from the others."""
+    x = layout(rng.standard_normal((5, 7, 13, 11)).astype(np.float32) + np.float32(1e4))
+    x[0, :, 0, 0] = 0
+    exact = x.astype(np.float64)
+    for call, axes in ((lambda a: CUDA.batch_norm_forward(a, None, None, 1e-5), (0, 2, 3)),
+                       (lambda a: CUDA.group_norm_forward(a, 1, None, None, 1e-5), (1, 2, 3)),
+                       (lambda a: CUDA.layer_norm_forward(a, 2, None, None, 1e-5), (2, 3))):
+        y, mean, variance = (CUDA.to_numpy(a) for a in call(CUDA.from_numpy(x)))
+        np.testing.assert_allclose(variance.ravel(), exact.var(axes).ravel(), rtol=2e-5)
+        np.testing.assert_allclose(mean.ravel(), exact.mean(axes).ravel(), rtol=2e-7)
+        expected = (exact - exact.mean(axes, keepdims=True)) / np.sqrt(exact.var(axes, keepdims=True) + 1e-5)
+        np.testing.assert_allclose(y, expected, rtol=0, atol=2e-3)      # the rounding of a mean of 1e4 is 5e-4
 
 
 # Errors
@@ -125,6 +159,9 @@ def test_bits_do_not_depend_on_the_grid(case, monkeypatch):
     (lambda x: x.long() ** numbanet.full((3,), -1, device="cuda"), UsageError, "integer to a negative power"),
     (lambda x: x[numbanet.tensor([0, 3], device="cuda")], IndexRangeError, "index 3 at position .1,. is out of range"),
     (lambda x: x.gather(0, numbanet.tensor([-1], device="cuda")), IndexRangeError, "index -1"),
+    (lambda x: F.cross_entropy(x[None], numbanet.tensor([3], device="cuda")), IndexRangeError, "cross_entropy: target.0. is 3, expected"),
+    (lambda x: F.nll_loss(x[None], numbanet.tensor([-1], device="cuda")), IndexRangeError, "nll_loss: target.0. is -1"),
+    (lambda x: F.binary_cross_entropy(x, x), UsageError, "probabilities from 0 to 1, received 2"),
     (lambda x: x + numbanet.ones(3, device="cpu"), Exception, "cuda:0.*cpu|cpu.*cuda:0"),
     (lambda x: x + numbanet.ones(3, device="cuda:1"), Exception, "cuda:0.*cuda:1|cuda:1.*cuda:0"),
     (lambda x: x.to("cuda:7"), BackendError, "there are 2 GPUs here, numbered from 0"),
