@@ -170,7 +170,7 @@ def conv2d_backward_weight(grad_y, x, geometry, out):
     elif choose.has_few_filters_and_pixels(geometry) and has_adjacent_pixels(x.transpose(0, 3, 1, 2)):
         blocks = -(-geometry.kernel_size[1] * geometry.channels // PIXELS)
         sums = empty((min(N, choose.WANTED_JOBS), geometry.kernel_size[0], blocks, PIXELS, L), F32)
-        conv2d_backward_weight_windows(grad_y, x, out, sums)
+        conv2d_backward_weight_windows(grad_y, x, out, sums, min(threads.get_num_threads(), sums.shape[0]))
     elif choose.may_use_winograd_gradient(geometry) and (plan := choose.winograd_gradient_plan(geometry, N)) is not None:
         slots = min(threads.get_num_threads(), plan.jobs)
         sums = empty((plan.jobs if plan.parts > 1 else slots, plan.sums), F32)

@@ -10,6 +10,7 @@ from numbanet.errors import ShapeError
 __all__ = ["PANEL", "gemm", "gemm_packed", "multiply_rows", "pack"]
 
 
+SMALL_PANELS = 1 << 14       # floats that one thread packs before another would have begun
 LINE = 64                    # bytes of a cache line
 ALIASING = 2048              # bytes: rows this far apart, or multiples, meet in few sets of the first-level cache
 
@@ -113,7 +114,7 @@ def _gemm_float32(a: np.ndarray, b: np.ndarray, c: np.ndarray, bias: np.ndarray,
         return multiply(a, b, c, bias, accumulate, rows, panels, depth, batch, PANEL, step, low, high, threads.get_num_threads())
     matrices = b if b.strides[0] else b[:1]
     packed = memory.empty((matrices.shape[0], -(-N // PANEL), K, PANEL), c.dtype)
-    pack_panels(matrices, packed)
+    alone(pack_panels, packed.size <= SMALL_PANELS)(matrices, packed)
     batch = packed.strides[0] // item if b.strides[0] else 0
     multiply(a, packed[0], c, bias, accumulate, rows, panels, depth, batch, K * PANEL, PANEL, low, high, threads.get_num_threads())
 
