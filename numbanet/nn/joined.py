@@ -6,7 +6,9 @@ graph is traced (whose passes do the same with more), these layers are one opera
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from numbanet._tensor import Tensor
 from numbanet.nn.layers.activation import ReLU
@@ -16,9 +18,26 @@ from numbanet.nn.layers.pooling import MaxPool2d
 from numbanet.nn.module import Module
 
 
+class _PerThread(threading.local):
+    apart = False
+
+
+_local = _PerThread()
+
+
+@contextmanager
+def layers_apart() -> Iterator[None]:
+    """Every layer is an operation of its own meanwhile, on this thread: for who reads the tape."""
+    before, _local.apart = _local.apart, True
+    try:
+        yield
+    finally:
+        _local.apart = before
+
+
 def can_join(x) -> bool:
     """Whether neighbours may be joined on this input."""
-    return type(x) is Tensor and not x.backend.is_tracing
+    return type(x) is Tensor and not x.backend.is_tracing and not _local.apart
 
 
 def forward_joined(modules: list[Module], x):
