@@ -305,6 +305,13 @@ class Backend:
         """
         return sys.maxsize
 
+    def chains(self, geometries: tuple, batch: int) -> bool:
+        """Whether a plan should run these convolutions, each of which reads only the one before, as one `conv2d_chain`.
+
+        That pays where the maps in between are better not written to memory.
+        """
+        return False
+
     def synchronize(self) -> None:
         """Wait until everything asked for so far is done."""
 

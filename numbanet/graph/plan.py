@@ -196,7 +196,8 @@ class Plan:
             arguments = self._with_inputs_in_lists(node, arguments, inputs)
         targets = node.writes_into or node.outputs
         out = tuple(self._array_of(v) for v in targets)
-        known = {i for i, a in enumerate(node.arguments) if isinstance(a, Value) and a in constant}
+        known = {i for i, a in enumerate(node.arguments)
+                 if isinstance(a, (Value, list)) and all(v in constant for v in (a if isinstance(a, list) else [a]))}
         prepared = None if reads else backend.prepare(node.primitive, tuple(arguments), known)
         if reads:
             examples = [_Example(node.arguments[i]) if i in reads else a for i, a in enumerate(arguments)]

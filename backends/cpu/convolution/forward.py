@@ -15,6 +15,7 @@ import numpy as np
 from numbanet.backends.cpu import threads
 from numbanet.backends.cpu.compile import alone
 from numbanet.backends.cpu.convolution import choose
+from numbanet.backends.cpu.convolution.chain import DEPTHWISE, KIND, WEIGHTS, conv2d_chain_bands
 from numbanet.backends.cpu.convolution.columns import FILTERS, conv2d_forward_columns
 from numbanet.backends.cpu.convolution.depthwise import conv2d_forward_depthwise
 from numbanet.backends.cpu.convolution.gather import conv2d_forward_gather
@@ -24,6 +25,7 @@ from numbanet.backends.cpu.convolution.weights import pack_weights, packed_size
 from numbanet.backends.cpu.convolution.windows import conv2d_forward_windows
 from numbanet.backends.cpu.convolution.winograd import conv2d_forward_winograd, conv2d_forward_winograd_phases, transform_weights
 from numbanet.backends.cpu.layout import copy_into
+from numbanet.backends.cpu.limits import limits
 from numbanet.backends.cpu.memory import empty
 from numbanet.backends.cpu.simd import L
 from numbanet.backends.precision import get_float32_precision
@@ -277,3 +279,35 @@ def _windows(is_small) -> Algorithm:
         slots = min(threads.get_num_threads(), y.shape[0] * y.shape[1])
         kernel(x, *packed, y, low, high, slots)
     return Algorithm("windows", pack, run, _is_dense, False)
+
+
+def pack_chain(plan, geometries, weights, biases):
+    """All weights of a chain, where its table says."""
+    packed = empty((plan.packed,), F32)
+    for stage, geometry, weight, bias in zip(plan.table, geometries, weights, biases):
+        place = packed[stage[WEIGHTS]:]
+        if stage[KIND] == DEPTHWISE:
+            made = _pack_depthwise(weight, bias)
+            place[:made.size] = made.ravel()
+        else:
+            floats = packed_size(1, geometry.filters, weight[0].size)
+            pack_weights(weight[None], bias, place[:floats], geometry.channels)
+    return packed
+
+
+def chain_bounds(pairs):
+    """(stages, 2): what each stage is limited to."""
+    return np.array([limits(*pair) for pair in pairs], F32)
+
+
+def run_chain(plan, packed, bounds, x, residual, out) -> None:
+    """Fill `out` (N, K, OH, OW) with the last map of a chain."""
+    y = out.transpose(0, 2, 3, 1)
+    is_copy = not _has_adjacent_channels(y)
+    if is_copy:
+        y = empty(y.shape, F32)
+    scratch = empty((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
+    conv2d_chain_bands(channels_last(x), packed, y, NO_RESIDUAL if residual is None else channels_last(residual), bounds, scratch,
+                       plan.table, plan.band, plan.segment)
+    if is_copy:
+        copy_into(y.transpose(0, 3, 1, 2), out)

@@ -17,7 +17,7 @@ from numba import prange
 
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.convolution.finishing_tile import ACCUMULATE, LIMITS, RESIDUAL, finishing_tile
-from numbanet.backends.cpu.convolution.walk import odd_pitch, pack_windows
+from numbanet.backends.cpu.convolution.walk import end_of, odd_pitch, pack_windows, strides_of
 from numbanet.backends.cpu.convolution.weights import bias_offset, chunk_offset
 from numbanet.backends.cpu.limits import limited
 from numbanet.backends.cpu.out_of_line import out_of_line
@@ -54,25 +54,25 @@ def _narrow_strip(panel, base, pitch, packed, b, y, c, y_row, count, depth, shif
 
 
 @worker
-def _ragged_tile(panel, base, pitch, packed, b, b_step, corner, y, c, y_row, rows, depth, shifts, residual, r, r_row, low, high,
+def _ragged_tile(panel, base, pitch, packed, b, b_step, spare, corner, y, c, y_row, rows, depth, shifts, residual, r, r_row, low, high,
                  steps, lanes):
-    """The last pixels, fewer than MR, through a corner of the scratch memory that holds the panel."""
+    """The last pixels, fewer than MR, through a corner of scratch memory."""
     if steps & ACCUMULATE:
         for i in range(rows):
             for lane in range(0, lanes, L):
-                store(panel, corner + i * 2 * L + lane, load_partial(y, c + i * y_row + lane, lanes - lane))
+                store(spare, corner + i * 2 * L + lane, load_partial(y, c + i * y_row + lane, lanes - lane))
     if rows <= THIRD:
-        finishing_tile(THIRD, 2, panel, base, pitch, packed, b, b_step, panel, corner, 2 * L, depth, packed, shifts, residual, r,
+        finishing_tile(THIRD, 2, panel, base, pitch, packed, b, b_step, spare, corner, 2 * L, depth, packed, shifts, residual, r,
                        r_row, low, high, steps & ACCUMULATE, 0)
     elif rows <= THIRDS:
-        finishing_tile(THIRDS, 2, panel, base, pitch, packed, b, b_step, panel, corner, 2 * L, depth, packed, shifts, residual, r,
+        finishing_tile(THIRDS, 2, panel, base, pitch, packed, b, b_step, spare, corner, 2 * L, depth, packed, shifts, residual, r,
                        r_row, low, high, steps & ACCUMULATE, 0)
     else:
-        finishing_tile(MR, 2, panel, base, pitch, packed, b, b_step, panel, corner, 2 * L, depth, packed, shifts, residual, r, r_row,
+        finishing_tile(MR, 2, panel, base, pitch, packed, b, b_step, spare, corner, 2 * L, depth, packed, shifts, residual, r, r_row,
                        low, high, steps & ACCUMULATE, 0)
     for i in range(rows):
         for lane in range(0, lanes, L):
-            total, left = load(panel, corner + i * 2 * L + lane), min(lanes - lane, L)
+            total, left = load(spare, corner + i * 2 * L + lane), min(lanes - lane, L)
             if steps & RESIDUAL:
                 total = total + load_partial(residual, r + i * r_row + lane, left)
             if steps & LIMITS:
@@ -81,9 +81,12 @@ def _ragged_tile(panel, base, pitch, packed, b, b_step, corner, y, c, y_row, row
 
 
 @worker
-def _multiply_panel(panel, base, pitch, corner, packed, b, y, c, y_row, count, depth, filters, shifts, residual, r, r_row,
+def multiply_panel(panel, base, pitch, spare, corner, packed, b, y, c, y_row, count, depth, filters, shifts, residual, r, r_row,
                     low, high, steps):
-    """y[c + p * y_row + k] (+)= panel row p times packed column k, for `count` rows and `filters` columns."""
+    """y[c + p * y_row + k] (+)= panel row p times packed column k, for `count` rows and `filters` columns.
+
+    `spare` has room for MR * 2L floats from offset `corner` on.
+    """
     out_of_line()
     ragged = count % MR
     for k in range(0, filters, 2 * L):
@@ -100,7 +103,7 @@ def _multiply_panel(panel, base, pitch, corner, packed, b, y, c, y_row, count, d
                           low, high, steps, left)
         if ragged:
             p = count - ragged
-            _ragged_tile(panel, base + p * pitch, pitch, packed, at, L if left <= L else 2 * L, corner, y, c + p * y_row + k,
+            _ragged_tile(panel, base + p * pitch, pitch, packed, at, L if left <= L else 2 * L, spare, corner, y, c + p * y_row + k,
                          y_row, ragged, depth, shifts + k, residual, r + p * r_row + k, r_row, low, high, steps, min(left, 2 * L))
 
 
@@ -125,8 +128,8 @@ def _gather_jobs(slot, counters, jobs, x, packed, y, residual, low, high, scratc
             for c0 in range(0, Cg, chunk):
                 channels = min(chunk, Cg - c0)
                 steps = (ACCUMULATE if c0 else 0) | (last if c0 + channels == Cg else 0)
-                pack_windows(x, walk, first, count, g * Cg + c0, channels, scratch, base, pitch)
-                _multiply_panel(scratch, base, pitch, corner, packed, chunk_offset(Cg, Kg, T, g, c0) + k0 * T * channels,
+                pack_windows(x, g * Cg + c0, strides_of(x), end_of(x), walk, first, count, channels, scratch, base, pitch)
+                multiply_panel(scratch, base, pitch, scratch, corner, packed, chunk_offset(Cg, Kg, T, g, c0) + k0 * T * channels,
                                 y, first * y_row + k, y_row, count, T * channels, k1 - k0, bias_offset(Cg, Kg, G, T, g) + k0,
                                 residual, first * r_row + k, r_row, low, high, steps)
         job = next_job(counters, slot, slots, jobs)
