@@ -165,12 +165,26 @@ def max_pool2d_values_vectors(x, y, rows, columns, row_step, column_step, slots)
         maximum_jobs(np.int64(slot), slots, counters, x, y, rows, columns, row_step, column_step)
 
 
+def _maximum_arguments(x, y, geometry):
+    return x, y, windows.regular(geometry, 0)[0], windows.regular(geometry, 1)[0], *geometry.dilation, threads.get_num_threads()
+
+
 @implements
 def max_pool2d_values(x, geometry, out):
     if x.dtype == np.float64:
         max_pool2d_forward(x, geometry, (out, np.empty(out.shape, np.int32)))
         return
     y = pixels(out)
-    run = alone(max_pool2d_values_vectors, x.size <= SMALL)
-    run(pixels(x), y, windows.regular(geometry, 0)[0], windows.regular(geometry, 1)[0], *geometry.dilation, threads.get_num_threads())
+    alone(max_pool2d_values_vectors, x.size <= SMALL)(*_maximum_arguments(pixels(x), y, geometry))
     finish_pixels(y, out)
+
+
+def _maximum_kernels(x, geometry, out):
+    """What `max_pool2d_values` runs where that is for one thread alone and without copies: see `program.joined`."""
+    x, y = x.transpose(0, 2, 3, 1), out.transpose(0, 2, 3, 1)
+    if x.dtype != np.float32 or x.size > SMALL or any(a.strides[3] != a.itemsize and a.shape[3] > 1 for a in (x, y)):
+        return None
+    return [(max_pool2d_values_vectors, _maximum_arguments(x, y, geometry))]
+
+
+max_pool2d_values.kernels = _maximum_kernels

@@ -20,6 +20,7 @@ from numbanet.backends.cpu.convolution.forward import (
     forward,
     grouped,
     has_adjacent_pixels,
+    kernels,
     pack_chain,
     run_chain,
 )
@@ -74,6 +75,7 @@ def _prepare_fused(arguments, constant):
 
     def call(x, weight, bias, residual, geometry, minimum, maximum, out):
         run(x, residual, out)
+    call.kernels = lambda x, weight, bias, residual, geometry, minimum, maximum, out: run.kernels(x, residual, out)
     return run and _named(call, arguments)
 
 
@@ -83,6 +85,7 @@ def _prepare_forward(arguments, constant):
 
     def call(x, weight, bias, geometry, out):
         run(x, None, out)
+    call.kernels = lambda x, weight, bias, geometry, out: run.kernels(x, None, out)
     return run and _named(call, arguments)
 
 
@@ -104,6 +107,7 @@ def _prepared(x, weight, bias, geometry, minimum, maximum, constant):
 
     def run(x, residual, out):
         execute(algorithm, packed.value, x, out, residual, low, high)
+    run.kernels = lambda x, residual, out: kernels(algorithm, packed.value, x, out, residual, low, high)
     return run
 
 
