@@ -18,7 +18,7 @@ from numbanet.backends.cpu.convolution import choose
 from numbanet.backends.cpu.convolution.chain import DEPTHWISE, KIND, WEIGHTS, conv2d_chain_bands
 from numbanet.backends.cpu.convolution.columns import FILTERS, conv2d_forward_columns
 from numbanet.backends.cpu.convolution.depthwise import conv2d_forward_depthwise
-from numbanet.backends.cpu.convolution.gather import conv2d_forward_gather
+from numbanet.backends.cpu.convolution.gather import MR, conv2d_forward_gather
 from numbanet.backends.cpu.convolution.small_groups import conv2d_forward_small_groups
 from numbanet.backends.cpu.convolution.walk import forward_walk, make_walk, mirrored_walk
 from numbanet.backends.cpu.convolution.weights import pack_weights, packed_size
@@ -101,6 +101,12 @@ def _has_even_pixels(y) -> bool:
     return _has_adjacent_channels(y) and (OH == 1 or h == OW * w) and (N == 1 or n == OH * OW * w)
 
 
+def _pixel_distance(x) -> int:
+    """Floats from pixel to pixel of x (N, H, W, C), where that is always the same and a tile's pixels stay in its cache; otherwise 0."""
+    axis = 2 if x.shape[2] > 1 else 1 if x.shape[1] > 1 else 0
+    return x.strides[axis] // 4 if x.strides[axis] % choose.CROWDED and _has_even_pixels(x) else 0
+
+
 def _is_dense(y) -> bool:
     return y.flags.c_contiguous
 
@@ -156,6 +162,7 @@ def _product(walk, batch, may_use_winograd, are_packed, arranged) -> Algorithm:
     if may_use_winograd and (plan := choose.winograd_plan(batch, Cg, Kg, output_size, are_packed, R)) is not None:
         return _winograd(walk, plan, arranged)
     plan = choose.gather_plan(batch * output_size[0] * output_size[1], Cg, Kg, R * S)
+    are_pixels = R == S == 1 and all(walk[7:9] == 1) and not any(walk[9:11]) and tuple(walk[3:5]) == output_size
     is_small = batch * output_size[0] * output_size[1] * G * Cg * Kg * R * S <= choose.SMALL
 
     def pack(weight, bias):
@@ -165,8 +172,9 @@ def _product(walk, batch, may_use_winograd, are_packed, arranged) -> Algorithm:
 
     def arguments(x, packed, y, residual, low, high):
         rows, added = y.reshape(-1, y.shape[3]), residual.reshape(-1, y.shape[3]) if residual.size else NO_ROWS
-        scratch = empty((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
-        return x, packed, rows, added, low, high, scratch, walk, plan.block, plan.chunk, plan.parts
+        apart = _pixel_distance(x) if are_pixels else 0
+        scratch = empty((min(threads.get_num_threads(), plan.jobs), 2 * MR * L if apart else plan.scratch), F32)
+        return x, packed, rows, added, low, high, scratch, walk, plan.block, plan.chunk, plan.parts, apart
     run, once = _runs(conv2d_forward_gather, arguments, is_small)
     return Algorithm(("gather", plan.chunk), pack, run, _has_even_pixels, True, once)
 
