@@ -78,9 +78,20 @@ def gemm_packed(a: np.ndarray, packed: np.ndarray, c: np.ndarray, bias: np.ndarr
         ordered = memory.empty(c.shape, c.dtype)
         gemm_packed(a, packed, ordered, bias, low, high)
         return np.copyto(c, ordered)
-    a, bias = _spread(a[None], N), c[:0] if bias is None else np.ascontiguousarray(bias)[None]
-    alone(gemm_tiled, is_small(1, M, N, K))(a, packed, c[None], bias, False, *blocking(1, M, N, K), 0, K * PANEL, PANEL, low, high,
-                                            threads.get_num_threads())
+    alone(gemm_tiled, is_small(1, M, N, K))(*_packed_arguments(_spread(a[None], N), packed, c, bias, low, high))
+
+
+def _packed_arguments(a, packed, c, bias, low, high):
+    (M, N), K, bias = c.shape, a.shape[2], c[:0] if bias is None else np.ascontiguousarray(bias)[None]
+    return (a, packed, c[None], bias, False, *blocking(1, M, N, K), 0, K * PANEL, PANEL, low, high, threads.get_num_threads())
+
+
+def packed_kernels(a: np.ndarray, packed: np.ndarray, c: np.ndarray, bias: np.ndarray | None, low: float, high: float) -> list | None:
+    """What `gemm_packed` runs, as (kernel, arguments), where that is for one thread alone and without copies: see `program.joined`."""
+    (M, N), K = c.shape, a.shape[1]
+    if not is_small(1, M, N, K) or (c.strides[1] != c.itemsize and N > 1) or _reads_badly(a[None], N):
+        return None
+    return [(gemm_tiled, _packed_arguments(a[None], packed, c, bias, low, high))]
 
 
 def _spread(a: np.ndarray, N: int) -> np.ndarray:
