@@ -25,6 +25,8 @@ VERBS = {
     "explain": "where on an image a network saw a class",
     "convolve": "the classical filters: convolution and cross-correlation side by side",
     "explore": "a page in the browser: a picture on its way through a network",
+    "index": "make vectors of pictures in folders, to search among them",
+    "search": "the pictures of an index that are most like a picture",
     "convert": "weights from one format to another: safetensors, .npz, .pt, .pth",
     "export": "a network as an ONNX file, for other programs",
     "data": "look at images, pack them for fast epochs, or make up a data set",
