@@ -4,7 +4,7 @@
     kmeans_assign    labels[n] = argmin over c of sum over d of (x[n, d] - centres[c, d])^2, distances[n] that minimum
     kmeans_sums      sums[c, d] = sum of x[n, d] over all n with labels[n] = c
 
-Q queries, N rows, D dimensions, C centres. As everywhere NaN counts as the greatest and as the smallest, and of equal ones the first counts.
+Q queries, N rows, D dimensions, C centres. NaN counts as the greatest and as the smallest; of equal ones the first counts.
 """
 
 from __future__ import annotations

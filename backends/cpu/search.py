@@ -99,7 +99,8 @@ def nearest_of_block(scores, first, begin, end, k, worst, held, values, indices)
     out_of_line()
     row = scores.strides[0] // 4
     for n in range(scores.shape[0]):
-        if held[begin] == k and not any_lane(~(load_partial(scores, n * row + begin, end - begin) <= load_partial(worst, begin, end - begin))):
+        here = load_partial(scores, n * row + begin, end - begin)
+        if held[begin] == k and not any_lane(~(here <= load_partial(worst, begin, end - begin))):
             continue
         for q in range(begin, end):
             value, least = scores[n, q], worst[q]

@@ -16,15 +16,15 @@ def configure(parser) -> None:
                                                          "from 'numbanet models'; or an index, to bring it up to date")
     parser.add_argument("folders", metavar="FOLDER", nargs="*", help="folders of pictures, with all folders inside")
     parser.add_argument("--out", metavar="DIR", help="the index (default: FOLDER-index); one that is there is brought up to date")
-    parser.add_argument("--detector", metavar="DIR", help="embed the largest face of each picture: a folder with MTCNN's pnet.pt, rnet.pt and "
-                                                          "onet.pt")
+    parser.add_argument("--detector", metavar="DIR", help="embed the largest face of each picture: a folder with MTCNN's pnet.pt, "
+                                                          "rnet.pt and onet.pt")
     configure_embedder(parser)
 
 
 def run(arguments) -> int:
     from numbanet.cli.pictures import check_work, open_named_embedder, tell_skipped, watch
     from numbanet.errors import UsageError
-    from numbanet.search import ImageIndex, is_index, update_index
+    from numbanet.search import FaceDetector, ImageIndex, face_reader, is_index, update_index
     from numbanet.search.index import folders_of, matching_embedder, read_description
     check_work(arguments)
     folders = folders_of(arguments.folders)
@@ -32,14 +32,18 @@ def run(arguments) -> int:
         if arguments.out is not None or arguments.layer is not None or arguments.model is not None or arguments.raw:
             raise UsageError("an index keeps its network, layer and place; leave out --out, --layer, --model and --raw")
         path, source = Path(arguments.network), None
-        embedder = matching_embedder(path, read_description(path), None, arguments.device, arguments.batch_size)
+        description = read_description(path)
+        embedder, detector = matching_embedder(path, description, None, arguments.device, arguments.batch_size), description.detector
     else:
         if not folders:
             raise UsageError(f"expected folders of pictures, such as: numbanet index {arguments.network} photos/")
         path, source = Path(arguments.out or f"{folders[0].rstrip('/')}-index"), arguments.network
-        embedder = open_named_embedder(source, arguments)
+        embedder, detector = open_named_embedder(source, arguments), arguments.detector
+    detector = None if detector is None else str(Path(detector).absolute())
+    reader = None if detector is None else face_reader(embedder, FaceDetector(detector, arguments.device))
     done = update_index(path, embedder, folders, source=source, model=arguments.model, metadata=arguments.metadata,
-                        num_workers=arguments.workers, device=arguments.device, watch=watch)
+                        detector=detector,
+                        reader=reader, num_workers=arguments.workers, device=arguments.device, watch=watch)
     tell_skipped("index", done.skipped)
     work = done.added + done.changed + done.repaired
     facts = {"index": str(path), "files": done.files, "rows": done.rows, "dimension": embedder.dimension, "layer": embedder.layer_text,

@@ -41,7 +41,8 @@ def run(arguments) -> int:
         for source in sources:
             if hasattr(source, "seek"):
                 source.seek(0)
-        lines = [f"The most similar of {size:,} pictures, by {embedder.layer_text} of {embedder.model._get_name()}; below each: the cosine."]
+        way = f"{embedder.layer_text} of {embedder.model._get_name()}"
+        lines = [f"The most similar of {size:,} pictures, by {way}; below each: the cosine."]
         save_sheet(arguments.out, search_sheet("Similar pictures", lines, list(zip(arguments.images, sources)), found, folders))
     if arguments.json:
         print(json.dumps([{"image": name, "found": [{"path": shown(hit.path), "score": hit.score} for hit in hits]}

@@ -10,6 +10,10 @@ _WHERE = {
     "embed_files": "reading", "Embedded": "reading",
     "ImageIndex": "index", "Hit": "index", "is_index": "index",
     "update_index": "updating", "Updated": "updating",
+    "KMeans": "clustering", "MiniBatchKMeans": "clustering", "normalized_mutual_info_score": "clustering",
+    "find_duplicates": "duplicates", "similar_pairs": "duplicates",
+    "FaceDetector": "faces", "Face": "faces",
+    "identify": "identification", "Identified": "identification", "face_reader": "identification", "entry_name": "identification",
 }
 
 __all__ = list(_WHERE)

@@ -105,7 +105,7 @@ class ImageIndex:
             except DataError:       # it was compacted in between, or is damaged
                 if attempt == 2:
                     raise
-        self._graph = None
+        self._graph = self._position = None
         graph = Neighbours(self.path / "neighbours.usearch", self.description.dimension)
         stamp = self._stamp or {}
         if stamp.get("revision") == revision and stamp.get("generation") == self.generation and available() and graph.is_whole(stamp):
@@ -174,6 +174,18 @@ class ImageIndex:
             values[q, :size], best = nearest_rows(queries[q:q + 1], self._rows[candidates], size, self.backend)
             rows[q, :size] = candidates[best[0]]
         return values, rows
+
+    def nearest_positions(self, queries, count: int) -> np.ndarray:
+        """Positions in :meth:`vectors` of about `count` neighbours of each query by the graph alone, (Q, count); -1 where there are fewer.
+
+        For indexes that are approximate.
+        """
+        rows = self._graph.search(queries, count)
+        if self._position is None:
+            self._position = np.full(self.count, -1, np.int64)
+            alive = np.unique(np.fromiter((row for row, _ in self.catalogue.rows()), np.int64))
+            self._position[alive] = np.arange(len(alive))
+        return np.where((rows >= 0) & (rows < self.count), self._position[np.clip(rows, 0, self.count - 1)], -1)
 
     def vectors(self) -> tuple[np.ndarray, list[list[str]]]:
         """All vectors (N, D), mapped where possible, and the paths of each: several where files have equal contents."""
@@ -287,6 +299,6 @@ def folders_of(folders: Sequence) -> list[str]:
     """
     for folder in folders:
         if not Path(folder).is_dir():
-            raise DataError(f"{shown(folder)}: {'expected a folder, received a file' if Path(folder).exists() else 'the folder is missing'}; "
-                            "an index is made of folders of pictures")
+            what = "expected a folder, received a file" if Path(folder).exists() else "the folder is missing"
+            raise DataError(f"{shown(folder)}: {what}; an index is made of folders of pictures")
     return [os.path.abspath(folder) for folder in folders]

@@ -43,7 +43,8 @@ def search_sheet(title: str, lines, queries, found, folders, columns: int = 8) -
     sections = []
     for (name, source), hits in zip(queries, found):
         names = names_of([hit.path for hit in hits], folders)
-        cells = [picture_cell(source, "query")] + [picture_cell(hit.path, f"{hit.score:.3f}", Path(name).name) for hit, name in zip(hits, names)]
+        cells = [picture_cell(source, "query"),
+                 *(picture_cell(hit.path, f"{hit.score:.3f}", Path(name).name) for hit, name in zip(hits, names))]
         sections.append(Section(cells, shown(name), min(columns, max(4, len(cells)))))
     return compose(title, lines, sections)
 

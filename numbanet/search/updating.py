@@ -244,7 +244,7 @@ class _Update:
             file = known.get(path)
             if file is None or (file.size, file.mtime) != (stat.st_size, stat.st_mtime_ns) or not file.hash:
                 work.append(path)
-            else:
+            elif file.row is not None:
                 self.done.unchanged += 1
         return gone, sorted(work)
 
@@ -290,9 +290,9 @@ class _Update:
         self.vectors.say(rows)
         for file in files:
             before = known.get(file.path)
-            if before is None:
+            if file.row is not None and before is None:
                 self.done.added += 1
-            elif before.mtime != -1:
+            elif file.row is not None and before.mtime != -1:
                 self.done.changed += 1
 
     def _forget(self, gone: list[str]) -> None:
