@@ -53,8 +53,8 @@ def run(arguments) -> int:
                     if hasattr(source, "seek"):
                         source.seek(0)
                     marks = [((one.box[1], one.box[0], one.box[3], one.box[2]), COLOURS[one.name == "unknown"]) for one in found if one.box]
-                    cells.append(picture_cell(load_image(source), shown(name), boxes=marks,
-                                              *([f"{one.name} {one.score:.3f}" for one in found] or ["no face was found"])))
+                    names = [f"{one.name} {one.score:.3f}" for one in found] or ["no face was found"]
+                    cells.append(picture_cell(load_image(source), shown(name), *names, boxes=marks))
             except (DataError, UsageError) as error:
                 if isinstance(error, UsageError) and boxes is None:
                     raise

@@ -77,7 +77,7 @@ class KMeans:
             random = np.random.default_rng([self.random_state, attempt])
             centres, iterations = self._run(x, self._start(x, random), random)
             labels, distances = self._assign(x, centres)
-            inertia = math.fsum(distances.tolist()) if len(distances) < 1 << 16 else float(distances.sum(dtype=np.float64))
+            inertia = float(distances.sum(dtype=np.float64))
             if best is None or inertia < best[0]:
                 best = inertia, centres, labels, iterations
         self.inertia_, self.cluster_centers_, self.labels_, self.n_iter_ = best

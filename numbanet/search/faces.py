@@ -172,8 +172,8 @@ def cut_face(picture: Image.Image, box, margin: float = MARGIN) -> Image.Image:
     inside = (max(0, round(left - across)), max(0, round(top - down)),
               min(picture.size[0], round(right + across)), min(picture.size[1], round(bottom + down)))
     if not (right > left and bottom > top and inside[2] > inside[0] and inside[3] > inside[1]):
-        raise UsageError(f"the box {tuple(box)} lies outside of the picture of {picture.size[0]} x {picture.size[1]} pixels; expected left, "
-                         "top, right, bottom")
+        raise UsageError(f"the box {tuple(box)} lies outside of the picture of {picture.size[0]} x {picture.size[1]} pixels; expected "
+                         "left, top, right, bottom")
     return picture.crop(inside)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -62,24 +63,34 @@ class VectorFile:
         return np.memmap(self.path, np.float32, "r", HEADER, (rows, self.dimension))
 
     def write(self, first: int, vectors: np.ndarray) -> None:
-        """Put rows at `first` and behind, and flush them to the disk."""
+        """Put rows at `first` and behind, and flush them to the disk.
+
+        Raises
+        ------
+        CheckpointError
+            The disk is full, or the file cannot be written.
+        """
         try:
-            with open(self.path, "r+b") as file:
-                file.seek(HEADER + first * self.row_bytes)
-                file.write(np.ascontiguousarray(vectors, np.float32).tobytes())
-                file.flush()
-                os.fsync(file.fileno())
+            self._put(HEADER + first * self.row_bytes, np.ascontiguousarray(vectors, "<f4").reshape(-1).view(np.uint8).data)
         except OSError as error:
             raise CheckpointError(f"write {self.path}: {error.strerror or error}; what the index held before is unchanged. Free space, "
                                   "then run the same command again") from error
 
     def say(self, rows: int) -> None:
         """Let the header tell the number of rows, for programs that read it; only the catalogue's number counts here."""
+        with suppress(OSError):
+            self._put(0, _header(rows, self.dimension))
+
+    def _put(self, offset: int, data) -> None:
+        handle = os.open(self.path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
         try:
-            with open(self.path, "r+b") as file:
-                file.write(_header(rows, self.dimension))
-        except OSError:
-            pass
+            os.lseek(handle, offset, os.SEEK_SET)
+            data = memoryview(data)
+            while data:
+                data = data[os.write(handle, data):]
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def checksum(vector: np.ndarray) -> int:
