@@ -129,7 +129,8 @@ def package_folder(package: str, *path: str) -> Path | None:
     return Path(found.submodule_search_locations[0], *path) if found else None
 
 
-NO_PHOTOGRAPHS = ("binary", "blobs", "chessboard", "clock", "color", "horse", "logo", "motorcycle_right", "multipage", "page", "phantom", "text")
+NO_PHOTOGRAPHS = ("binary", "blobs", "chessboard", "clock", "color", "horse", "logo", "motorcycle_right", "multipage", "page", "phantom",
+                  "text")
 
 
 def photographs() -> list[tuple[str, Image.Image]]:
@@ -225,8 +226,7 @@ def build(arguments) -> None:
         graph.prepare(np.arange(count), None)
         for row in graph.add(vectors, lambda stamp, _complete: stamps.append(stamp)):
             if row % 50_000 == 49_999:
-                print(f"  {row + 1:,} rows, {time.perf_counter() - began:.0f} s, memory {memory():.2f} GB (mapped pages of vectors included)",
-                      flush=True)
+                print(f"  {row + 1:,} rows, {time.perf_counter() - began:.0f} s, memory {memory():.2f} GB with mapped pages", flush=True)
         with open("/proc/self/status") as status:
             kinds = {line.split(":")[0]: int(line.split()[1]) / 2**20 for line in status if line.startswith(("RssAnon", "RssFile"))}
         print(f"built in {time.perf_counter() - began:.0f} s; file {stamps[-1]['size'] / 2**30:.2f} GB; now {kinds['RssAnon']:.2f} GB own, "

@@ -28,10 +28,14 @@ def configure_work(parser) -> None:
 
 def check_work(arguments) -> None:
     import logging
+    import warnings
+
+    from PIL import Image
 
     from numbanet.backends import get_backend
     from numbanet.errors import UsageError
     logging.basicConfig(level=logging.WARNING, format="numbanet: %(message)s", stream=sys.stderr)
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)      # pictures that are too large are listed
     if arguments.batch_size < 1:
         raise UsageError(f"--batch-size: expected at least 1, received {arguments.batch_size}")
     if arguments.workers is not None and arguments.workers < 0:

@@ -149,7 +149,12 @@ class ImageIndex:
         while True:             # rows that no file has any more are passed over, so that more may have to be asked for
             wanted = min(wanted, self.count)
             values, rows = self._nearest(queries, wanted, exact)
-            files = self.catalogue.of_rows(np.unique(rows[rows >= 0]))
+            with self.catalogue.snapshot():
+                moved = self.catalogue.get("generation") != self.generation
+                files = {} if moved else self.catalogue.of_rows(np.unique(rows[rows >= 0]))
+            if moved:           # the vectors were written anew meanwhile: rows have other numbers
+                self.refresh()
+                return self.search(queries, k, exact)
             found = [self._hits(*one, files) for one in zip(values, rows)]
             if wanted == self.count or min(map(len, found)) >= k:
                 return [hits[:k] for hits in found]

@@ -11,13 +11,14 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from numbanet.data.images import is_image_file
-from numbanet.errors import DataError, UsageError
+from numbanet.errors import CheckpointError, DataError, UsageError
 from numbanet.files import FolderLock
 from numbanet.search.catalogue import Catalogue, Known
 from numbanet.search.embedding import Embedder
@@ -104,7 +105,7 @@ def update_index(path, embedder: Embedder | None = None, folders: Sequence | Non
         if path.exists() and (not path.is_dir() or any(p.name != ".lock" for p in path.iterdir())):
             raise UsageError(f"{path}: exists, and is no index; choose another folder with --out")
         _scan(folders, path)            # an empty folder is told before anything is made
-    with FolderLock(path):
+    with _explained(path), FolderLock(path):
         description = _description(path, embedder, folders, source, model, metadata, detector)
         if embedder is None:
             embedder = matching_embedder(path, description, source, device)
@@ -213,7 +214,7 @@ class _Update:
         self.vectors = vector_file(self.path, self.description, self.generation)
         for file in self.path.glob("vectors-*.npy"):        # of a compaction that was interrupted, or is done
             if file != self.vectors.path:
-                file.unlink(missing_ok=True)
+                _remove(file)
 
     def _repair(self) -> None:
         """Forget vectors that are not what was written, so that they are made again."""
@@ -320,7 +321,7 @@ class _Update:
             self._bump()
         old, self.vectors = self.vectors, new
         self.generation, self.rows = self.generation + 1, len(rows)
-        old.path.unlink(missing_ok=True)
+        _remove(old.path)
 
     def _connect(self) -> None:
         """Bring the graph of neighbours up to date, or take it away where it is not needed."""
@@ -328,7 +329,7 @@ class _Update:
         graph = Neighbours(self.path / "neighbours.usearch", self.description.dimension)
         if len(rows) <= self.exact_rows:
             self.catalogue.set("neighbours", "null")
-            graph.path.unlink(missing_ok=True)
+            _remove(graph.path)
             return
         if not available():
             logger.warning("%d vectors: searching compares with each of them; pip install 'numbanet[search]' makes it faster", len(rows))
@@ -349,6 +350,22 @@ class _Update:
             pass
 
 
+@contextmanager
+def _explained(path: Path):
+    """Errors of the disk, told as what they mean here."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"update {path}: {error.strerror or error}; what was done before stays. Free space, or make the folder "
+                              "writable, then run the same command again") from error
+
+
+def _remove(file: Path) -> None:
+    """Take away what nobody needs; what stays does no harm."""
+    with suppress(OSError):
+        file.unlink(missing_ok=True)
+
+
 def _open_catalogue(path: Path) -> Catalogue:
     """The catalogue for writing; a damaged one is kept aside, and a new one made."""
     file = path / "files.sqlite"
@@ -365,6 +382,5 @@ def _keep_aside(file: Path) -> Path:
     while (kept := file.with_name(f"{file.name}.damaged-{number}")).exists():
         number += 1
     os.replace(file, kept)
-    for name in (f"{file.name}-journal", f"{file.name}-wal", f"{file.name}-shm"):
-        file.with_name(name).unlink(missing_ok=True)
+    _remove(file.with_name(f"{file.name}-journal"))
     return kept

@@ -1,6 +1,7 @@
 """Vectors: of which layer, of what length, in which batches, and what is refused."""
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -73,9 +74,9 @@ def test_an_onnx_file(tmp_path):
     pytest.importorskip("onnx")
     from numbanet.onnx import save
     model, pictures = small_network(), [picture(i) for i in range(5)]
-    save(model, numbanet.zeros(1, 3, 8, 8), tmp_path / "small.onnx")
+    save(model, tmp_path / "small.onnx", numbanet.zeros(1, 3, 8, 8))
     metadata = tmp_path / "m.json"
-    metadata.write_text(__import__("json").dumps({"preprocessing": PREPROCESSING.as_metadata()}))
+    metadata.write_text(json.dumps({"preprocessing": PREPROCESSING.as_metadata()}))
     embedder = open_embedder(tmp_path / "small.onnx", metadata=metadata, batch_size=4)
     np.testing.assert_allclose(embedder(pictures), small_embedder()(pictures), atol=1e-6)
 

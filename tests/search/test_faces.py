@@ -9,6 +9,7 @@ from numbanet.search import FaceDetector, ImageIndex, entry_name, face_reader, i
 from numbanet.search.faces import cut_face, moved, square, suppress
 from tests.search.conftest import picture, small_embedder
 from tests.zoo.packages import package_file
+from tests.zoo.torchvision_peer import torchvision
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,7 @@ def test_a_photograph(weights, astronaut):
 
 def test_beside_the_package(weights, astronaut):
     pytest.importorskip("torch")
+    torchvision()
     pytest.importorskip("facenet_pytorch", exc_type=ImportError)
     from facenet_pytorch import MTCNN
     pair = Image.new("RGB", (700, 400), "grey")

@@ -2,11 +2,10 @@
 
 import errno
 import json
+import multiprocessing
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -311,50 +310,39 @@ def test_a_commit_that_fails(tmp_path, monkeypatch):
     check(tmp_path / "out", folder)
 
 
-SLOW = """
-import sys, time
-from numbanet.search import updating, update_index
-from tests.search.conftest import small_embedder
-updating.COMMIT_SECONDS = 0.0
-real = updating.embed_files
-def slowly(*args):
-    for some in real(*args):
-        time.sleep(0.02)
-        yield some
-updating.embed_files = slowly
-embedder = small_embedder()
-print("begin", flush=True)
-update_index(sys.argv[1], embedder, [sys.argv[2]], source="the small network", num_workers=1)
-print("end", flush=True)
-"""
+def _slowly(path, folder):
+    """An update in a process of its own, with a commit and a pause after each batch."""
+    real = updating_module.embed_files
+
+    def slow(*args):
+        for some in real(*args):
+            time.sleep(0.01)
+            yield some
+    updating_module.embed_files, updating_module.COMMIT_SECONDS = slow, 0.0
+    update(path, [folder])
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are copied by fork")
 def test_killed_at_random_moments(tmp_path, rng):
     """SIGKILL in the middle of an update, again and again: what was committed stays, and in the end all is there."""
     folder, path = write_pictures(tmp_path / "in", 60), tmp_path / "out"
     found, killed = [0], 0
-    while found[-1] < 60 and killed < 30:
-        process = subprocess.Popen([sys.executable, "-c", SLOW, path, folder], stdout=subprocess.PIPE, text=True,
-                                   cwd=Path(__file__).parents[2])
-        assert process.stdout.readline() == "begin\n"
-        time.sleep(float(rng.uniform(0.02, 0.25)))
+    for attempt in range(14):
+        process = multiprocessing.get_context("fork").Process(target=_slowly, args=(path, folder))
+        process.start()
+        process.join(float(rng.uniform(0.05, 0.4)) if attempt else 0.3)
+        killed += process.is_alive()
         process.kill()
-        ended = "end" in process.stdout.read()
-        process.wait()
-        killed += not ended
-        if (path / "files.sqlite").exists() and (path / "index.json").exists():
-            try:
-                with ImageIndex(path) as index:
-                    found.append(len(index))
-                    vectors, _ = index.vectors()
-                    if len(vectors):
-                        index.search(vectors[0], 60)            # checks every row's sum
-            except DataError:
-                assert found[-1] == 0                           # before the first commit
+        process.join()
+        try:
+            with ImageIndex(path) as index:
+                found.append(len(index))
+                if found[-1]:
+                    index.search(index.vectors()[0][0], 60)         # looks at every row's sum
+        except DataError:
+            assert found[-1] == 0                                   # before the first commit
         assert found == sorted(found)
-        if len(found) > 4:
-            break
-    assert killed >= 2
+    assert killed >= 3
     update(path, [folder])
     check(path, folder)
 
