@@ -1,9 +1,9 @@
 """From a Python kernel to machine code of a named architecture, on any machine, with or without a GPU; and a disk cache of the results.
 
-Numba makes PTX, the linker of the CUDA toolkit (nvJitLink through `cuda.core`) makes the cubin and reports registers and spills. What is in the
-cache is read without importing Numba at all. A key is made of the sources of the modules that define the kernel, and of all backend
-modules that these import; of the versions of all compilers; of name, types, architecture and flags. A cache that is damaged, cannot be read
-or cannot be written costs a compilation, never an error (`backends/disk_cache.py`).
+Numba makes PTX, once for all architectures; the linker of the CUDA toolkit (nvJitLink through `cuda.core`) makes the cubin of each and
+reports registers and spills. What is in the cache is read without importing Numba at all. A key is made of the sources of the modules that
+define the kernel, and of all backend modules that these import; of the versions of all compilers; of name, types, architecture and
+flags. A cache that is damaged, cannot be read or cannot be written costs a compilation, never an error (`backends/disk_cache.py`).
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ from numbanet.errors import BackendError, UsageError
 
 logger = logging.getLogger("numbanet.compile")
 
-COMPILERS = ("numba-cuda", "numba", "llvmlite", "cuda-core", "nvidia-nvvm", "nvidia-nvjitlink", "nvidia-cuda-nvcc-cu12", "nvidia-nvjitlink-cu12")
+COMPILERS = ("numba-cuda", "numba", "llvmlite", "cuda-core", "nvidia-nvvm", "nvidia-nvjitlink", "nvidia-cuda-nvcc-cu12",
+             "nvidia-nvjitlink-cu12")
 COUNTED = {"mma": r"\bmma\.sync", "ldmatrix": r"\bldmatrix\.sync", "cp_async": r"\bcp\.async\.c[ag]", "float64": r"\.f64\b"}
-OLDEST = 80                  # sm_80 is the first with TF32, BF16 and cp.async
+CAPABILITY = (8, 0)          # the first with TF32, BF16 and cp.async; its PTX is assembled for every later one
+PTX_ARCH = "compute_80"
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ def architecture(arch: str) -> tuple[int, int]:
     found = re.fullmatch(r"sm_(\d+)(\d)", arch)
     if found is None:
         raise UsageError(f"architecture expects a name such as sm_80 or sm_90, received {arch!r}")
-    if 10 * int(found[1]) + int(found[2]) < OLDEST:
-        raise UsageError(f"architecture {arch}: expected sm_{OLDEST} or newer, which has tensor cores for TF32 and asynchronous copies")
+    if (int(found[1]), int(found[2])) < CAPABILITY:
+        raise UsageError(f"architecture {arch}: expected sm_80 or newer, which has tensor cores for TF32 and asynchronous copies")
     return int(found[1]), int(found[2])
 
 
@@ -84,18 +86,20 @@ def cubin(name: str, make: Callable, argument_types: tuple[str, ...], arch: str,
         Where the compilers are missing, or refuse the kernel.
     """
     architecture(arch)
-    path = cache_path(name, argument_types, arch, modules, threads, blocks)
-    if path is not None:
-        found = _read(path)
-        if found is not None:
-            return found
-    made = compile_cubin(name, make(), argument_types, arch, threads, blocks)
-    if path is not None:
-        try:
-            header = json.dumps(made.report()).encode()
-            write_checked(path, len(header).to_bytes(4, "little") + header + made.code)
-        except OSError as error:
-            logger.debug("cannot save %s: %s", path, error)
+    types = (argument_types, threads, blocks)
+    path = cache_path(name, arch, types, modules)
+    found = _read(path)
+    if found is not None:
+        return Cubin(code=found[1], **found[0])
+    ptx_path = cache_path(name, PTX_ARCH, types, modules)
+    found = _read(ptx_path)
+    if found is not None:
+        ptx = found[1].decode()
+    else:
+        ptx = compile_ptx(name, make(), argument_types, threads, blocks)
+        _write(ptx_path, {}, ptx.encode())
+    made = link(name, ptx, arch)
+    _write(path, made.report(), made.code)
     return made
 
 
@@ -110,20 +114,22 @@ def cache_folder() -> Path:
     return cache_root() / "cubins" / digest(repr((versions, sys.version)).encode())[:16]
 
 
-def cache_path(name: str, argument_types, arch: str, modules, threads: int = 0, blocks: int = 0) -> Path | None:
-    """The file of a kernel; None where it must not be cached, since a source was edited after it was imported."""
+def cache_path(name: str, target: str, types, modules) -> Path | None:
+    """The file of a kernel, PTX or cubin; None where it must not be cached, since a source was edited after it was imported."""
     sources = source_digest(__name__, *modules)
     if sources is None:
         return None
-    overload = f"{name}-{arch}-{digest(repr((name, argument_types, threads, blocks)).encode())[:10]}"
-    return cache_folder() / f"{overload}-{digest(f'{overload} {sources}'.encode())[:16]}.cubin"
+    overload = f"{name}-{target}-{digest(repr(types).encode())[:10]}"
+    return cache_folder() / f"{overload}-{digest(f'{overload} {sources}'.encode())[:16]}.{'ptx' if target == PTX_ARCH else 'cubin'}"
 
 
-def _read(path: Path) -> Cubin | None:
+def _read(path: Path | None) -> tuple[dict, bytes] | None:
     try:
+        if path is None:
+            return None
         payload = read_checked(path)
         length = int.from_bytes(payload[:4], "little")
-        return Cubin(code=payload[4 + length:], **json.loads(payload[4:4 + length]))
+        return json.loads(payload[4:4 + length]), payload[4 + length:]
     except FileNotFoundError:
         return None
     except Exception as error:                           # any damage means a recompile, never an error
@@ -131,17 +137,19 @@ def _read(path: Path) -> Cubin | None:
         return None
 
 
+def _write(path: Path | None, header: dict, code: bytes) -> None:
+    if path is not None:
+        try:
+            text = json.dumps(header).encode()
+            write_checked(path, len(text).to_bytes(4, "little") + text + code)
+        except OSError as error:
+            logger.debug("cannot save %s: %s", path, error)
+
+
 # --- compiling ------------------------------------------------------------------------------------------------------
 
-def compile_cubin(name: str, kernel: Callable, argument_types: tuple[str, ...], arch: str, threads: int = 0, blocks: int = 0) -> Cubin:
-    """Compile without looking at the cache; parameters as in :func:`cubin`."""
-    ptx = compile_ptx(name, kernel, argument_types, arch, threads, blocks)
-    code, log = _link(name, ptx, arch)
-    return Cubin(name, arch, code, *_report(log, code), {key: len(re.findall(pattern, ptx)) for key, pattern in COUNTED.items()})
-
-
-def compile_ptx(name: str, kernel: Callable, argument_types: tuple[str, ...], arch: str, threads: int = 0, blocks: int = 0) -> str:
-    """The PTX of a kernel, its symbol being `name`."""
+def compile_ptx(name: str, kernel: Callable, argument_types: tuple[str, ...], threads: int = 0, blocks: int = 0) -> str:
+    """The PTX of a kernel, for all architectures from sm_80 on, its symbol being `name`; parameters as in :func:`cubin`."""
     try:
         from numba import cuda
         from numba.cuda import types as numba_types
@@ -150,11 +158,11 @@ def compile_ptx(name: str, kernel: Callable, argument_types: tuple[str, ...], ar
                            f"pip install 'numbanet[cuda]'") from error
     signature = numba_types.void(*[_type(text, numba_types) for text in argument_types])
     try:
-        with warnings.catch_warnings(), _compiling_for(architecture(arch)):
+        with warnings.catch_warnings(), _compiling_for(CAPABILITY):
             warnings.simplefilter("ignore")              # about low occupancy and performance, which are known here
-            ptx, _ = cuda.compile(kernel, signature, cc=architecture(arch), device=False, abi="numba", output="ptx")
+            ptx, _ = cuda.compile(kernel, signature, cc=CAPABILITY, device=False, abi="numba", output="ptx")
     except Exception as error:
-        raise BackendError(f"kernel {name} ({arch}) failed to compile: {str(error).strip() or type(error).__name__}. "
+        raise BackendError(f"kernel {name} failed to compile: {str(error).strip() or type(error).__name__}. "
                            f"Please report this message with the output of `numbanet doctor`") from error
     if isinstance(ptx, bytes):
         ptx = ptx.decode()
@@ -166,16 +174,42 @@ def compile_ptx(name: str, kernel: Callable, argument_types: tuple[str, ...], ar
 
 @contextlib.contextmanager
 def _compiling_for(capability: tuple[int, int]):
-    """Numba asks the current GPU for its capability when a kernel's helper function is compiled; here is the answer, without a GPU."""
+    """What Numba lacks: it asks the current GPU for its capability when a helper function is compiled, and leaves loops to guesses."""
     from numba.cuda import dispatcher
     from numba.cuda.core.compiler_lock import global_compiler_lock
+    from numba.cuda.cudadrv import nvvm
+
+    def compile_ir(modules, **options):
+        return compile_unrolled([unroll_loops(text) for text in ([modules] if isinstance(modules, str) else modules)], **options)
+
     with global_compiler_lock:
-        asked = dispatcher.get_current_device
+        asked, compile_unrolled = dispatcher.get_current_device, nvvm.compile_ir
         dispatcher.get_current_device = lambda: types.SimpleNamespace(compute_capability=capability)
+        nvvm.compile_ir = compile_ir
         try:
             yield
         finally:
-            dispatcher.get_current_device = asked
+            dispatcher.get_current_device, nvvm.compile_ir = asked, compile_unrolled
+
+
+def unroll_loops(text: str) -> str:
+    """LLVM IR whose loops of constant length are unrolled whole, so that local arrays become registers. Python has no word for that."""
+    lines, seen, loops = [], set(), 0
+    first = 1 + max((int(number) for number in re.findall(r"^!(\d+) =", text, re.MULTILINE)), default=-1)
+    for line in text.splitlines():
+        if line.startswith("define"):
+            seen = set()
+        label, jump = re.match(r'"?([\w.$-]+)"?:', line), re.match(r'\s+br label %"?([\w.$-]+)"?\s*$', line)
+        if label:
+            seen.add(label[1])
+        elif jump and jump[1] in seen:                   # backwards: the end of a loop
+            loops += 1
+            line = f"{line}, !llvm.loop !{first + loops}"
+        lines.append(line)
+    if not loops:
+        return text
+    nodes = [f"!{first + i} = distinct !{{!{first + i}, !{first}}}" for i in range(1, loops + 1)]
+    return "\n".join([*lines, f'!{first} = !{{!"llvm.loop.unroll.full"}}', *nodes, ""])
 
 
 def _type(text: str, numba_types):
@@ -184,7 +218,8 @@ def _type(text: str, numba_types):
     return numba_types.UniTuple(scalar, int(count)) if count else scalar
 
 
-def _link(name: str, ptx: str, arch: str) -> tuple[bytes, str]:
+def link(name: str, ptx: str, arch: str) -> Cubin:
+    """Machine code of an architecture from PTX."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")               # cuda.core warns where it has no nvJitLink and would ask the driver
@@ -194,12 +229,14 @@ def _link(name: str, ptx: str, arch: str) -> tuple[bytes, str]:
         raise BackendError(f"kernel {name}: linking for {arch} expects nvJitLink, which was not found: {error}; "
                            f"pip install 'numbanet[cuda]'") from error
     try:
-        return bytes(linker.link("cubin").code), linker.get_info_log()
+        code = bytes(linker.link("cubin").code)
     except Exception as error:
         raise BackendError(f"kernel {name} ({arch}): the assembler refuses it: {linker.get_error_log() or error}") from error
+    counts = {key: len(re.findall(pattern, ptx)) for key, pattern in COUNTED.items()}
+    return Cubin(name, arch, code, *_report(linker.get_info_log()), counts)
 
 
-def _report(log: str, code: bytes) -> tuple[int, int, int, int]:
+def _report(log: str) -> tuple[int, int, int, int]:
     """(registers, spills, stack, static shared memory) from the assembler's words."""
     def number(pattern: str) -> int:
         return sum(int(found) for found in re.findall(pattern, log))
@@ -207,7 +244,8 @@ def _report(log: str, code: bytes) -> tuple[int, int, int, int]:
     registers = re.search(r"Used (\d+) registers", log)
     if registers is None:
         raise BackendError(f"the assembler's report has no line of registers: {log!r}")
-    return (int(registers[1]), number(r"(\d+) bytes spill (?:stores|loads)"), number(r"(\d+) bytes stack frame"), number(r"(\d+) bytes smem"))
+    return (int(registers[1]), number(r"(\d+) bytes spill (?:stores|loads)"), number(r"(\d+) bytes stack frame"),
+            number(r"(\d+) bytes smem"))
 
 
 @functools.cache
@@ -217,7 +255,7 @@ def can_compile() -> str:
         return
 
     try:
-        compile_cubin("probe", probe, ("int32",), "sm_80")
+        link("probe", compile_ptx("probe", probe, ("int32",)), "sm_80")
     except BackendError as error:
         return str(error)
     return ""

@@ -17,7 +17,7 @@ from inspect import Parameter, Signature
 from types import FunctionType
 
 import llvmlite.ir as ir
-from numba import cuda            # cuda.local.array(size, type): a thread's own numbers, in registers
+from numba import cuda  # cuda.local.array(size, type): a thread's own numbers, in registers
 from numba.cuda import types
 from numba.cuda.extending import intrinsic
 
@@ -26,11 +26,21 @@ float32, int32, uint32 = types.float32, types.int32, types.uint32
 
 def worker(function):
     """A function that kernels and other workers call, always inlined. Plain functions of its module that it calls become workers too."""
+    if function.__closure__ is None and function in _made:
+        return _made[function]
     called = {name: value for name in function.__code__.co_names if isinstance(value := function.__globals__.get(name), FunctionType)}
     if called:
         names = function.__globals__ | {name: worker(value) for name, value in called.items()}
-        function = FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
-    return cuda.jit(function, device=True, forceinline=True)
+        inside = FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
+    else:
+        inside = function
+    made = cuda.jit(inside, device=True, forceinline=True)
+    if function.__closure__ is None:                              # the same in every program: Numba types it once
+        _made[function] = made
+    return made
+
+
+_made = {}
 
 
 _LETTERS = {types.int32: "r", types.uint32: "r", types.int64: "l", types.float32: "f", types.boolean: "r"}
@@ -146,8 +156,9 @@ def _load(text: str, result, count: int, zero: str):
     names = [f"${i}" for i in range(count)]
     target = names[0] if count == 1 else "{" + ",".join(names) + "}"
     clear = "".join(f"mov.b32 {name}, {zero};\n\t" for name in names)
-    return _instruction(f"{{\n\t.reg .pred wanted;\n\tsetp.ne.s32 wanted, ${count + 1}, 0;\n\t{clear}@wanted {text} {target}, [${count}];\n\t}}",
-                        (result,) * count, (types.int64, types.boolean))
+    return _instruction(
+        f"{{\n\t.reg .pred wanted;\n\tsetp.ne.s32 wanted, ${count + 1}, 0;\n\t{clear}@wanted {text} {target}, [${count}];\n\t}}",
+        (result,) * count, (types.int64, types.boolean))
 
 
 def _store(text: str, operand, count: int):
@@ -182,6 +193,12 @@ wait_copies = (wait_copies_0, wait_copies_1, wait_copies_2, wait_copies_3)      
 def select(condition, first, second):
     """first where the condition holds, else second; both are evaluated."""
     return first if condition else second
+
+
+@worker
+def absolute(value):
+    """|value| of an int32."""
+    return types.int32(value if value >= 0 else -value)
 
 
 @worker

@@ -16,11 +16,13 @@ A program is built for a machine: `ptx` when it is compiled, the emulator of the
 
 from __future__ import annotations
 
+from numbanet.backends.cuda.tiles.depthwise import Depthwise, build_depthwise
 from numbanet.backends.cuda.tiles.program import build_program
 from numbanet.backends.cuda.tiles.reduce import SplitEpilogue, StatisticsMerge, build_split_epilogue, build_statistics_merge
 from numbanet.backends.cuda.tiles.shape import Program
 
-_BUILDERS = {Program: build_program, SplitEpilogue: build_split_epilogue, StatisticsMerge: build_statistics_merge}
+_BUILDERS = {Program: build_program, SplitEpilogue: build_split_epilogue, StatisticsMerge: build_statistics_merge,
+             Depthwise: build_depthwise}
 
 
 def build(program, machine):

@@ -1,8 +1,8 @@
 """From views of arrays to launches of tile programs: pure functions, no GPU.
 
-A `View` is an address, a shape and strides in elements. `gemm` and the passes of convolution return launches to run in order; `workspace_bytes`
-says what memory a split product or statistics need beside the operands. What a program cannot read in place raises `BackendError` with the
-copy that would make it readable.
+A `View` is an address, a shape and strides in elements. `gemm` and the passes of convolution return launches to run in order;
+`workspace_bytes` and `sums_bytes` say what memory a split product or statistics need beside the operands. What a program cannot read in
+place raises `BackendError` with the copy that would make it readable.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from math import ceil, gcd, inf
 
 from numbanet.backends.cuda.tiles import layout
+from numbanet.backends.cuda.tiles.depthwise import Depthwise
 from numbanet.backends.cuda.tiles.reduce import THREADS, SplitEpilogue, StatisticsMerge
 from numbanet.backends.cuda.tiles.shape import Operand, Program, Tile
 from numbanet.errors import BackendError
@@ -30,17 +31,17 @@ class View:
 class Launch:
     """One kernel call: `program` names the kernel, its threads a block and its dynamic shared memory."""
 
-    program: Program | SplitEpilogue | StatisticsMerge
+    program: Program | SplitEpilogue | StatisticsMerge | Depthwise
     grid: tuple[int, int, int]
     arguments: tuple
 
     @property
     def threads(self) -> int:
-        return self.program.tile.threads if isinstance(self.program, Program) else self.program.threads
+        return self.program.threads
 
     @property
     def shared_bytes(self) -> int:
-        return self.program.tile.shared_bytes if isinstance(self.program, Program) else self.program.shared_bytes
+        return self.program.shared_bytes
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def _matrix_result(name: str, view: View, tile: Tile) -> _Result:
 
 def conv_forward(tile: Tile, x: View, weight: View, y: View, geometry: ConvGeometry, epilogue: Epilogue = PLAIN, splits: int = 1,
                  workspace: int = 0) -> list[Launch]:
-    """y (N, K, OH, OW) from x (N, C, H, W) and weight (K, C/G, R, S), channels of unit stride; the weight's elements in the order K, R, S, C."""
+    """y (N, K, OH, OW) from x (N, C, H, W) and weight (K, C/G, R, S), channels of unit stride; the weight in the order K, R, S, C."""
     g = geometry
     (R, S), C, K = g.kernel_size, g.channels_per_group, g.filters_per_group
     k_stride, c_stride, r_stride, s_stride = weight.strides
@@ -165,8 +166,8 @@ def conv_backward_input(tile: Tile, grad_y: View, weight: View, grad_x: View, ge
     for h in _phases(g, 0):
         for w in _phases(g, 1):
             taps = h.count, w.count
-            a_side = _map_side("grad_y", grad_y, tile, (h.pixels, w.pixels), (1, 1), (h.offset, w.offset), (h.dilation, w.dilation), taps, K,
-                               along_depth=True)
+            a_side = _map_side("grad_y", grad_y, tile, (h.pixels, w.pixels), (1, 1), (h.offset, w.offset), (h.dilation, w.dilation),
+                               taps, K, along_depth=True)
             at = weight.address + (h.first_tap * r_stride + w.first_tap * s_stride) * tile.item
             parameters = (k_stride, h.tap_step * r_stride, w.tap_step * s_stride, K, *layout.magic(K), max(w.count, 1),
                           *layout.magic(max(w.count, 1)))
@@ -230,8 +231,8 @@ def _map_side(name, view: View, tile: Tile, pixels, step, offset, dilation, taps
     """Windows (or, without taps, pixels) of a map; `channels` of a group."""
     n_stride, c_stride, h_stride, w_stride = view.strides
     if view.shape[1] > 1 and c_stride != 1:
-        raise BackendError(f"conv2d: {name} expects unit stride along its channels, received strides {view.strides} for shape {view.shape}; "
-                           f"copy it into channels-last order first")
+        raise BackendError(f"conv2d: {name} expects unit stride along its channels, received strides {view.strides} for shape "
+                           f"{view.shape}; copy it into channels-last order first")
     height, width = view.shape[2:]
     strides = [s for s, size in zip((n_stride, h_stride, w_stride), (view.shape[0], height, width)) if size > 1]
     is_windows = taps[0] * taps[1] > 1
@@ -264,9 +265,85 @@ def _weight_result(view: View, tile: Tile, geometry: ConvGeometry) -> _Result:
     return _Result("filters", view.address, geometry.filters_per_group * k_stride * tile.item, parameters, pairs)
 
 
+# --- depthwise convolution ------------------------------------------------------------------------------------------
+
+def depthwise_forward(math: str, x: View, weight: View, y: View, geometry: ConvGeometry, epilogue: Epilogue = PLAIN) -> list[Launch]:
+    """y (N, C, OH, OW) of one filter a channel: x (N, C, H, W), weight (C, 1, R, S) with its elements in the order R, S, C."""
+    g = geometry
+    return _depthwise(math, "forward", x, weight, y, g, epilogue, g.output_size, g.stride, tuple(-p[0] for p in g.padding))
+
+
+def depthwise_backward_input(math: str, grad_y: View, weight: View, grad_x: View, geometry: ConvGeometry,
+                             epilogue: Epilogue = PLAIN) -> list[Launch]:
+    """grad_x (N, C, H, W) from grad_y (N, C, OH, OW); weight as in `depthwise_forward`."""
+    g = geometry
+    return _depthwise(math, "backward_input", grad_y, weight, grad_x, g, epilogue, g.input_size, (1, 1), tuple(p[0] for p in g.padding))
+
+
+def depthwise_backward_weight(math: str, grad_y: View, x: View, grad_weight: View, geometry: ConvGeometry, epilogue: Epilogue = PLAIN,
+                              splits: int = 1, workspace: int = 0) -> list[Launch]:
+    """grad_weight (C, 1, R, S), of any strides. The workspace, `workspace_bytes(C, R * S, 1, splits)` and never 0, holds the parts."""
+    g = geometry
+    if epilogue.scale or epilogue.shift or epilogue.sums:
+        raise BackendError("conv2d_backward_weight: the epilogue adds and limits only")
+    C, taps = _depthwise_channels(g), g.kernel_size[0] * g.kernel_size[1]
+    rows = x.shape[0] * g.output_size[0] * g.output_size[1]
+    pixels, grad_pixels = (_map_side(name, view, tile_of(math), g.output_size, step, offset, (1, 1), (1, 1), C, False).parameters
+                           for name, view, step, offset in (("x", x, g.stride, tuple(-p[0] for p in g.padding)),
+                                                            ("grad_y", grad_y, (1, 1), (0, 0))))
+    pairs = all(_pairs(view, tile_of(math), [view.strides[i] for i in (0, 2, 3)], C) for view in (x, grad_y))
+    splits = min(splits, max(1, rows))
+    split_bytes = 4 * C * taps
+    part = Launch(Depthwise(math, "backward_weight"), (ceil(C / 64), taps, splits), (
+        (grad_y.address, x.address, workspace, split_bytes), (rows, C, int(pairs), ceil(rows / splits), taps), pixels,
+        (*_divided(g.kernel_size[1]), *g.dilation), grad_pixels))
+    residual = None if epilogue.residual is None else _weight_result(epilogue.residual, tile_of(math), g)
+    result = _weight_result(grad_weight, tile_of(math), g)
+    return [part, _finish(math, result, residual, epilogue, C, taps, 1, 0, splits, split_bytes, workspace)]
+
+
+def _depthwise(math, direction, x, weight, y, geometry, epilogue, pixels, step, offset) -> list[Launch]:
+    g, tile = geometry, tile_of(math)
+    C = _depthwise_channels(g)
+    if epilogue.sums:
+        raise BackendError("depthwise convolution: statistics of its result are not made")
+    if weight.strides[0] != 1:
+        raise BackendError(f"conv2d: the weight of a depthwise convolution expects its elements in the order R, S, C, received strides "
+                           f"{weight.strides} for shape {weight.shape}; copy it first")
+    side = _map_side("x", x, tile, pixels, step, offset, (1, 1), (1, 1), C, True)
+    result = _map_result("y", y, tile, C, pixels, (1, 1), (0, 0))
+    residual = None if epilogue.residual is None else _map_result("residual", epilogue.residual, tile, C, pixels, (1, 1), (0, 0))
+    rows, half = y.shape[0] * pixels[0] * pixels[1], ceil(C / 2)
+    if rows * half >= layout.LIMIT:
+        raise BackendError(f"depthwise convolution of {rows} pixels and {C} channels: expected fewer than {2 * layout.LIMIT} elements; "
+                           f"split it")
+    if rows == 0:
+        return []
+    pairs = result.pairs and (residual is None or residual.pairs) and _pairs(x, tile, [x.strides[i] for i in (0, 2, 3)], C) and _pairs(
+        weight, tile, weight.strides[2:], C)
+    taps = (*g.kernel_size, *g.dilation, *weight.strides[2:], *_divided(g.stride[0]), *_divided(g.stride[1]))
+    return [Launch(Depthwise(math, direction), (ceil(rows * half / THREADS), 1, 1), (
+        (x.address, weight.address, y.address, residual.address if residual else 0, epilogue.scale, epilogue.shift),
+        (rows, C, int(pairs), *_divided(half)), (epilogue.minimum, epilogue.maximum), side.parameters, taps, result.parameters,
+        residual.parameters if residual else result.parameters))]
+
+
+def _depthwise_channels(geometry: ConvGeometry) -> int:
+    if geometry.channels != geometry.groups or geometry.filters != geometry.groups:
+        raise BackendError(f"depthwise convolution expects one filter a channel, received {geometry.channels} channels, {geometry.filters} "
+                           f"filters and {geometry.groups} groups; the grouped product takes these")
+    return geometry.channels
+
+
+def tile_of(math: str) -> Tile:
+    """A tile that stands for the type of arrays alone."""
+    return Tile(math, 32, 32, 32, 1, 1, 2)
+
+
 # --- what all share -------------------------------------------------------------------------------------------------
 
-def _launches(tile, a: _Side, b: _Side, y: _Result, residual: _Result | None, epilogue: Epilogue, sizes, batches, channels, splits, workspace):
+def _launches(tile, a: _Side, b: _Side, y: _Result, residual: _Result | None, epilogue: Epilogue, sizes, batches, channels, splits,
+              workspace) -> list[Launch]:
     rows, columns, depth = sizes
     if max(sizes) + max(tile.rows, tile.columns, tile.depth) >= layout.LIMIT:
         raise BackendError(f"matrix product of {rows} x {depth} and {depth} x {columns}: expected sizes below {layout.LIMIT}; split it")
@@ -302,11 +379,21 @@ def _launches(tile, a: _Side, b: _Side, y: _Result, residual: _Result | None, ep
     partial = Launch(Program(tile, a.operand, b.operand, "partial"), grid, (
         pointers, (rows, columns, depth, per_split, int(columns % 2 == 0), 0, columns, *raster), limits, a.parameters, b.parameters,
         (columns,), (columns,)))
+    return [partial, _finish(tile.math, y, residual, epilogue, rows, columns, batches, channels, splits, split_bytes, workspace)]
+
+
+def _finish(math, y: _Result, residual: _Result | None, epilogue, rows, columns, batches, channels, splits, split_bytes,
+            workspace) -> Launch:
+    """The launch that adds up splits."""
     half = ceil(columns / 2)
-    finish = Launch(SplitEpilogue(tile.math, y.kind), (ceil(rows * half / THREADS), batches, 1), (
-        (workspace, y.address, *common, y.batch, residual_batch, split_bytes),
-        (rows, columns, splits, int(pairs), channels, half, *layout.magic(half)), limits, y_parameters, residual_parameters))
-    return [partial, finish]
+    if rows * half >= layout.LIMIT:
+        raise BackendError(f"a product of {rows} x {columns} in splits: expected fewer than {2 * layout.LIMIT} elements; do not split it")
+    pairs = y.pairs and (residual is None or residual.pairs)
+    return Launch(SplitEpilogue("float32" if math == "tf32" else math, y.kind), (ceil(rows * half / THREADS), batches, 1), (
+        (workspace, y.address, residual.address if residual else 0, epilogue.scale, epilogue.shift, y.batch,
+         residual.batch if residual else 0, split_bytes),
+        (rows, columns, splits, int(pairs), channels, half, *layout.magic(half)), (epilogue.minimum, epilogue.maximum), y.parameters,
+        residual.parameters if residual else y.parameters))
 
 
 def _is_unit(view: View, axis: int) -> bool:

@@ -62,7 +62,6 @@ def build_result_locator(result: str, machine):
 
 def build_element(math: str, machine):
     """(item bytes, load pair, store pair) of y's type; a pair is loaded and stored at once, or one by one where `pairs` is 0."""
-    select = machine.select
     if math in ("tf32", "float32"):
         load_float, load_float2, store_float, store_float2 = (
             machine.load_float, machine.load_float2, machine.store_float, machine.store_float2)

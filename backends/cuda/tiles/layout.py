@@ -35,8 +35,9 @@ def divide(n, multiplier, shift):
 def swizzle_of(chunks: int, spread: bool = False) -> tuple[int, int, int]:
     """(shift, mask, scale) for `swizzled`, of rows of `chunks` chunks.
 
-    Rows shorter than 128 bytes share the 32 banks, so that the swizzle changes with every second or fourth row. `spread` is for words read
-    one by one, four rows of eight words at a time (32-bit operands that are contiguous along matrix rows): row r moves by 2 * (r % 4) chunks.
+    Rows shorter than 128 bytes share the 32 banks, so that the swizzle changes with every second or fourth row. `spread` is for words
+    read one by one, four rows of eight words at a time (32-bit operands that are contiguous along matrix rows): row r moves by
+    2 * (r % 4) chunks.
     """
     if spread:
         return (0, min(chunks, 8) // 2 - 1, 1)

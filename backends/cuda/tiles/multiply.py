@@ -80,7 +80,8 @@ def _fragment_reader(program: Program, is_a: bool, machine):
             for i in range(count):
                 row = int32(first + 16 * i + lane_row(lane))
                 chunk = swizzled(row, 2 * step + lane_chunk(lane), shift, mask, scale)
-                words[4 * i], words[4 * i + 1], words[4 * i + 2], words[4 * i + 3] = ldmatrix(int32(shared + row * row_bytes + (chunk << 4)))
+                words[4 * i], words[4 * i + 1], words[4 * i + 2], words[4 * i + 3] = ldmatrix(
+                    int32(shared + row * row_bytes + (chunk << 4)))
             if rounds:
                 for i in range(4 * count):
                     words[i] = round_word(words[i])

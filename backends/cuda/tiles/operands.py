@@ -66,7 +66,7 @@ def _existing(operand: Operand, tile: Tile, machine):
     return existing
 
 
-def _pixel_locator(machine):
+def build_pixel_locator(machine):
     """locate(row, parameters): (offset of n, h, w; h; w) of the first tap of a pixel's window."""
     divide = machine.worker(layout.divide)
 
@@ -112,7 +112,7 @@ def _row_locator(source: str, machine):
             r = divide(at, taps_magic, taps_shift)
             return int32((row - at * filters) * k_stride + r * r_stride + (at - r * taps) * s_stride)
     else:
-        locate, inside, select = _pixel_locator(machine), machine.inside, machine.select
+        locate, inside, select = build_pixel_locator(machine), machine.inside, machine.select
 
         @machine.worker
         def offset(row, parameters):
@@ -153,7 +153,7 @@ def _windows_along_depth(operand: Operand, tile: Tile, copies: Copies, machine):
     log_lanes = lanes.bit_length() - 1
     items, item, piece_bytes = operand.piece // tile.item, tile.item, operand.piece
     copy, select, inside = machine.copy[operand.piece], machine.select, machine.inside
-    place, locate, tap = _placement(operand, tile, copies, machine), _pixel_locator(machine), _tap_locator(machine)
+    place, locate, tap = _placement(operand, tile, copies, machine), build_pixel_locator(machine), _tap_locator(machine)
 
     @machine.worker
     def prepare(state, thread, first, count, parameters):
@@ -211,7 +211,7 @@ def _windows_across_depth(operand: Operand, tile: Tile, copies: Copies, machine)
     log_lanes = lanes.bit_length() - 1
     items, item, piece_bytes = operand.piece // tile.item, tile.item, operand.piece
     copy, select, inside = machine.copy[operand.piece], machine.select, machine.inside
-    place, locate, tap = _placement(operand, tile, copies, machine), _pixel_locator(machine), _tap_locator(machine)
+    place, locate, tap = _placement(operand, tile, copies, machine), build_pixel_locator(machine), _tap_locator(machine)
 
     @machine.worker
     def prepare(state, thread, first, count, parameters):

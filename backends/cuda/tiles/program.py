@@ -2,9 +2,9 @@
 
     y[row, column] = epilogue(sum over k of A[row, k] * B[k, column])
 
-A block computes a tile of `rows` x `columns`. It walks over the depth in steps; the tiles of A and B of a step are one stage in shared memory.
-While a stage is multiplied, the copies of the next stages - 1 are on their way (`cp.async`), so that one barrier a step is enough: it says that
-the stage to be read has arrived for all threads, and that all have finished with the stage that is filled next.
+A block computes a tile of `rows` x `columns`. It walks over the depth in steps; the tiles of A and B of a step are one stage in shared
+memory. While a stage is multiplied, the copies of the next stages - 1 are on their way (`cp.async`), so that one barrier a step is enough:
+it says that the stage to be read has arrived for all threads, and that all have finished with the stage that is filled next.
 
 Blocks: x walks over tiles (`layout.raster_row`), y over the batch or the groups, z over splits of the depth. A split writes
 its own array; `reduce.py` adds the arrays in order, so that the same bits come out of every run.
@@ -26,9 +26,11 @@ from numbanet.backends.cuda.tiles.operands import build_operand
 from numbanet.backends.cuda.tiles.shape import Program
 
 # What a launch passes, in this order; see `arguments.py`. All offsets of pointers are in bytes, all others in elements.
-POINTERS = ("a", "b", "y", "residual", "scale", "shift", "sums", "y_batch", "residual_batch", "y_split", "a_batch", "b_batch")       # int64
+POINTERS = ("a", "b", "y", "residual", "scale", "shift", "sums", "y_batch", "residual_batch", "y_split", "a_batch", "b_batch")   # int64
 SIZES = ("rows", "columns", "depth", "depth_per_split", "pairs", "channels", "all_channels",
-         "tile_columns", "raster_magic", "raster_shift", "raster_log")                                                                # int32
+         "tile_columns", "raster_magic", "raster_shift", "raster_log")                                                            # int32
+PARAMETERS = {"matrix": 1, "pixels": 15, "windows": 23, "filters": 9}                     # int32, of operands, by source
+RESULT_PARAMETERS = {"matrix": 1, "pixels": 9, "filters": 10, "partial": 1}
 
 
 def build_program(program: Program, machine):
@@ -96,16 +98,5 @@ def build_program(program: Program, machine):
             read = int32(read + 1 if read + 1 < stages else 0)
         finish(accumulators, pointers, sizes, limits, batch, split, tile_row, first_row, first_column, lane, warp_row, warp_column, shared,
                y_parameters, residual_parameters)
-    kernel.__name__ = kernel.__qualname__ = f"tile_{program.name}"
+    kernel.__name__ = kernel.__qualname__ = program.name
     return kernel
-
-
-PARAMETERS = {"matrix": 1, "pixels": 15, "windows": 23, "filters": 9}                     # of operands
-RESULT_PARAMETERS = {"matrix": 1, "pixels": 9, "filters": 10, "partial": 1}
-
-
-def program_types(program: Program) -> tuple[str, ...]:
-    """Types of a program's arguments, in the words of `cubin.py`."""
-    result = f"int32x{RESULT_PARAMETERS[program.result]}"
-    return (f"int64x{len(POINTERS)}", f"int32x{len(SIZES)}", "float32x2", f"int32x{PARAMETERS[program.a.source]}",
-            f"int32x{PARAMETERS[program.b.source]}", result, result)

@@ -9,7 +9,8 @@ from numbanet.errors import BackendError
 ITEM_BYTES = {"tf32": 4, "float32": 4, "bf16": 2, "fp16": 2}
 SOURCES = ("matrix", "pixels", "windows", "filters")
 RESULTS = ("matrix", "pixels", "filters", "partial")
-SHARED_LIMIT = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99, 121: 99}    # KiB a block (CUDA C++ guide, compute capabilities)
+# KiB of shared memory a block, by architecture: CUDA C++ programming guide, compute capabilities.
+SHARED_LIMIT = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99, 121: 99}
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ class Program:
         for axis, size, warps, least in (("rows", tile.rows, tile.warp_rows, 16), ("columns", tile.columns, tile.warp_columns, 16)):
             _expect(_power_of_two(size) and size % (warps * least) == 0,
                     f"{axis} expects a power of two and a multiple of {least} a warp, received {size} for {warps} warps")
-        _expect(_power_of_two(tile.depth) and tile.depth * tile.item >= 32, f"depth expects a power of two, 32 bytes or more, received {tile.depth}")
+        _expect(_power_of_two(tile.depth) and tile.depth * tile.item >= 32,
+                f"depth expects a power of two, 32 bytes or more, received {tile.depth}")
         _expect(not (self.sums and self.result == "partial"), "sums are those of a complete result, received result 'partial'")
         for operand, side in ((self.a, tile.rows), (self.b, tile.columns)):
             _expect(operand.source in SOURCES, f"source expects one of {', '.join(SOURCES)}, received {operand.source!r}")
@@ -101,13 +103,24 @@ class Program:
             _expect(operand.along_depth or row >= 128 or tile.item == 2, f"rows of {row} bytes in shared memory: expected 128 or more")
 
     @property
+    def threads(self) -> int:
+        return self.tile.threads
+
+    @property
+    def shared_bytes(self) -> int:
+        return self.tile.shared_bytes
+
+    @property
     def name(self) -> str:
-        return f"{self.tile.name}_{self.a.name}_{self.b.name}_{self.result}{'_sums' if self.sums else ''}"
+        return f"tile_{self.tile.name}_{self.a.name}_{self.b.name}_{self.result}{'_sums' if self.sums else ''}"
 
 
 @dataclass(frozen=True)
 class Copies:
-    """How the threads of a block divide the copying of one operand's tile: thread t copies pieces `t % lanes + j * lanes` of rows `t // lanes + i * step`."""
+    """How the threads of a block divide the copying of one operand's tile.
+
+    Thread t copies pieces `t % lanes + j * lanes` of rows `t // lanes + i * step`.
+    """
 
     row_bytes: int
     lanes: int

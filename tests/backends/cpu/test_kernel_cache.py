@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from numbanet import backends
-from numbanet.backends.cpu import compile as compiler
 from numbanet.backends import disk_cache
+from numbanet.backends.cpu import compile as compiler
 from numbanet.backends.cpu import kernel_cache
 from tests.backends.cpu import sample_kernels
 from tests.backends.cpu.test_compile import fresh

@@ -145,6 +145,9 @@ class Emulator:
     def inside(self, index, size):
         return (index >= 0) & (index < size)
 
+    def absolute(self, value):
+        return np.abs(value)
+
     def barrier(self):
         self.epoch += 1
 
