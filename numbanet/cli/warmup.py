@@ -16,7 +16,7 @@ def configure(parser) -> None:
     parser.add_argument("--arch", action="append", metavar="sm_NN",
                         help="with --device cuda: an architecture, such as sm_80 (A100) or sm_90 (H100); may be repeated")
     parser.add_argument("--math", action="append", choices=("tf32", "bf16", "fp16", "float32"),
-                        help="with --device cuda: an arithmetic of tile programs; may be repeated (default: tf32 and float32; --all: every one)")
+                        help="with --device cuda: an arithmetic; may be repeated (default: tf32 and float32; --all: every one)")
 
 
 def run(arguments) -> int:
