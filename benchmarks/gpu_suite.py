@@ -4,8 +4,9 @@
     python benchmarks/gpu_suite.py --table FILE.json
 
 Runs from a checkout, without a network; needs Python 3.11, numba, numba-cuda, cuda-python, numpy, ml_dtypes, pytest and pillow, and
-torch for the comparisons. A phase that fails is a line of the report, not the end of the run; one for which no time is left is left out
-and said to be. Written are one JSON, after every phase, and a table. The exit code is 1 where a check of correctness failed.
+torch for the comparisons. Every phase is a process of its own, since an error on the card ends all work of a process: a phase that fails is
+a line of the report, not the end of the run, and one that runs out of time is stopped. Written are one JSON, after every phase, and a
+table. The exit code is 1 where a check of correctness failed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ import argparse
 import importlib.metadata
 import json
 import platform
+import subprocess
 import sys
+import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -23,6 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+MARK = "ROW "                # begins the lines of a phase's process that are rows
 PACKAGES = ("numba", "numba-cuda", "cuda-bindings", "cuda-core", "numpy", "torch")
 
 
@@ -41,11 +46,16 @@ def main(argv: list[str] | None = None) -> int:
     if unknown:
         print(f"gpu_suite: no phase {', '.join(unknown)}; there are {', '.join(phases)}", file=sys.stderr)
         return 2
+    if arguments.child:
+        for row in phases[arguments.child](environment()):
+            print(MARK + json.dumps(row), flush=True)
+        return 0
     card = why_not()
     if card:
         print(f"gpu_suite: {card}", file=sys.stderr)
         return 1
-    chosen = {name: phase for name, phase in phases.items() if not arguments.only or name in arguments.only}
+    end = time.perf_counter() + 60 * arguments.minutes
+    chosen = {name: in_a_process(name, phase.kind, end) for name, phase in phases.items() if not arguments.only or name in arguments.only}
     report = run(chosen, arguments.minutes * 60, environment(), lambda so_far: write(arguments.out, so_far))
     print(table(report))
     print(f"\n{arguments.out}")
@@ -58,6 +68,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=8, help="no phase begins after these (default: 8)")
     parser.add_argument("--only", nargs="+", default=[], metavar="PHASE", help="these phases alone")
     parser.add_argument("--list", action="store_true", help="name the phases")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--table", metavar="FILE", help="print the table of a recorded run; needs no GPU")
     arguments = parser.parse_args(argv)
     if arguments.minutes <= 0:
@@ -123,6 +134,29 @@ def run(phases: dict[str, Callable], seconds: float, found: dict, save: Callable
             entry["seconds"] = round(time.perf_counter() - begin, 2)
         save(report)
     return report
+
+
+def in_a_process(name: str, kind: str, end: float, command: tuple[str, ...] = (sys.executable, __file__)) -> Callable:
+    """A phase that runs in a process of its own, which is stopped at the time `end`."""
+    def phase(found: dict) -> Iterable[dict]:
+        with tempfile.TemporaryFile("w+") as errors, subprocess.Popen([*command, "--child", name], cwd=ROOT, stdout=subprocess.PIPE,
+                                                                      stderr=errors, text=True) as process:
+            alarm = threading.Timer(max(0.1, end - time.perf_counter()), process.kill)
+            alarm.start()
+            try:
+                for line in process.stdout:
+                    if line.startswith(MARK):
+                        yield json.loads(line.removeprefix(MARK))
+                process.wait()
+            finally:
+                alarm.cancel()
+            if process.returncode:
+                errors.seek(0)
+                last = (errors.read().strip().splitlines() or ["no message"])[-1]
+                late = time.perf_counter() >= end
+                raise RuntimeError("stopped, as the time was up" if late else f"exit code {process.returncode}: {last}")
+    phase.kind = kind
+    return phase
 
 
 def write(path: Path, report: dict) -> None:

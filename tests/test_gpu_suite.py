@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
 
 import pytest
 
@@ -45,6 +47,21 @@ def test_a_phase_that_breaks_does_not_end_the_run():
     assert len(saved) == 3 and json.loads(saved[-1]) == report          # what was found is kept even if a later phase kills the process
 
 
+def test_phases_are_processes_that_may_die_or_take_too_long(tmp_path):
+    """What a process printed before it died is kept."""
+    script = tmp_path / "phase.py"
+    script.write_text("import os, sys, time\nprint('ROW {\"name\": \"one\", \"ok\": true}', flush=True)\nprint('chatter')\n"
+                      "if sys.argv[2] == 'dies': sys.exit('illegal address')\nif sys.argv[2] == 'hangs': time.sleep(60)\n")
+    command = sys.executable, str(script)
+    now = time.perf_counter()
+    phases = {name: gpu_suite.in_a_process(name, "correctness", now + seconds, command)
+              for name, seconds in (("lives", 50), ("dies", 50), ("hangs", 2))}
+    report = gpu_suite.run(phases, 50, ENVIRONMENT, lambda so_far: None)
+    assert [phase["status"] for phase in report["phases"]] == ["done", "failed", "failed"]
+    assert [len(phase["rows"]) for phase in report["phases"]] == [1, 1, 1]
+    assert "exit code 1: illegal address" in report["phases"][1]["error"] and "time was up" in report["phases"][2]["error"]
+
+
 def test_phases_for_which_no_time_is_left_are_said_to_be_left_out():
     report = gpu_suite.run({"good": make("speed", good)}, 0, ENVIRONMENT, lambda so_far: None)
     assert report["phases"][0]["status"] == "left out" and report["phases"][0]["rows"] == []
@@ -69,7 +86,6 @@ def test_without_a_gpu_it_says_so(monkeypatch, capsys, tmp_path):
 
 
 def test_the_reason_names_the_package_or_the_driver(monkeypatch):
-    import sys
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
     assert "pip install 'numbanet[cuda]'" in gpu_suite.why_not()
 
