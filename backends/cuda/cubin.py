@@ -62,7 +62,7 @@ def architecture(arch: str) -> tuple[int, int]:
 
 
 def cubin(name: str, make: Callable, argument_types: tuple[str, ...], arch: str, modules: tuple[str, ...], threads: int = 0,
-          blocks: int = 0) -> Cubin:
+          blocks: int = 0, numba_type: Callable | None = None) -> Cubin:
     """The machine code of a kernel: from the cache, or compiled and kept there.
 
     Parameters
@@ -79,6 +79,8 @@ def cubin(name: str, make: Callable, argument_types: tuple[str, ...], arch: str,
         Whose sources define the kernel.
     threads, blocks
         How many threads a block will have, and how many blocks should fit a multiprocessor: the limit of registers. 0 leaves it open.
+    numba_type
+        Makes Numba's type of an argument from its text, where there are others than the above; its module is one of `modules`.
 
     Raises
     ------
@@ -86,17 +88,17 @@ def cubin(name: str, make: Callable, argument_types: tuple[str, ...], arch: str,
         Where the compilers are missing, or refuse the kernel.
     """
     architecture(arch)
-    types = (argument_types, threads, blocks)
-    path = cache_path(name, arch, types, modules)
+    variant = (argument_types, threads, blocks)
+    path = cache_path(name, arch, variant, modules)
     found = _read(path)
     if found is not None:
         return Cubin(code=found[1], **found[0])
-    ptx_path = cache_path(name, PTX_ARCH, types, modules)
+    ptx_path = cache_path(name, PTX_ARCH, variant, modules)
     found = _read(ptx_path)
     if found is not None:
         ptx = found[1].decode()
     else:
-        ptx = compile_ptx(name, make(), argument_types, threads, blocks)
+        ptx = compile_ptx(name, make(), argument_types, threads, blocks, numba_type)
         _write(ptx_path, {}, ptx.encode())
     made = link(name, ptx, arch)
     _write(path, made.report(), made.code)
@@ -114,12 +116,12 @@ def cache_folder() -> Path:
     return cache_root() / "cubins" / digest(repr((versions, sys.version)).encode())[:16]
 
 
-def cache_path(name: str, target: str, types, modules) -> Path | None:
+def cache_path(name: str, target: str, variant, modules) -> Path | None:
     """The file of a kernel, PTX or cubin; None where it must not be cached, since a source was edited after it was imported."""
     sources = source_digest(__name__, *modules)
     if sources is None:
         return None
-    overload = f"{name}-{target}-{digest(repr(types).encode())[:10]}"
+    overload = f"{name}-{target}-{digest(repr(variant).encode())[:10]}"
     return cache_folder() / f"{overload}-{digest(f'{overload} {sources}'.encode())[:16]}.{'ptx' if target == PTX_ARCH else 'cubin'}"
 
 
@@ -148,7 +150,8 @@ def _write(path: Path | None, header: dict, code: bytes) -> None:
 
 # --- compiling ------------------------------------------------------------------------------------------------------
 
-def compile_ptx(name: str, kernel: Callable, argument_types: tuple[str, ...], threads: int = 0, blocks: int = 0) -> str:
+def compile_ptx(name: str, kernel: Callable, argument_types: tuple[str, ...], threads: int = 0, blocks: int = 0,
+                numba_type: Callable | None = None) -> str:
     """The PTX of a kernel, for all architectures from sm_80 on, its symbol being `name`; parameters as in :func:`cubin`."""
     try:
         from numba import cuda
@@ -156,7 +159,7 @@ def compile_ptx(name: str, kernel: Callable, argument_types: tuple[str, ...], th
     except (ImportError, AttributeError) as error:       # AttributeError: releases of numba and numba-cuda that do not fit
         raise BackendError(f"kernel {name}: compiling for CUDA expects the package numba-cuda, which fails to load: {error}; "
                            f"pip install 'numbanet[cuda]'") from error
-    signature = numba_types.void(*[_type(text, numba_types) for text in argument_types])
+    signature = numba_types.void(*[(numba_type or _type)(text) for text in argument_types])
     try:
         with warnings.catch_warnings(), _compiling_for(CAPABILITY):
             warnings.simplefilter("ignore")              # about low occupancy and performance, which are known here
@@ -212,7 +215,8 @@ def unroll_loops(text: str) -> str:
     return "\n".join([*lines, f'!{first} = !{{!"llvm.loop.unroll.full"}}', *nodes, ""])
 
 
-def _type(text: str, numba_types):
+def _type(text: str):
+    from numba.cuda import types as numba_types
     base, _, count = text.partition("x")
     scalar = getattr(numba_types, base)
     return numba_types.UniTuple(scalar, int(count)) if count else scalar
@@ -222,7 +226,7 @@ def link(name: str, ptx: str, arch: str) -> Cubin:
     """Machine code of an architecture from PTX."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")               # cuda.core warns where it has no nvJitLink and would ask the driver
+            warnings.simplefilter("error", RuntimeWarning)         # cuda.core's, where it has no nvJitLink and would ask the driver
             from cuda.core import Linker, LinkerOptions, ObjectCode
             linker = Linker(ObjectCode.from_ptx(ptx.encode()), options=LinkerOptions(arch=arch, ptxas_options=["-v"]))
     except (ImportError, RuntimeWarning) as error:

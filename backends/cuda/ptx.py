@@ -72,7 +72,9 @@ def _instruction(text: str, results: tuple, operands: tuple, pure: bool = False)
         return returned(*operands), generate
     names = ["typing_context", *[f"operand{i}" for i in range(len(operands))]]
     typed.__signature__ = Signature([Parameter(name, Parameter.POSITIONAL_ONLY) for name in names])     # Numba wants a fixed number
-    return intrinsic(typed)
+    made = intrinsic(typed)
+    made.text, made.results, made.operands = text, results, operands       # what a test compiles and compares with the emulator's twin
+    return made
 
 
 # --- where a thread is ----------------------------------------------------------------------------------------------

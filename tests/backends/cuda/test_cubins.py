@@ -137,10 +137,10 @@ def test_a_folder_that_cannot_be_written_costs_a_compilation_only(tmp_path, monk
 
 def test_what_is_in_the_key(folder, monkeypatch):
     def path(**changed):
-        values = {"name": "k", "target": "sm_80", "types": (("int32",), 0, 0), "modules": MODULES} | changed
+        values = {"name": "k", "target": "sm_80", "variant": (("int32",), 0, 0), "modules": MODULES} | changed
         return cubin.cache_path(*values.values())
 
-    paths = [path(), path(name="l"), path(target="sm_90"), path(types=(("int64",), 0, 0)), path(types=(("int32",), 64, 0)),
+    paths = [path(), path(name="l"), path(target="sm_90"), path(variant=(("int64",), 0, 0)), path(variant=(("int32",), 64, 0)),
              path(modules=("numbanet.backends.cuda.tiles.layout",))]
     monkeypatch.setattr(cubin.importlib.metadata, "version", lambda package: "0")
     paths.append(path())
