@@ -16,10 +16,15 @@ from tests.backends.cuda.fake_driver import FakeDriver
 @pytest.fixture
 def fake(monkeypatch):
     made = FakeDriver()
-    bindings = ModuleType("cuda.bindings")
-    bindings.driver = made
-    monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
-    monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
+    try:
+        import cuda.core
+        import numba.cuda.cudadrv.driver  # noqa: F401  both with the real driver's names, before they are replaced
+        bindings = cuda.bindings
+    except ImportError:
+        bindings = ModuleType("cuda.bindings")
+        monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
+        monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
+    monkeypatch.setattr(bindings, "driver", made, raising=False)
     monkeypatch.setattr(hardware, "gpus", lambda: [hardware.GPU("fake", (8, 0), made.total, 4)])
     return made
 
