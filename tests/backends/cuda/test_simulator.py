@@ -43,9 +43,9 @@ def test_every_kernel_compiles_without_spills(simulation):
     pytest.importorskip("cuda.core")
     from numbanet.backends.cuda.compile import KERNELS
     from numbanet.backends.cuda.launch import machine_code
-    for module in pkgutil.iter_modules(numbanet.backends.cuda.__path__):
-        if module.name != "simulator":
-            importlib.import_module(f"numbanet.backends.cuda.{module.name}")
+    for module in pkgutil.walk_packages(numbanet.backends.cuda.__path__, "numbanet.backends.cuda."):
+        if not module.name.endswith(".simulator"):
+            importlib.import_module(module.name)
     chosen, wrong = _chosen(simulation[1]), []
     assert {name for name, _ in chosen} == set(KERNELS), "every kernel is launched in the simulator"
     for name, types in chosen:
