@@ -115,11 +115,12 @@ def register_primitive(name: str, backend: str):
     """
     def attach(function):
         with _lock:
-            table = _instances[backend].implementations if backend in _instances else Implementations(backend)
-            table(function, name)                         # checks name and signature now, not at the first call
+            mine = [instance for device, instance in _instances.items() if device.partition(":")[0] == backend]
+            for table in {id(i.implementations): i.implementations for i in mine}.values() or [Implementations(backend)]:
+                table(function, name)                     # checks name and signature now, not at the first call
             _attached.setdefault(backend, {})[name] = function
-            if backend in _instances:
-                _instances[backend].__dict__.pop(name, None)
+            for instance in mine:
+                instance.__dict__.pop(name, None)
         return function
     return attach
 

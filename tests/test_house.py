@@ -26,6 +26,7 @@ LAYERS = (
     ("functional", "data", "onnx", "zoo"),
     ("vision",),
     ("train",),
+    ("search",),
     ("explore",),
     ("cli",),
     ("__main__",),
@@ -49,6 +50,7 @@ LONG = {"numbanet.onnx.operators.host": "short functions, one an operator: every
 # What parts import beside the dependencies, from an extra:
 EXTRAS = {"numbanet.onnx": ("onnx", "google"),     # protobuf
           "numbanet.explore": ("starlette", "uvicorn"), "numbanet.cli.explore": ("starlette", "uvicorn"),
+          "numbanet.search.neighbours": ("usearch",),
           "numbanet.backends.cuda": ("cuda",),
           "numbanet.train.callbacks.writers": ("tensorboardX",), "numbanet.train.distributed": ("mpi4py",)}
 DECORATORS_OF_NUMBA = {"njit", "jit", "vectorize", "guvectorize", "stencil", "cfunc"}

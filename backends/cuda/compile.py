@@ -1,4 +1,4 @@
-"""`@kernel` and `@device`: what every CUDA kernel and its helper functions are made by. All flags of the compiler stand here.
+"""`@kernel` and `@device`: what every CUDA kernel and its helper functions are made by. The compiler is called in `cubin.py`.
 
 A kernel is a plain Python function over pointers, integers and tuples of integers::
 
@@ -30,7 +30,6 @@ from numbanet.backends.cuda import hardware
 from numbanet.errors import BackendError
 
 SIMULATED = hardware.is_simulated()
-FLAGS = {"opt": True, "fastmath": False, "lineinfo": False}        # a * b + c is contracted to one fused operation by default
 
 if SIMULATED:
     from numbanet.backends.cuda.simulator import LIBRARY, context

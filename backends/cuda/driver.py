@@ -5,6 +5,7 @@ A handle is what `allocate` returns: the address on a GPU, a NumPy array of byte
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 
@@ -68,7 +69,7 @@ class Device:
         self.handle = self._call("cuDeviceGet", index)
         self.context = self._call("cuDevicePrimaryCtxRetain", self.handle)     # the one that Numba uses
         self.activate()
-        self.multiprocessors = hardware.gpus()[index].multiprocessors
+        self.multiprocessors, self.arch = hardware.gpus()[index].multiprocessors, hardware.gpus()[index].architecture
         self.stream = int(self._call("cuStreamCreate", int(driver.CUstream_flags.CU_STREAM_NON_BLOCKING)))
         self._staging = Staging(self._call, self.stream)
 
@@ -120,6 +121,17 @@ class Device:
         """Set bytes."""
         self.activate()
         self._call("cuMemsetD8Async", handle + offset, value, nbytes, self.stream)
+
+    def load(self, code: bytes, name: str):
+        """The kernel `name` of machine code, to be launched; it stays loaded."""
+        self.activate()
+        return self._call("cuModuleGetFunction", self._call("cuModuleLoadData", code), name.encode())
+
+    def launch(self, function, blocks: int, threads: int, words: list) -> None:
+        """Run a kernel whose parameters are these C numbers."""
+        self.activate()
+        addresses = (ctypes.c_void_p * len(words))(*[ctypes.addressof(word) for word in words])
+        self._call("cuLaunchKernel", function, blocks, 1, 1, threads, 1, 1, 0, self.stream, ctypes.addressof(addresses), 0)
 
     def memory(self) -> tuple[int, int]:
         """(free, total) bytes."""

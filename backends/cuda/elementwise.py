@@ -20,7 +20,7 @@ from numbanet.backends.cuda.mathematics import floor as floor_of
 from numbanet.backends.cuda.mathematics import larger, rint, smaller
 from numbanet.backends.cuda.mathematics import trunc as trunc_of
 from numbanet.backends.cuda.memory import DeviceArray
-from numbanet.backends.cuda.pointwise import BOOL, Binary, Unary, convert, converted
+from numbanet.backends.cuda.pointwise import BOOL, Arithmetic, Unary, convert, converted
 from numbanet.backends.cuda.registry import implements
 from numbanet.dtypes import is_floating_point, result_type
 from numbanet.errors import UsageError
@@ -112,12 +112,12 @@ def _xor(a, b):
     return a != b
 
 
-add_of, subtract_of, multiply_of, divide_of = Binary(_add), Binary(_subtract), Binary(_multiply), Binary(_divide)
-floor_divide_float, floor_divide_integer = Binary(_floor_divide_float), Binary(_floor_divide_integer)
-remainder_float, remainder_integer = Binary(_remainder_float), Binary(_remainder_integer)
-power_float, power_integer = Binary(_power_float), Binary(_power_integer)
-larger_of, smaller_of = Binary(larger), Binary(smaller)
-either, both, exactly_one = Binary(_or), Binary(_and), Binary(_xor)
+add_of, subtract_of, multiply_of, divide_of = Arithmetic(_add), Arithmetic(_subtract), Arithmetic(_multiply), Arithmetic(_divide)
+floor_divide_float, floor_divide_integer = Arithmetic(_floor_divide_float), Arithmetic(_floor_divide_integer)
+remainder_float, remainder_integer = Arithmetic(_remainder_float), Arithmetic(_remainder_integer)
+power_float, power_integer = Arithmetic(_power_float), Arithmetic(_power_integer)
+larger_of, smaller_of = Arithmetic(larger), Arithmetic(smaller)
+either, both, exactly_one = Arithmetic(_or), Arithmetic(_and), Arithmetic(_xor)
 
 
 @implements
@@ -206,7 +206,7 @@ def _check_divisor(operation: str, b) -> None:
 
 # Comparisons and logic
 
-class Comparison(Binary):
+class Comparison(Arithmetic):
     """out = whether the relation holds, in the operands' common dtype."""
 
     def __init__(self, function, relation):

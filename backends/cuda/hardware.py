@@ -17,7 +17,7 @@ from numbanet.errors import BackendError
 OLDEST_DRIVER = 12_000                          # CUDA 12.0
 NEWEST_EXTRA = 13
 OLDEST_NUMBA_CUDA = (0, 30, 4)                  # before, its types and those of numba 0.68 disagree
-OLDEST_CAPABILITY = (7, 0)                      # Volta; tensor cores as the tile programs use them: (8, 0)
+OLDEST_CAPABILITY = (8, 0)                      # Ampere: the first that the machine code is made for (`cubin.py`)
 _LIBRARIES = {"win32": ("nvcuda.dll",)}
 _ERRORS = {100: "the driver finds no GPU; is one visible (CUDA_VISIBLE_DEVICES, nvidia-smi, --gpus of the container)?",
            803: "the driver's library and its kernel module are of different versions; restart the machine after updating the driver",
@@ -123,7 +123,8 @@ def require(name: str, index: int) -> None:
         raise BackendError(f"device {name!r}: there {'is 1 GPU' if count == 1 else f'are {count} GPUs'} here, numbered from 0; "
                            f"use cuda:{count - 1} or less")
     if gpus()[index].capability < OLDEST_CAPABILITY:
-        raise BackendError(f"device {name!r}: {gpus()[index].name} is {gpus()[index].architecture}; numbanet needs sm_70 or newer")
+        raise BackendError(f"device {name!r}: {gpus()[index].name} is {gpus()[index].architecture}; numbanet needs sm_80 or newer, "
+                           "which has tensor cores for TF32")
 
 
 def gpus() -> list[GPU]:

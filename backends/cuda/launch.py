@@ -7,12 +7,14 @@ Python floats are refused: their width is the caller's to say.
 
 from __future__ import annotations
 
+import ctypes
 from functools import cache
 
 import numpy as np
 
-from numbanet.backends.cuda.compile import FLAGS, SIMULATED, Kernel
+from numbanet.backends.cuda.compile import SIMULATED, Kernel
 from numbanet.backends.cuda.constants import on_device
+from numbanet.backends.cuda.cubin import Cubin, cubin
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.dtypes import is_floating_point
 from numbanet.errors import BackendError
@@ -21,7 +23,7 @@ THREADS = 256                   # of a block
 WAVES = 16                      # blocks a multiprocessor; more are no faster, their loops only start more often
 _INT32_LIMIT = 2**31 - 2**24    # an index may pass the end by a stride of the grid
 
-compiled: dict[tuple, object] = {}       # (kernel, types) -> launchable; also what tests compile for architectures without a GPU
+compiled: dict[tuple, object] = {}       # (kernel, types, device) -> what is loaded; in the simulator (kernel, types), for the tests
 
 
 def launch(kernel: Kernel, total: int, *arguments, blocks: int | None = None, threads: int | None = None) -> None:
@@ -57,17 +59,13 @@ def launch(kernel: Kernel, total: int, *arguments, blocks: int | None = None, th
     types = types_of(kernel, arguments)
     made = compiled.get((kernel, types, device.index))
     if made is None:
-        made = compiled[kernel, types, device.index] = _compile(kernel, types, device)
+        code = machine_code(kernel, types, device.arch)
+        made = compiled[kernel, types, device.index] = device.load(code.code, code.name)
     threads = threads or THREADS
     if blocks is None:
         blocks = min(-(-total // threads), device.multiprocessors * WAVES)
-    addresses = [a.pointer if type(a) is DeviceArray else _table(a) if type(a) is list else a for a in arguments]
-    made(blocks, threads, [a.pointer if type(a) is DeviceArray else a for a in addresses])      # `addresses` keeps tables until here
-
-
-def _table(arrays: list[DeviceArray]) -> DeviceArray:
-    """The addresses of arrays, on their device."""
-    return on_device(arrays[0].lease.allocator, np.array([a.pointer for a in arrays], np.int64))
+    words, tables = flattened(types, arguments)
+    device.launch(made, blocks, threads, words)
 
 
 def types_of(kernel: Kernel, arguments) -> tuple[str, ...]:
@@ -128,14 +126,9 @@ def _simulate(kernel, total, arguments, blocks, threads) -> None:
                    for a in arguments])
 
 
-def numba_signature(types: tuple[str, ...]):
-    """The signature of a kernel in Numba's types."""
-    from numba.cuda import types as numba_types
-    return numba_types.void(*[_numba_type(t) for t in types])
-
-
 @cache
-def _numba_type(name: str):
+def numba_type(name: str):
+    """Numba's type of an argument, by the name that :func:`types_of` gives it."""
     from numba.cuda import types as numba_types
 
     from numbanet.backends.cuda.pointers import pointer_to
@@ -149,17 +142,28 @@ def _numba_type(name: str):
     return numba_types.boolean if name == "bool" else getattr(numba_types, name)
 
 
-def _compile(kernel: Kernel, types: tuple[str, ...], device):
-    """What launches the kernel: a function of the number of blocks, of threads a block, and of the arguments, arrays as addresses.
+def machine_code(kernel: Kernel, types: tuple[str, ...], arch: str) -> Cubin:
+    """The machine code of a kernel for an architecture, from the disk cache where it is there; needs no GPU."""
+    modules = (*kernel.modules, "numbanet.backends.cuda.pointers", __name__)
+    return cubin(kernel.name.replace(".", "_"), lambda: kernel.specialised(real_of(types)), types, arch, modules, numba_type=numba_type)
 
-    Numba's dispatcher, for the time being. A cubin of our own cache, launched through cuda.core, takes its place here and nowhere else.
-    """
-    from numba import cuda
-    device.activate()
-    dispatcher = cuda.jit(numba_signature(types), **FLAGS)(kernel.specialised(real_of(types)))
-    stream = cuda.external_stream(device.stream)
 
-    def run(blocks: int, threads: int, arguments: list) -> None:
-        device.activate()
-        dispatcher[blocks, threads, stream](*[bool(a) if type(a) is np.bool_ else a for a in arguments])
-    return run
+_WORDS = {"int32": ctypes.c_int32, "int64": ctypes.c_int64, "uint8": ctypes.c_uint8, "uint32": ctypes.c_uint32, "uint64": ctypes.c_uint64,
+          "float32": ctypes.c_float, "float64": ctypes.c_double, "bool": ctypes.c_bool}
+
+
+def flattened(types: tuple[str, ...], arguments) -> tuple[list, list[DeviceArray]]:
+    """(the parameters of a kernel one by one, as C numbers; tables of addresses, which must live until it is launched)."""
+    words, tables = [], []
+    for text, a in zip(types, arguments):
+        if type(a) is list:
+            a = on_device(a[0].lease.allocator, np.array([x.pointer for x in a], np.int64))
+            tables.append(a)
+        if type(a) is DeviceArray:
+            words.append(ctypes.c_void_p(a.pointer))
+        elif type(a) is tuple:
+            word = _WORDS[text.partition("x")[0]]
+            words += [word(v) for v in a]
+        else:
+            words.append(_WORDS[text](a))
+    return words, tables

@@ -45,13 +45,26 @@ class UnaryWith:
 
 
 class Binary:
-    """out = f(a, b) for arrays of one dtype, or an array and a number."""
+    """out = f(a, b) for arrays of one dtype."""
 
     def __init__(self, function):
         @kernel
         def binary(a, b, out, total, shape, a_steps, b_steps, out_steps):
             for i in range(thread(), total, threads()):
                 out[offset(i, shape, out_steps)] = function(a[offset(i, shape, a_steps)], b[offset(i, shape, b_steps)])
+        self.kernel = binary
+
+    def __call__(self, a: DeviceArray, b: DeviceArray, out: DeviceArray) -> None:
+        """a and b broadcast to out's shape."""
+        shape, out_steps, a_steps, b_steps = merged(out.shape, out.steps, broadcast_steps(a, out.shape), broadcast_steps(b, out.shape))
+        launch(self.kernel, out.size, a, b, out, out.size, shape, a_steps, b_steps, out_steps)
+
+
+class Arithmetic(Binary):
+    """The same for arrays of any dtype, or an array and a number."""
+
+    def __init__(self, function):
+        super().__init__(function)
 
         @kernel
         def binary_left(value, b, out, total, shape, b_steps, out_steps):
@@ -62,8 +75,7 @@ class Binary:
         def binary_right(a, value, out, total, shape, a_steps, out_steps):
             for i in range(thread(), total, threads()):
                 out[offset(i, shape, out_steps)] = function(a[offset(i, shape, a_steps)], value)
-
-        self.both, self.left, self.right = binary, binary_left, binary_right
+        self.left, self.right = binary_left, binary_right
 
     def __call__(self, a, b, out: DeviceArray, dtype: np.dtype | None = None) -> None:
         """`dtype` is that of the arithmetic: out's, unless given."""
@@ -75,8 +87,7 @@ class Binary:
         if type(a) is not DeviceArray:
             shape, out_steps, b_steps = merged(out.shape, out.steps, broadcast_steps(b, out.shape))
             return launch(self.left, out.size, a, b, out, out.size, shape, b_steps, out_steps)
-        shape, out_steps, a_steps, b_steps = merged(out.shape, out.steps, broadcast_steps(a, out.shape), broadcast_steps(b, out.shape))
-        return launch(self.both, out.size, a, b, out, out.size, shape, a_steps, b_steps, out_steps)
+        return super().__call__(a, b, out)
 
 
 class BinaryWith:

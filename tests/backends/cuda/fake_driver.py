@@ -21,6 +21,7 @@ class FakeDriver:
 
     def __init__(self, total: int = 1 << 30):
         self.total, self.blocks, self.hosts, self.queue, self.done, self.asked, self.calls = total, {}, {}, [], 0, 0, []
+        self.launched, self.on_launch = [], lambda parameters: None
 
     def __getattribute__(self, name):
         if name.startswith("cu"):
@@ -90,6 +91,17 @@ class FakeDriver:
         if not self._inside(destination, count):
             return (INVALID,)
         self._ask(lambda: ctypes.memset(destination, value, count))
+        return (SUCCESS,)
+
+    def cuModuleLoadData(self, image):
+        return SUCCESS, image
+
+    def cuModuleGetFunction(self, module, name):
+        return SUCCESS, (module, name)
+
+    def cuLaunchKernel(self, function, gx, gy, gz, bx, by, bz, shared, stream, parameters, extra):
+        self.launched.append((function, (gx, gy, gz), (bx, by, bz), shared, stream, parameters))
+        self.on_launch(parameters)
         return (SUCCESS,)
 
     def cuStreamSynchronize(self, stream):

@@ -208,6 +208,21 @@ def test_devices_by_index():
     assert numbanet.backends.available_backends()["cuda"] == ""
 
 
+def test_own_kernels_serve_every_gpu():
+    original = OWN["softsign_forward"]
+    inputs = [numbanet.ones(2, device=device) for device in ("cuda:0", "cuda:1")]
+    assert [numbanet.nn.functional.softsign(x).tolist() for x in inputs] == [[0.5, 0.5]] * 2
+
+    def mine(x, out):
+        CUDA.implementations["full"](out.shape, 7.0, out.dtype, out)
+    try:
+        numbanet.backends.register_primitive("softsign_forward", "cuda")(mine)
+        assert [numbanet.nn.functional.softsign(x).tolist() for x in inputs] == [[7.0, 7.0]] * 2
+    finally:
+        numbanet.backends.register_primitive("softsign_forward", "cuda")(original)
+    assert [numbanet.nn.functional.softsign(x).tolist() for x in inputs] == [[0.5, 0.5]] * 2
+
+
 def test_memory_queries():
     numbanet.cuda.empty_cache()
     gc.collect()

@@ -1,12 +1,14 @@
 """The GPU as the backend uses it, on a driver over host memory (`fake_driver.py`): calls, order, errors."""
 
+import ctypes
+import re
 import sys
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 
-from numbanet.backends.cuda import driver, hardware, memory, pinned
+from numbanet.backends.cuda import cubin, driver, hardware, memory, pinned
 from numbanet.errors import BackendError
 from tests.backends.cuda.fake_driver import FakeDriver
 
@@ -14,10 +16,15 @@ from tests.backends.cuda.fake_driver import FakeDriver
 @pytest.fixture
 def fake(monkeypatch):
     made = FakeDriver()
-    bindings = ModuleType("cuda.bindings")
-    bindings.driver = made
-    monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
-    monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
+    try:
+        import cuda.core
+        import numba.cuda.cudadrv.driver  # noqa: F401  both with the real driver's names, before they are replaced
+        bindings = cuda.bindings
+    except ImportError:
+        bindings = ModuleType("cuda.bindings")
+        monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
+        monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
+    monkeypatch.setattr(bindings, "driver", made, raising=False)
     monkeypatch.setattr(hardware, "gpus", lambda: [hardware.GPU("fake", (8, 0), made.total, 4)])
     return made
 
@@ -58,6 +65,32 @@ def test_fill_and_synchronize(fake):
     device.fill(handle, 0, 64, 9)
     device.synchronize()
     assert bytes(fake.blocks[handle]) == bytes([9]) * 64
+
+
+def test_a_launch_lays_out_the_parameters_that_the_ptx_declares(fake, monkeypatch):
+    """A primitive, down to the driver's call: every number is read back where the machine code will look for it."""
+    pytest.importorskip("cuda.core")
+    from numbanet.backends.cuda import elementwise, launch, optimizer
+    monkeypatch.setattr(launch, "compiled", {})
+    allocator, seen = memory.Allocator(driver.Device(0)), []
+    x, y, out = (allocator.empty((3, 4), np.dtype(np.float32), order) for order in (None, (1, 0), None))
+    kinds = {"u64": ctypes.c_uint64, "u32": ctypes.c_uint32, "s32": ctypes.c_int32, "f32": ctypes.c_float, "f64": ctypes.c_double}
+
+    def read(parameters):
+        (kernel, types, _), = [key for key, made in launch.compiled.items() if made is fake.launched[-1][0]]
+        ptx = cubin.compile_ptx("probe", kernel.specialised(launch.real_of(types)), types, numba_type=launch.numba_type)
+        declared = re.findall(r"\.param \.(?:align \d+ )?(\w+) probe_param_\d+", ptx)
+        addresses = (ctypes.c_void_p * len(declared)).from_address(parameters)
+        seen.append([kinds[kind.replace("b", "u")].from_address(address).value for kind, address in zip(declared, addresses)])
+
+    fake.on_launch = read
+    elementwise.add(x, y, out)
+    assert seen[-1] == [x.pointer, y.pointer, out.pointer, 12, 3, 4, 4, 1, 1, 3, 4, 1]
+    assert fake.launched[-1][1:5] == ((1, 1, 1), (256, 1, 1), 0, 7)
+    elementwise.multiply(x, 2.5, out)
+    assert seen[-1] == [x.pointer, 2.5, out.pointer, 12, 12, 1, 1]
+    optimizer.sgd_update([x, out], [y, out], [], 0.5, 0.0, 0.0, 0.25, False, -1.0)
+    assert len(seen[-1]) == 13 and seen[-1][4:] == [2, 0, 0, 0.5, 0.0, 1.0, 0.25, -1.0, 24]
 
 
 def test_out_of_memory_trims_and_tries_again(fake):
@@ -124,7 +157,6 @@ def machine(monkeypatch):
     ({"gpus": []}, "finds no GPU"),
 ])
 def test_why_there_is_no_cuda(machine, change, words):
-    import re
     vars(machine).update(change)
     assert re.search(words, hardware.why_not()) and bool(words) == bool(hardware.why_not())
 
@@ -133,7 +165,7 @@ def test_gpus_that_are_not_there(machine):
     with pytest.raises(BackendError, match="device 'cuda:3': there is 1 GPU here, numbered from 0; use cuda:0 or less"):
         hardware.require("cuda:3", 3)
     machine.gpus = [hardware.GPU("K80", (3, 7), 1 << 30, 2)]
-    with pytest.raises(BackendError, match="K80 is sm_37; numbanet needs sm_70 or newer"):
+    with pytest.raises(BackendError, match="K80 is sm_37; numbanet needs sm_80 or newer"):
         hardware.require("cuda", 0)
 
 

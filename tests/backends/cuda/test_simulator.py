@@ -3,15 +3,17 @@
 That run tells which kernels were launched with which types; all of them are compiled for real architectures afterwards.
 """
 
+import importlib
 import json
 import os
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.backends.cuda.compiling import import_kernels, link, ptx_of
+import numbanet.backends.cuda
 
 ROOT = Path(__file__).parents[3]
 # Kernels that compute in float64 whatever their dtype, and why. Sine, cosine and tangent of libdevice do so for huge arguments.
@@ -40,27 +42,44 @@ def test_every_primitive_agrees_with_the_reference(simulation):
 def test_every_kernel_compiles_without_spills(simulation):
     pytest.importorskip("cuda.core")
     from numbanet.backends.cuda.compile import KERNELS
-    import_kernels()
+    from numbanet.backends.cuda.launch import machine_code
+    for module in pkgutil.walk_packages(numbanet.backends.cuda.__path__, "numbanet.backends.cuda."):
+        if not module.name.endswith(".simulator"):
+            importlib.import_module(module.name)
     chosen, wrong = _chosen(simulation[1]), []
     assert {name for name, _ in chosen} == set(KERNELS), "every kernel is launched in the simulator"
     for name, types in chosen:
-        ptx = ptx_of(KERNELS[name], types)
         for arch in ("sm_80", "sm_90"):
-            report = link(ptx, arch)
+            made = machine_code(KERNELS[name], types, arch)
             is_single = not any("float64" in t for t in types)
-            if (report.spills or report.stack and not name.startswith(STACK)
-                    or report.doubles and is_single and not name.startswith(DOUBLES)):
-                wrong.append((name, types, arch, report))
+            if (made.spills or made.stack and not name.startswith(STACK)
+                    or made.instructions["float64"] and is_single and not name.startswith(DOUBLES)):
+                wrong.append((name, types, made.report()))
     assert not wrong
 
 
+@pytest.mark.parametrize("name", ["pointwise.cast_kernel", "reduction.fold_sum", "sorting.merge_ascending", "indexing.write_targets",
+                                  "optimizer.sgd_kernel", "softmax.softmax", "random.uniform_kernel"])
+def test_arrays_of_more_elements_than_int32_counts(simulation, name):
+    """What the simulator cannot try: the same kernels with 64-bit indices compile, and need no more than registers."""
+    pytest.importorskip("cuda.core")
+    from numbanet.backends.cuda.compile import KERNELS
+    from numbanet.backends.cuda.launch import machine_code
+    importlib.import_module(f"numbanet.backends.cuda.{name.partition('.')[0]}")
+    types = tuple(t.replace("int32", "int64") for t in dict(_chosen(simulation[1]))[name])
+    assert machine_code(KERNELS[name], types, "sm_80").spills == 0
+
+
 def _chosen(launches) -> list[tuple[str, tuple[str, ...]]]:
-    """Of each kernel and set of dtypes the launch of the most axes, which needs the most registers."""
-    best: dict[tuple, tuple] = {}
+    """Of each kernel the float32 launch of the most axes, which needs the most registers; another where there is none in float32."""
+    best: dict[str, tuple] = {}
     for name, types in launches:
-        key = name, tuple(t for t in types if not t.startswith("int32"))
-        best[key] = max(best.get(key, types), types, key=lambda t: sum(int(x[6:]) for x in t if x.startswith("int32x")))
-    return [(name, types) for (name, _), types in sorted(best.items())]
+        best[name] = max(best.get(name, types), types, key=_weight)
+    return sorted(best.items())
+
+
+def _weight(types: tuple[str, ...]) -> tuple[bool, int]:
+    return not any("64" in t for t in types), sum(int(t[6:]) for t in types if t.startswith("int32x"))
 
 
 def test_users_without_a_gpu_never_meet_cuda():
