@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 
 import numpy as np
 from numba import cuda
@@ -34,12 +35,31 @@ class Pointer:
         self.memory[i] = value
 
 
+class _Shared:
+    """`cuda.shared` inside of kernels. Numba's own lets two threads that come at once each make an array of their own."""
+
+    lock = threading.Lock()
+
+    def __init__(self, made: dict):
+        self.made = made                        # of the launch that runs
+
+    def array(self, shape, dtype):
+        """The block's array of this place in the kernel; NaN at first, so that what nobody wrote is seen."""
+        caller = sys._getframe(1)
+        place = caller.f_code, caller.f_lasti
+        with self.lock:
+            if place not in self.made:
+                self.made[place] = np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 77, dtype)
+            return self.made[place]
+
+
 class _Context:
     """`cuda` inside of kernels: whatever Numba's simulator has made for the launch that runs."""
 
     def __getattr__(self, name):
         from numba.cuda.simulator.kernel import _get_kernel_context
-        return getattr(_get_kernel_context(), name)
+        found = getattr(_get_kernel_context(), name)
+        return _Shared(found._allocations) if name == "shared" else found
 
 
 class _Library:

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numba import cuda
 
 import numbanet
 from numbanet.backends import PRIMITIVES, get_backend
 from numbanet.backends.cuda import simulator
+from numbanet.backends.cuda.block import REAL
 from numbanet.backends.cuda.compile import kernel
 from numbanet.backends.cuda.index import thread, threads
 from numbanet.backends.cuda.launch import compiled, launch
@@ -196,6 +198,23 @@ def test_the_simulator_sees_what_a_gpu_would_not():
             launch(wrong, 3, x, out, 3)
     with pytest.raises(BackendError, match="received float"):
         launch(reads_past_the_end, 3, x, out, 3.0)
+
+
+@kernel
+def two_arrays_in_a_line(out, total):
+    first, second = cuda.shared.array(4, REAL), cuda.shared.array(4, REAL)
+    t = cuda.threadIdx.x
+    first[t] = 1.0
+    cuda.syncthreads()
+    out[t] = first[3 - t] + (0.0 if second[t] == second[t] else 1.0)        # what nobody wrote is NaN
+
+
+def test_shared_memory_of_simulated_threads():
+    """All threads of a block meet in the same array, however they take turns."""
+    for _ in range(20):
+        out = CUDA.empty((4,), np.dtype(np.float32))
+        launch(two_arrays_in_a_line, 4, out, 4, blocks=1, threads=4)
+        np.testing.assert_array_equal(CUDA.to_numpy(out), 2)
 
 
 # What users see

@@ -59,7 +59,9 @@ def test_every_kernel_compiles_without_spills(simulation):
 
 
 @pytest.mark.parametrize("name", ["pointwise.cast_kernel", "reduction.fold_sum", "sorting.merge_ascending", "indexing.write_targets",
-                                  "optimizer.sgd_kernel", "softmax.softmax", "random.uniform_kernel"])
+                                  "optimizer.sgd_kernel", "softmax.softmax", "random.uniform_kernel",
+                                  "convolution_direct.conv2d_backward_input_direct", "matrix.matrix_product", "pooling.max_pool2d_backward",
+                                  "normalization.moments.moments_of_parts"])
 def test_arrays_of_more_elements_than_int32_counts(simulation, name):
     """What the simulator cannot try: the same kernels with 64-bit indices compile, and need no more than registers."""
     pytest.importorskip("cuda.core")
