@@ -229,13 +229,12 @@ def link(name: str, ptx: str, arch: str) -> Cubin:
             warnings.simplefilter("error", RuntimeWarning)         # cuda.core's, where it has no nvJitLink and would ask the driver
             from cuda.core import Linker, LinkerOptions, ObjectCode
             linker = Linker(ObjectCode.from_ptx(ptx.encode()), options=LinkerOptions(arch=arch, ptxas_options=["-v"]))
+        code = bytes(linker.link("cubin").code)
     except (ImportError, RuntimeWarning) as error:
         raise BackendError(f"kernel {name}: linking for {arch} expects nvJitLink, which was not found: {error}; "
                            f"pip install 'numbanet[cuda]'") from error
-    try:
-        code = bytes(linker.link("cubin").code)
     except Exception as error:
-        raise BackendError(f"kernel {name} ({arch}): the assembler refuses it: {linker.get_error_log() or error}") from error
+        raise BackendError(f"kernel {name} ({arch}): the assembler refuses it: {error}") from error
     counts = {key: len(re.findall(pattern, ptx)) for key, pattern in COUNTED.items()}
     return Cubin(name, arch, code, *_report(linker.get_info_log()), counts)
 

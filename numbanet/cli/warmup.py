@@ -71,8 +71,8 @@ def _cuda(arguments) -> int:
     kernels = catalog(maths)
     compiled = [(name, cubin_of(program, arch)) for name, program in tqdm(kernels.items(), unit="kernel", disable=None)
                 for arch in dict.fromkeys(arguments.arch)]
-    print(f"{'kernel':<52} {'arch':<7} registers  spills  KB of code")
+    print(f"{'kernel':<50} {'arch':<6} {'registers':>9} {'spills':>6} {'KB':>5}")
     for name, made in compiled:
-        print(f"{name:<52} {made.arch:<7} {made.registers:>9}  {made.spills + made.stack:>6}  {len(made.code) / 1024:>10.1f}")
+        print(f"{name:<50} {made.arch:<6} {made.registers:>9} {made.spills + made.stack:>6} {len(made.code) / 1024:>5.0f}")
     print(f"{len(compiled)} kernels in {cubin.cache_folder()}; {time.perf_counter() - started:.1f} s")
     return 0
