@@ -18,6 +18,7 @@ def configure(parser) -> None:
     parser.add_argument("--out", metavar="DIR", help="the index (default: FOLDER-index); one that is there is brought up to date")
     parser.add_argument("--detector", metavar="DIR", help="embed the largest face of each picture: a folder with MTCNN's pnet.pt, "
                                                           "rnet.pt and onet.pt")
+    parser.add_argument("--forget", metavar="FOLDER", action="append", default=[], help="take a folder out of the index; may be repeated")
     configure_embedder(parser)
 
 
@@ -43,7 +44,7 @@ def run(arguments) -> int:
     reader = None if detector is None else face_reader(embedder, FaceDetector(detector, arguments.device))
     done = update_index(path, embedder, folders, source=source, model=arguments.model, metadata=arguments.metadata,
                         detector=detector,
-                        reader=reader, num_workers=arguments.workers, device=arguments.device, watch=watch)
+                        reader=reader, forget=arguments.forget, num_workers=arguments.workers, device=arguments.device, watch=watch)
     tell_skipped("index", done.skipped)
     work = done.added + done.changed + done.repaired
     facts = {"index": str(path), "files": done.files, "rows": done.rows, "dimension": embedder.dimension, "layer": embedder.layer_text,

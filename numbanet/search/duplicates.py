@@ -15,7 +15,9 @@ from numbanet.search.index import ImageIndex
 
 THRESHOLD = 0.95
 BLOCK = 1024            # rows compared with all that follow, at once
-FIRST = 32              # neighbours that a large index is asked for first
+FIRST, MOST = 32, 4096  # neighbours that a large index is asked for: at first, and where all of these are similar
+GATHERED = 1 << 14      # vectors of neighbours in memory at once
+ROUNDING = 4e-7         # of float32 products: vectors with themselves are not quite 1
 
 
 class Copy(NamedTuple):
@@ -64,11 +66,10 @@ def find_duplicates(index: ImageIndex, threshold: float = THRESHOLD, watch=lambd
 def similar_pairs(vectors: np.ndarray, threshold: float, backend=None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Positions (first, second) of all pairs whose inner product reaches `threshold`, first < second, a block of rows at a time."""
     backend = backend or get_backend("cpu")
-    rounding = 4e-7         # of float32 products of length 1: equal vectors are not quite 1
     for begin in range(0, len(vectors), BLOCK):
         block, rest = np.ascontiguousarray(vectors[begin:begin + BLOCK]), vectors[begin:]
         products = backend.to_numpy(backend.matmul(backend.from_numpy(block), backend.transpose(backend.from_numpy(rest), (1, 0))))
-        first, second = np.nonzero(products >= threshold - rounding)
+        first, second = np.nonzero(products >= threshold - ROUNDING)
         after = second > first
         yield first[after] + begin, second[after] + begin
 
@@ -80,13 +81,15 @@ def _from_graph(index: ImageIndex, threshold: float) -> Iterator[tuple[np.ndarra
         rows = np.arange(begin, min(begin + BLOCK, len(vectors)))
         wanted, found = FIRST, [(np.empty(0, np.int64), np.empty(0, np.int64))]
         while len(rows):
-            wanted = min(wanted, len(vectors))
-            hits = index.nearest_positions(vectors[rows], wanted)
-            scores = np.where(hits >= 0, np.einsum("qkd,qd->qk", vectors[hits], vectors[rows]), -1)
-            near = scores >= threshold - 4e-7
-            first, place = np.nonzero(near)
-            found.append((rows[first], hits[first, place]))
-            rows = rows[near.all(1)] if wanted < min(len(vectors), 4096) else rows[:0]
+            wanted, full = min(wanted, len(vectors)), []
+            for some in np.array_split(rows, -(-len(rows) * wanted // GATHERED)):
+                hits = index.nearest_positions(vectors[some], wanted)
+                scores = np.where(hits >= 0, np.einsum("qkd,qd->qk", vectors[hits], vectors[some]), -1)
+                near = scores >= threshold - ROUNDING
+                first, place = np.nonzero(near)
+                found.append((some[first], hits[first, place]))
+                full.append(some[near.all(1)])
+            rows = np.concatenate(full) if wanted < min(len(vectors), MOST) else rows[:0]
             wanted *= 4
         yield tuple(np.concatenate(parts) for parts in zip(*found))
 

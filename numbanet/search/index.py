@@ -108,7 +108,8 @@ class ImageIndex:
         self._graph = self._position = None
         graph = Neighbours(self.path / "neighbours.usearch", self.description.dimension)
         stamp = self._stamp or {}
-        if stamp.get("revision") == revision and stamp.get("generation") == self.generation and available() and graph.is_whole(stamp):
+        current = stamp.get("revision") == revision and stamp.get("generation") == self.generation
+        if current and available() and graph.is_whole(stamp) and graph.open():
             self._graph = graph
 
     @property
@@ -305,5 +306,6 @@ def folders_of(folders: Sequence) -> list[str]:
     for folder in folders:
         if not Path(folder).is_dir():
             what = "expected a folder, received a file" if Path(folder).exists() else "the folder is missing"
-            raise DataError(f"{shown(folder)}: {what}; an index is made of folders of pictures")
+            raise DataError(f"{shown(folder)}: {what}; an index is made of folders of pictures, and 'numbanet index INDEX --forget FOLDER' "
+                            "takes one out of it")
     return [os.path.abspath(folder) for folder in folders]

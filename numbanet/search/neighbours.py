@@ -70,12 +70,13 @@ class Neighbours:
             return True
         return self.stamp()["sha256"] == stamp.get("sha256")
 
+    def open(self) -> bool:
+        """Map the file to search in it; False where that fails."""
+        self._graph = _loaded(self._empty(), "view", self.path)
+        return self._graph is not None
+
     def search(self, queries: np.ndarray, count: int) -> np.ndarray:
-        """Rows of about `count` nearest vectors of each query, int64 (Q, count); -1 where there are fewer."""
-        if self._graph is None:
-            self._graph = self._empty()
-            self._graph.view(str(self.path))
-            self._graph.expansion_search = EXPANSION_SEARCH
+        """Rows of about `count` nearest vectors of each query, int64 (Q, count); -1 where there are fewer. After :meth:`open`."""
         self._graph.expansion_search = max(EXPANSION_SEARCH, 2 * count)
         found = self._graph.search(np.ascontiguousarray(queries, np.float32), count)
         keys = np.full((len(queries), count), -1, np.int64)
@@ -99,10 +100,10 @@ class Neighbours:
         stamp : of the file as it was last saved, which is used if it is whole
         """
         self.close()
-        self._changed, graph = False, self._empty()
+        self._changed, graph = False, None
         if self.is_whole(stamp, thorough=True):
-            graph.load(str(self.path))
-            graph.expansion_add = EXPANSION_ADD
+            graph = _loaded(self._empty(), "load", self.path)
+        graph = self._empty() if graph is None else graph
         there = np.sort(np.fromiter(graph.keys, np.int64, len(graph))) if len(graph) else np.empty(0, np.int64)
         gone, self._new = np.setdiff1d(there, rows, assume_unique=True), np.setdiff1d(rows, there, assume_unique=True)
         if len(gone) > len(there) // 4:         # a graph of many holes finds less
@@ -139,3 +140,16 @@ class Neighbours:
     def _save(self) -> None:
         with atomic_file(self.path) as temporary:
             self._building.save(str(temporary))
+
+
+def _loaded(graph, how: str, path: Path):
+    """The graph of a file, or None where usearch refuses it or it is of other vectors."""
+    dimension = graph.ndim
+    try:
+        getattr(graph, how)(str(path))
+    except Exception:           # usearch raises whatever a damaged file leads it to
+        return None
+    if graph.ndim != dimension:
+        return None
+    graph.expansion_add, graph.expansion_search = EXPANSION_ADD, EXPANSION_SEARCH
+    return graph

@@ -67,7 +67,8 @@ def _plain(iterator: Iterable, total: int, title: str) -> Iterable:
 
 def update_index(path, embedder: Embedder | None = None, folders: Sequence | None = None, *, source: str | None = None,
                  model: str | None = None, metadata=None, detector: str | None = None, reader: Callable | None = None,
-                 num_workers: int | None = None, device: str = "cpu", watch: Callable = _plain, exact_rows: int = EXACT_ROWS) -> Updated:
+                 forget: Sequence = (), num_workers: int | None = None, device: str = "cpu", watch: Callable = _plain,
+                 exact_rows: int = EXACT_ROWS) -> Updated:
     """Make an index, or bring one up to date.
 
     Parameters
@@ -81,6 +82,8 @@ def update_index(path, embedder: Embedder | None = None, folders: Sequence | Non
         Where the embedder came from, so that searching finds it.
     detector, reader
         The folder of a face detector's weights, and what makes pixels of a file with it.
+    forget : sequence of paths
+        Folders that are to leave the index, whether they are still there or not.
     num_workers : int, optional
         Threads that read and decode.
     watch : callable (iterable, total, title) -> iterable
@@ -106,14 +109,14 @@ def update_index(path, embedder: Embedder | None = None, folders: Sequence | Non
             raise UsageError(f"{path}: exists, and is no index; choose another folder with --out")
         _scan(folders, path)            # an empty folder is told before anything is made
     with _explained(path), FolderLock(path):
-        description = _description(path, embedder, folders, source, model, metadata, detector)
+        description = _description(path, embedder, folders, forget, source, model, metadata, detector)
         if embedder is None:
             embedder = matching_embedder(path, description, source, device)
         folders_of(description.folders)
         return _Update(path, description, embedder, reader, num_workers, watch, exact_rows).run(began)
 
 
-def _description(path: Path, embedder, folders, source, model, metadata, detector) -> Description:
+def _description(path: Path, embedder, folders, forget, source, model, metadata, detector) -> Description:
     """That of the index, with the folders that are added; of a new one, or one whose description is lost, a new one."""
     try:
         description = read_description(path)
@@ -135,8 +138,14 @@ def _description(path: Path, embedder, folders, source, model, metadata, detecto
             what = "of whole pictures" if description.detector is None else f"made with the detector of {description.detector}"
             raise UsageError(f"{path}: the index is {what}; make another index with --out")
         made = replace(description, folders=list(description.folders))
+    for folder in map(os.path.abspath, forget):
+        if folder not in made.folders:
+            raise UsageError(f"{path}: {folder} is none of the index's folders, which are {', '.join(made.folders) or 'none'}")
+        made.folders.remove(folder)
     made.folders += [folder for folder in folders if folder not in made.folders]
     made.folders = [f for f in made.folders if not any(f != other and Path(f).is_relative_to(other) for other in made.folders)]
+    if not made.folders:
+        raise UsageError(f"{path}: an index needs a folder of pictures; remove the index itself where nothing of it is wanted")
     if made != description:
         write_description(path, made)
     return made

@@ -200,6 +200,13 @@ def test_no_index_no_pictures_no_folder(tmp_path):
         update(tmp_path / "out")
     with ImageIndex(tmp_path / "out") as index:
         assert len(index) == 2
+    with pytest.raises(UsageError, match="is none of the index's folders"):
+        update(tmp_path / "out", forget=[tmp_path / "other"])
+    with pytest.raises(UsageError, match="an index needs a folder"):
+        update(tmp_path / "out", forget=[folder])
+    done = update(tmp_path / "out", [tmp_path / "moved"], forget=[folder])      # moved, not lost: nothing is computed again
+    assert (done.reused, done.removed, done.files, done.rows) == (2, 2, 2, 2)
+    check(tmp_path / "out", tmp_path / "moved")
 
 
 def test_two_writers(tmp_path):
