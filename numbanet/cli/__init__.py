@@ -26,7 +26,7 @@ VERBS = {
     "convolve": "the classical filters: convolution and cross-correlation side by side",
     "explore": "a page in the browser: a picture on its way through a network",
     "convert": "weights from one format to another: safetensors, .npz, .pt, .pth",
-    "export": "a network as an ONNX file, for other programs",
+    "export": "a network as ONNX or safetensors, for other programs",
     "data": "look at images, pack them for fast epochs, or make up a data set",
     "profile": "where a network spends its time and memory, layer by layer",
     "models": "the networks that can be created by name",
