@@ -11,7 +11,6 @@ import numbanet
 from tests.cli.conftest import run
 
 
-
 @pytest.fixture
 def onnx():
     pytest.importorskip("onnx")
