@@ -32,7 +32,7 @@ VERBS = {
     "dedup": "pictures of an index that are there more than once",
     "identify": "name faces, boxes or whole pictures by the nearest of a gallery",
     "convert": "weights from one format to another: safetensors, .npz, .pt, .pth",
-    "export": "a network as an ONNX file, for other programs",
+    "export": "a network as ONNX or safetensors, for other programs",
     "data": "look at images, pack them for fast epochs, or make up a data set",
     "profile": "where a network spends its time and memory, layer by layer",
     "models": "the networks that can be created by name",
