@@ -298,6 +298,19 @@ class Backend:
         """
         return None
 
+    def joined(self, calls: list[tuple[Callable, list]], givens: list[tuple[list, int, Array]]) -> list[tuple[Callable, list]]:
+        """Fewer calls that do the same as these, which a plan repeats; or these.
+
+        Parameters
+        ----------
+        calls
+            (function, arguments and `out`): what `prepare` and `unchecked` gave, with arrays that stay where they are.
+        givens
+            (arguments, position, array): operands that are put there, into the arguments of one of the calls, before each repeat;
+            they are then like that array, which has no contents.
+        """
+        return calls
+
     def is_unshared(self, holder: list, index: int) -> bool:
         """True only where nothing but ``holder[index]`` refers to that array, and no other array to its memory."""
         return False
@@ -319,6 +332,13 @@ class Backend:
             Multiply-adds, a sample.
         """
         return sys.maxsize
+
+    def chains(self, geometries: tuple, batch: int) -> bool:
+        """Whether a plan should run these convolutions, each of which reads only the one before, as one `conv2d_chain`.
+
+        That pays where the maps in between are better not written to memory.
+        """
+        return False
 
     def synchronize(self) -> None:
         """Wait until everything asked for so far is done."""

@@ -39,5 +39,5 @@ _OTHERS = {
     "numbanet.zoo": "create_model list_models",
 }
 MODULES = ("autograd", "backends", "cuda", "data", "dtypes", "errors", "functional", "geometry", "graph", "nn", "onnx", "ops", "optim",
-           "random", "train", "vision", "weights", "zoo")
+           "random", "search", "train", "vision", "weights", "zoo")
 WHERE = {name: module for module, names in ({f"numbanet.ops.{m}": n for m, n in _OPS.items()} | _OTHERS).items() for name in names.split()}

@@ -14,7 +14,7 @@ from numbanet.backends.contract.checks import check_float, check_shape
 from numbanet.backends.contract.convolution import conv2d_forward
 from numbanet.backends.contract.linear import linear_forward
 from numbanet.backends.contract.pooling import max_pool2d_forward
-from numbanet.backends.interface import Array, ArraySpec, channels_last, primitive
+from numbanet.backends.interface import Array, Arrays, ArraySpec, channels_last, primitive
 from numbanet.errors import ShapeError, UsageError
 from numbanet.geometry import ConvGeometry, PoolGeometry
 
@@ -45,6 +45,30 @@ def _conv2d_fused(backend, x, weight, bias, residual, geometry, minimum, maximum
     if residual is not None:
         y = backend.add(y, residual)
     return limited(backend, y, minimum, maximum)
+
+
+@primitive
+def conv2d_chain(x: Array, weights: Arrays, biases: Arrays, residual: Array | None, geometries: tuple[ConvGeometry, ...],
+                 limits: tuple[tuple[float | None, float | None], ...]):
+    """Convolutions one after the other, each a `conv2d_fused` with its (minimum, maximum) of `limits`; the last adds `residual`."""
+    counts = {"weights": len(weights), "biases": len(biases), "limits": len(limits)}
+    if not geometries or any(n != len(geometries) for n in counts.values()):
+        raise ShapeError(f"conv2d_chain: expects as many weights, biases and limits as geometries, and one at least, received "
+                         f"{len(geometries)} geometries, " + ", ".join(f"{n} {name}" for name, n in counts.items()))
+    spec = x
+    for weight, bias, geometry, pair in zip(weights, biases, geometries, limits):
+        spec = conv2d_fused.specification(spec, weight, bias, None, geometry, *pair)
+    check_float("conv2d_chain", x=x, residual=residual)
+    check_shape("conv2d_chain", "residual", residual, spec.shape)
+    return spec
+
+
+@conv2d_chain.composed
+def _conv2d_chain(backend, x, weights, biases, residual, geometries, limits):
+    last = len(geometries) - 1
+    for i, (weight, bias, geometry, pair) in enumerate(zip(weights, biases, geometries, limits)):
+        x = backend.conv2d_fused(x, weight, bias, residual if i == last else None, geometry, *pair)
+    return x
 
 
 @primitive

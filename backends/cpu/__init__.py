@@ -51,6 +51,14 @@ class CPUBackend(HostBackend):
             return super().samples_at_once(memory, results, work)
         return max(1, hardware.cache_sizes().l3 * 3 // 4 // max(1, memory))
 
+    def joined(self, calls, givens):
+        from numbanet.backends.cpu.program import Given, joined
+        return joined(calls, [Given(*given) for given in givens])
+
+    def chains(self, geometries, batch):
+        from numbanet.backends.cpu.convolution.chaining import chains
+        return chains(geometries, batch)
+
     def may_share_memory(self, first, second):
         return not memory.are_apart(first, second) and super().may_share_memory(first, second)
 

@@ -17,7 +17,7 @@ from numba import prange
 from numbanet.backends.cpu import pointwise
 from numbanet.backends.cpu.broadcast import A_STEPS, ALL, AS_OUTPUT, B_STEPS, FLAT, gather, is_dense, operands
 from numbanet.backends.cpu.compile import kernel, worker
-from numbanet.backends.cpu.layout import SMALL, copy_into
+from numbanet.backends.cpu.layout import SMALL, copy_into, copy_kernels
 from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.pointwise import FIRST, TASK
 from numbanet.backends.cpu.registry import implements
@@ -269,6 +269,9 @@ def copy(x, out):
         np.copyto(out.ravel("K"), x.ravel("K"))         # one run: NumPy does not always see that a permuted array is one
     else:
         copy_into(x, out)
+
+
+copy.kernels = copy_kernels
 
 
 for _function in (numpy.floor_divide, numpy.remainder, numpy.power, numpy.equal, numpy.not_equal, numpy.less, numpy.less_equal,

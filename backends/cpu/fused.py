@@ -13,6 +13,7 @@ from numba import prange
 
 from numbanet.backends.cpu import threads, windows
 from numbanet.backends.cpu.compile import alone, kernel, worker
+from numbanet.backends.cpu.convolution.walk import end_of
 from numbanet.backends.cpu.layout import finish_pixels, pixels
 from numbanet.backends.cpu.limits import limited, limits
 from numbanet.backends.cpu.out_of_line import out_of_line
@@ -119,43 +120,57 @@ def window_maximum(x, a, x_row, x_column, rows, columns, count):
 
 
 @worker
-def maximum_row(x, y, n, oh, rows, columns, row_step, column_step):
-    """Row oh of sample n."""
-    C = x.shape[3]
-    x_row, x_column = row_step * (x.strides[1] // 4), column_step * (x.strides[2] // 4)
+def maximum_row(x, end, y, n, oh, rows, columns, row_step, column_step):
+    """Row oh of sample n; nothing of x from offset `end` on is read."""
+    C, OW = x.shape[3], y.shape[2]
+    x_w, y_w = x.strides[2] // 4, y.strides[2] // 4
+    x_row, x_column = row_step * (x.strides[1] // 4), column_step * x_w
     height = (rows[oh, 1] - rows[oh, 0] + row_step - 1) // row_step
     line = n * (x.strides[0] // 4) + rows[oh, 0] * (x.strides[1] // 4)
     target = n * (y.strides[0] // 4) + oh * (y.strides[1] // 4)
-    # channels that fill no vector: the lanes behind them are the next pixels', in y written later; only the row's last ones need masks
-    joined = (y.shape[2] * C - L) // C + 1 if C < L and x.strides[2] // 4 == C and y.strides[2] // 4 == C and y.shape[2] * C >= L else 0
-    for ow in range(y.shape[2]):
+    # channels that fill no vector: the lanes behind them are the next pixels', in y written later
+    joined = C < L and x_w == C and y_w == C
+    total = splat(np.float32(0))
+    for ow in range(OW):
         span = columns[ow, 1] - columns[ow, 0]
         width = (span + column_step - 1) // column_step if column_step > 1 else span
-        a = line + columns[ow, 0] * (x.strides[2] // 4)
+        a = line + columns[ow, 0] * x_w
         whole = C // L * L if height > 0 and (width == 3 or width == 2) else 0
-        if whole == 0 and height > 0 and ow < joined and (columns[ow, 0] + (width - 1) * column_step) * C + L <= x.shape[2] * C:
-            whole = C if width == 3 or width == 2 else 0
+        if joined and height > 0 and (width == 3 or width == 2) and a + (height - 1) * x_row + (width - 1) * x_column + L <= end:
+            whole = C
         for c in range(0, whole, L):
             if width == 3:
-                best, total = triple_maximum(x, a + c, x_row, x_column, height)
+                best, sum_of_window = triple_maximum(x, a + c, x_row, x_column, height)
             else:
-                best, total = pair_maximum(x, a + c, x_row, x_column, height)
-            if any_lane(~(total == total)):                     # a NaN, or infinities of both signs
-                best = window_maximum(x, a + c, x_row, x_column, height, width, L)
-            store(y, target + c, best)
-        for c in range(whole, C, L):
-            count = min(L, C - c)
-            store_partial(y, target + c, window_maximum(x, a + c, x_row, x_column, height, width, count), count)
-        target += y.strides[2] // 4
+                best, sum_of_window = pair_maximum(x, a + c, x_row, x_column, height)
+            total = total + sum_of_window
+            if joined and (OW - ow) * C < L:
+                store_partial(y, target + ow * C, best, (OW - ow) * C)
+            else:
+                store(y, target + ow * y_w + c, best)
+        if whole < C:
+            _maximum_of_channels(x, a, x_row, x_column, height, width, whole, C, y, target + ow * y_w)
+    if any_lane(~(total == total)):                             # a NaN somewhere, or infinities of both signs
+        for ow in range(OW):
+            width = (columns[ow, 1] - columns[ow, 0] + column_step - 1) // column_step
+            _maximum_of_channels(x, line + columns[ow, 0] * x_w, x_row, x_column, height, width, np.int64(0), C, y, target + ow * y_w)
+
+
+@worker
+def _maximum_of_channels(x, a, x_row, x_column, height, width, begin, end, y, target):
+    """One window, with NaNs."""
+    for c in range(begin, end, L):
+        count = min(L, end - c)
+        store_partial(y, target + c, window_maximum(x, a + c, x_row, x_column, height, width, count), count)
 
 
 @worker
 def maximum_jobs(slot, slots, counters, x, y, rows, columns, row_step, column_step):
-    OH = y.shape[1]
+    OH, end = y.shape[1], end_of(x)
     jobs = y.shape[0] * OH
     job = next_job(counters, slot, slots, jobs)
     while job >= 0:
-        maximum_row(x, y, job // OH, job % OH, rows, columns, row_step, column_step)
+        maximum_row(x, end, y, job // OH, job % OH, rows, columns, row_step, column_step)
         job = next_job(counters, slot, slots, jobs)
 
 
@@ -166,12 +181,26 @@ def max_pool2d_values_vectors(x, y, rows, columns, row_step, column_step, slots)
         maximum_jobs(np.int64(slot), slots, counters, x, y, rows, columns, row_step, column_step)
 
 
+def _maximum_arguments(x, y, geometry):
+    return x, y, windows.regular(geometry, 0)[0], windows.regular(geometry, 1)[0], *geometry.dilation, threads.get_num_threads()
+
+
 @implements
 def max_pool2d_values(x, geometry, out):
     if x.dtype == np.float64:
         max_pool2d_forward(x, geometry, (out, np.empty(out.shape, np.int32)))
         return
     y = pixels(out)
-    run = alone(max_pool2d_values_vectors, x.size <= SMALL)
-    run(pixels(x), y, windows.regular(geometry, 0)[0], windows.regular(geometry, 1)[0], *geometry.dilation, threads.get_num_threads())
+    alone(max_pool2d_values_vectors, x.size <= SMALL)(*_maximum_arguments(pixels(x), y, geometry))
     finish_pixels(y, out)
+
+
+def _maximum_kernels(x, geometry, out):
+    """What `max_pool2d_values` runs where that is for one thread alone and without copies: see `program.joined`."""
+    x, y = x.transpose(0, 2, 3, 1), out.transpose(0, 2, 3, 1)
+    if x.dtype != np.float32 or x.size > SMALL or any(a.strides[3] != a.itemsize and a.shape[3] > 1 for a in (x, y)):
+        return None
+    return [(max_pool2d_values_vectors, _maximum_arguments(x, y, geometry))]
+
+
+max_pool2d_values.kernels = _maximum_kernels

@@ -31,15 +31,30 @@ def copy_swapped(x, y):
 
 def copy_into(x: np.ndarray, out: np.ndarray) -> None:
     """Copy x to `out`, of equal shape; the kernel does channels-last to row-major and back, NumPy all else."""
-    if x.ndim > 2 and x.size >= SMALL and x.dtype == out.dtype == np.float32 and not (x.flags.c_contiguous and out.flags.c_contiguous):
+    swapped = _swapped(x, out) if x.ndim > 2 and x.size >= SMALL else None
+    if swapped is None:
+        np.copyto(out, x)
+    else:
+        copy_swapped(*swapped)
+
+
+def _swapped(x, out):
+    """The operands of `copy_swapped` that copy x to `out`, or None."""
+    if x.dtype == out.dtype == np.float32 and not (x.flags.c_contiguous and out.flags.c_contiguous):
         order = channels_last(x.ndim)
         N, C = x.shape[:2]
         P = x.size // (N * C)
         if out.flags.c_contiguous and (last := x.transpose(order)).flags.c_contiguous:
-            return copy_swapped(last.reshape(N, P, C), out.reshape(N, C, P))
+            return last.reshape(N, P, C), out.reshape(N, C, P)
         if x.flags.c_contiguous and (last := out.transpose(order)).flags.c_contiguous:
-            return copy_swapped(x.reshape(N, C, P), last.reshape(N, P, C))
-    np.copyto(out, x)
+            return x.reshape(N, C, P), last.reshape(N, P, C)
+    return None
+
+
+def copy_kernels(x: np.ndarray, out: np.ndarray) -> list | None:
+    """What copies few elements, where that is a kernel: see `program.joined`."""
+    swapped = _swapped(x, out) if x.ndim > 2 and 0 < x.size < SMALL else None
+    return swapped and [(copy_swapped, swapped)]
 
 
 _CHANNELS_TO_THE_END = {rank: (0, *range(2, rank), 1) for rank in range(2, 8)}

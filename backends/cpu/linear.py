@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from numbanet.backends.cpu import reduction
-from numbanet.backends.cpu.gemm import gemm, gemm_packed, multiply_by_rows, pack
+from numbanet.backends.cpu.gemm import gemm, gemm_packed, multiply_by_rows, pack, packed_kernels
 from numbanet.backends.cpu.hardware import cache_sizes
 from numbanet.backends.cpu.limits import limits
 from numbanet.backends.cpu.prepared import holding, prepares, shared
@@ -86,6 +86,7 @@ def _prepare_fused(arguments, constant):
 
     def call(x, weight, bias, minimum, maximum, out):
         gemm_packed(x, packed.value, out, bias, low, high)
+    call.kernels = lambda x, weight, bias, minimum, maximum, out: packed_kernels(x, packed.value, out, bias, low, high)
     return holding(call, 1)
 
 
@@ -117,6 +118,7 @@ def _prepare_forward(arguments, constant):
 
     def call(x, weight, bias, out):
         fused(x, weight, bias, None, None, out)
+    call.kernels = lambda x, weight, bias, out: fused.kernels(x, weight, bias, None, None, out)
     return fused and holding(call, 1)
 
 

@@ -13,6 +13,8 @@ def multiply_adds(node: Node) -> int:
     """Multiply-adds of a convolution or matrix product, border taps included, as papers count them; 0 for all others."""
     geometry = geometry_of(node)
     operands = list(node.operands())
+    if node.primitive == "conv2d_chain":
+        return sum(g.multiply_adds(operands[0].shape[0]) for g in node.arguments[4])
     if isinstance(geometry, ConvGeometry):
         return 0 if node.primitive.endswith("_bias") else geometry.multiply_adds(operands[0].shape[0])
     if node.primitive.startswith("linear_") and not node.primitive.endswith("_bias"):

@@ -101,7 +101,7 @@ class Plan:
             if self.run_steps is not None:
                 self.run_steps(self._steps, self._nodes, backend)
             else:
-                for function, arguments in self._steps:
+                for function, arguments in self._joined:
                     function(*arguments)
             for registry, key in self._changed:
                 registry[key].storage.version += 1
@@ -173,6 +173,7 @@ class Plan:
                 del self._arrays[v]
             self._nodes += [None if function in self.when_ready.values() else node
                             for function, _ in self._steps[len(self._nodes):]]
+        self._joined = self._join()
         self._seen = self._versions()
 
     def _live(self, value: Value, tensor: Tensor | None):
@@ -192,6 +193,19 @@ class Plan:
             self._compute(v, preparing)
         results = getattr(self.backend, node.primitive)(*self._arguments(node))
         self._arrays.update(zip(node.outputs, results if isinstance(results, tuple) else (results,)))
+
+    def _join(self) -> list[tuple]:
+        """The steps, of which the backend may have made fewer; not where random keys change from replay to replay."""
+        if self._reads_of_keys:
+            return self._steps
+        calls, givens = {id(arguments) for _, arguments in self._steps}, []
+        for v, reads in zip(self.graph.inputs, self._reads_of_inputs):
+            if any(id(arguments) not in calls for arguments, _ in reads):       # in a list of operands
+                return self._steps
+            if reads:
+                example = self.backend.empty(v.shape, v.dtype, v.order)
+                givens += [(arguments, position, example) for arguments, position in reads]
+        return self.backend.joined(self._steps, givens)
 
     def _array_of(self, value: Value | None):
         if value is None:
@@ -231,7 +245,8 @@ class Plan:
             arguments = self._with_inputs_in_lists(node, arguments, inputs)
         targets = node.writes_into or node.outputs
         out = tuple(self._array_of(v) for v in targets)
-        known = {i for i, a in enumerate(node.arguments) if isinstance(a, Value) and a in constant}
+        known = {i for i, a in enumerate(node.arguments)
+                 if isinstance(a, (Value, list)) and all(v in constant for v in (a if isinstance(a, list) else [a]))}
         examples = tuple([_Example(node.arguments[i]) if i in reads else a for i, a in enumerate(arguments)])
         prepared = self._prepare(node, examples, known)
         function = prepared or backend.unchecked(node.primitive)

@@ -92,8 +92,14 @@ GEOMETRIES = {
     "depthwise-beyond-map": (2, conv_geometry(18, 18, (3, 4), (2, 2), 1, 5, groups=18)),
     "depthwise-multiplier": (2, conv_geometry(5, 15, (6, 5), (3, 3), padding=1, groups=5)),
     "one-pixel": (5, conv_geometry(20, 40, (1, 1), (1, 1))),
+    "one-row": (1, conv_geometry(4, 6, (3, 9), (3, 3))),
     "no-images": (0, conv_geometry(4, 8, (5, 5), (3, 3))),
 }
+
+
+def is_large(batch, g) -> bool:
+    """Whether it takes a simulated GPU more than a tenth of a second a pass."""
+    return g.multiply_adds(batch) > 100_000
 
 
 def _primitive_cases(label, batch, g, layout):
@@ -108,7 +114,7 @@ def _primitive_cases(label, batch, g, layout):
         return integers(rng, *g.weight_shape)
 
     def case(primitive, arguments, suffix=""):
-        return PrimitiveCase(primitive, arguments, exact=True, label=label + suffix)
+        return PrimitiveCase(primitive, arguments, exact=True, label=label + suffix, large=is_large(batch, g))
 
     return [
         case("conv2d_forward", lambda rng: (x(rng), weight(rng), integers(rng, g.filters), g)),

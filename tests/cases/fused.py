@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from numbanet.geometry import pool_geometry
+from numbanet.geometry import conv_geometry, pool_geometry
 from tests.cases.case import PrimitiveCase, channels_last, floats, integers, strided
-from tests.cases.convolution import GEOMETRIES
+from tests.cases.convolution import GEOMETRIES, is_large
 from tests.cases.pooling import GEOMETRIES as POOL_GEOMETRIES
 
 LIMITS = ((0.0, None), (0.0, 6.0), (None, 4.0), (None, None))
@@ -15,7 +15,8 @@ def _convolution(label, batch, g, layout, residual, limits):
         x = layout(integers(rng, batch, g.channels, *g.input_size))
         added = layout(integers(rng, batch, g.filters, *g.output_size)) if residual else None
         return x, integers(rng, *g.weight_shape), integers(rng, g.filters), added, g, *limits
-    return PrimitiveCase("conv2d_fused", arguments, exact=True, label=f"{label}-{'residual-' * residual}{limits[0]}-{limits[1]}")
+    return PrimitiveCase("conv2d_fused", arguments, exact=True, label=f"{label}-{'residual-' * residual}{limits[0]}-{limits[1]}",
+                         large=is_large(batch, g))
 
 
 def _convolutions():
@@ -26,17 +27,49 @@ def _convolutions():
         yield _convolution(f"{label}-with-gaps", *GEOMETRIES[label], strided, True, (-5.0, 5.0))
 
 
+# Stages: filters (0: depthwise), kernel, stride, padding, dilation
+CHAINS = {
+    "inverted-residual": ((3, 24, 31, 17), ((144, 1, 1, 0, 1), (0, 3, 1, 1, 1), (24, 1, 1, 0, 1)), channels_last),
+    "in-bands": ((1, 20, 19, 211), ((100, 1, 1, 0, 1), (0, 3, 1, 1, 1), (20, 1, 1, 0, 1)), strided),
+    "in-bands-strided": ((2, 3, 45, 150), ((40, 3, 2, 1, 1), (90, 1, 1, 0, 1), (0, 5, 2, 2, 1), (17, 1, 1, 0, 1)), lambda x: x),
+    "segments": ((2, 7, 61, 40), ((19, 3, 1, 3, 2), (0, 3, 1, 0, 1), (5, 1, 1, 0, 1)), strided),
+    "rows-left-out": ((2, 9, 33, 14), ((0, 3, 1, 1, 1), (6, 1, 3, 0, 1), (0, 1, 2, 0, 1)), channels_last),
+    "beyond-the-map": ((2, 5, 9, 9), ((0, 3, 1, 4, 1), (8, 3, 4, 0, 1), (256, 1, 1, 0, 1), (33, 1, 1, 0, 1)), channels_last),
+    "one": ((2, 6, 5, 4), ((8, 3, 1, 1, 1),), channels_last),
+    "no-chain": ((1, 1100, 4, 5), ((3, 3, 1, 1, 1), (0, 3, 1, 1, 1)), channels_last),
+    "empty": ((0, 4, 5, 5), ((8, 1, 1, 0, 1), (0, 3, 1, 1, 1)), channels_last),
+}
+
+
+def _chains():
+    for label, ((N, C, *size), stages, layout) in CHAINS.items():
+        geometries = []
+        for filters, kernel, stride, padding, dilation in stages:
+            channels, size = (geometries[-1].filters, geometries[-1].output_size) if geometries else (C, size)
+            groups = 1 if filters else channels
+            geometries.append(conv_geometry(channels, filters or channels, size, (kernel, kernel), stride, padding, dilation, groups))
+        for residual in (False, True):
+            def arguments(rng, N=N, geometries=tuple(geometries), layout=layout, residual=residual):
+                first, last = geometries[0], geometries[-1]
+                x = layout(integers(rng, N, first.channels, *first.input_size, low=-2, high=3))
+                weights = [integers(rng, *g.weight_shape, low=-1, high=2) for g in geometries]
+                added = layout(integers(rng, N, last.filters, *last.output_size)) if residual else None
+                pairs = tuple(LIMITS[i % 4] for i in range(1, len(geometries) + 1))
+                return x, weights, [integers(rng, g.filters) for g in geometries], added, geometries, pairs
+            yield PrimitiveCase("conv2d_chain", arguments, exact=True, label=f"{label}{'-residual' * residual}")
+
+
 def _linears():
     for M, K, O, limits in ((1, 70, 33, (0.0, None)), (5, 17, 40, (0.0, 6.0)), (37, 64, 64, (None, 3.0)), (0, 3, 4, (0.0, None))):
         def arguments(rng, M=M, K=K, O=O, limits=limits, bias=O != 40):
             return integers(rng, M, K), integers(rng, O, K), integers(rng, O) if bias else None, *limits
-        yield PrimitiveCase("linear_fused", arguments, exact=True, label=f"{M}-{K}-{O}")
-        yield PrimitiveCase("linear_fused_bfloat16", arguments, exact=True, label=f"{M}-{K}-{O}")
+        for name in ("linear_fused", "linear_fused_bfloat16"):
+            yield PrimitiveCase(name, arguments, exact=True, label=f"{M}-{K}-{O}", large=M * K * O > 100_000)
     for M in (1, 3, 5, 7):                                  # many weights, more than one chunk of them, nothing a multiple of anything
-        yield PrimitiveCase("linear_fused", exact=True, label=f"{M}-many", arguments=lambda rng, M=M: (
+        yield PrimitiveCase("linear_fused", exact=True, label=f"{M}-many", large=True, arguments=lambda rng, M=M: (
             integers(rng, M, 8300), integers(rng, 67, 8300), integers(rng, 67), -90.0, 95.0))
     yield PrimitiveCase("linear_fused_bfloat16", lambda rng: (floats(rng, 4, 8300), floats(rng, 67, 8300), floats(rng, 67), None, 20.0),
-                        float64=False, label="rounded")
+                        float64=False, label="rounded", large=True)
     yield PrimitiveCase("round_to_bfloat16", _awkward, exact=True)
     yield PrimitiveCase("round_to_bfloat16", lambda rng: (floats(rng, 7, 33),), exact=True, label="normal")
 
@@ -84,4 +117,4 @@ def _maxima():
             yield PrimitiveCase("max_pool2d_values", arguments, exact=True, label=f"{label}-{C}")
 
 
-PRIMITIVE_CASES = [*_convolutions(), *_linears(), *_affines(), *_foldings(), *_maxima()]
+PRIMITIVE_CASES = [*_convolutions(), *_chains(), *_linears(), *_affines(), *_foldings(), *_maxima()]

@@ -5,8 +5,9 @@ import pytest
 
 import numbanet
 from numbanet import nn
+from numbanet.backends import get_backend
 from numbanet.graph import trace
-from numbanet.graph.passes import drop_unused, fold_batch_norm, fuse_epilogues, nest_concatenations
+from numbanet.graph.passes import chain_convolutions, drop_unused, fold_batch_norm, fuse_epilogues, nest_concatenations
 
 
 @pytest.fixture(autouse=True)
@@ -122,3 +123,35 @@ def test_concatenations_are_nested(rng):
     _rewrite(model, [nest_concatenations], 2, 2, 5, 4)
     nest_concatenations(graph)
     assert [len(n.arguments[0]) for n in graph.nodes if n.primitive == "concatenate"] == [1, 2, 2, 2]
+
+
+@pytest.fixture
+def chains_of_three(monkeypatch):
+    monkeypatch.setattr(type(get_backend("cpu")), "chains", lambda self, geometries, batch: len(geometries) == 3)
+
+
+def test_convolutions_are_chained(chains_of_three, rng):
+    def block(m, x):
+        return x + m.project(numbanet.relu(m.middle(numbanet.relu(m.expand(x)))))
+    model = Own(block, expand=nn.Conv2d(4, 12, 1), middle=nn.Conv2d(12, 12, 3, padding=1, groups=12), project=nn.Conv2d(12, 4, 1))
+    before, after = _rewrite(model, [fuse_epilogues, chain_convolutions], 2, 4, 9, 7)
+    assert len(before) == 6 and after == ["conv2d_chain"]
+    _, after = _rewrite(nn.Sequential(model, *[nn.Conv2d(4, 4, 1) for _ in range(5)]), [fuse_epilogues, chain_convolutions], 2, 4, 9, 7)
+    assert after == ["conv2d_chain", "conv2d_chain", "conv2d_fused", "conv2d_fused"]
+
+
+def test_what_others_read_is_not_chained(chains_of_three, rng):
+    layers = {"a": nn.Conv2d(4, 4, 1), "b": nn.Conv2d(4, 4, 1), "c": nn.Conv2d(4, 4, 1)}
+    for function in (lambda m, x: (lambda y: m.c(m.b(y)) * y)(m.a(x)),              # the first map is read again
+                     lambda m, x: (lambda y: m.c(y) + y)(m.b(m.a(x))),              # the last one adds an inner map
+                     lambda m, x: m.c(m.b(m.a(x)) + x)):                            # the second one adds a residual
+        _, after = _rewrite(Own(function, **layers), [fuse_epilogues, chain_convolutions], 2, 4, 6, 5)
+        assert "conv2d_chain" not in after
+    without_bias = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1, bias=False), nn.Conv2d(4, 4, 1))
+    assert _rewrite(without_bias, [fuse_epilogues, chain_convolutions], 2, 4, 6, 5)[1] == ["conv2d_fused"] * 3
+
+
+def test_the_cpu_chains_inverted_residuals():
+    x = numbanet.zeros(4, 3, 224, 224)
+    names = numbanet.compile(numbanet.create_model("mobilenet_v2"), x).plan().graph.primitives()
+    assert names.count("conv2d_chain") > 10 and "conv2d_fused" not in names

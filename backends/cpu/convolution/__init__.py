@@ -9,17 +9,22 @@ import numpy as np
 from numbanet.backends.cpu import threads
 from numbanet.backends.cpu.convolution import choose
 from numbanet.backends.cpu.convolution.bias import conv2d_backward_bias_plain, conv2d_backward_bias_vectors
+from numbanet.backends.cpu.convolution.chaining import chain_plan
 from numbanet.backends.cpu.convolution.columns import FILTERS, HALF, TAPS, conv2d_backward_weight_columns
 from numbanet.backends.cpu.convolution.depthwise_gradient import conv2d_backward_weight_depthwise
 from numbanet.backends.cpu.convolution.forward import (
     F32,
     NO_BIAS,
     backward_input,
+    chain_bounds,
     channels_last,
     execute,
     forward,
     grouped,
     has_adjacent_pixels,
+    kernels,
+    pack_chain,
+    run_chain,
 )
 from numbanet.backends.cpu.convolution.plain import (
     conv2d_backward_input_plain,
@@ -43,6 +48,7 @@ from numbanet.backends.cpu.simd import L
 from numbanet.geometry import ConvGeometry
 
 F64 = np.dtype(np.float64)
+NHWC = (0, 2, 3, 1)
 NO_BIAS_64 = np.empty(0, F64)
 
 
@@ -71,6 +77,7 @@ def _prepare_fused(arguments, constant):
 
     def call(x, weight, bias, residual, geometry, minimum, maximum, out):
         run(x, residual, out)
+    call.kernels = lambda x, weight, bias, residual, geometry, minimum, maximum, out: run.kernels(x, residual, out)
     return run and _named(call, arguments)
 
 
@@ -80,6 +87,7 @@ def _prepare_forward(arguments, constant):
 
     def call(x, weight, bias, geometry, out):
         run(x, None, out)
+    call.kernels = lambda x, weight, bias, geometry, out: run.kernels(x, None, out)
     return run and _named(call, arguments)
 
 
@@ -101,7 +109,37 @@ def _prepared(x, weight, bias, geometry, minimum, maximum, constant):
 
     def run(x, residual, out):
         execute(algorithm, packed.value, x, out, residual, low, high)
+    run.kernels = lambda x, residual, out: kernels(algorithm, packed.value, x, out, residual, low, high)
     return run
+
+
+@implements
+def conv2d_chain(x, weights, biases, residual, geometries, limits, out):
+    plan = chain_plan(geometries, x.shape[0]) if x.dtype == F32 else None
+    if plan is not None and out.size:
+        run_chain(plan, pack_chain(plan, geometries, weights, biases), chain_bounds(limits), x, residual, out)
+        return
+    for i, (weight, bias, geometry, pair) in enumerate(zip(weights, biases, geometries, limits)):
+        is_last = i == len(geometries) - 1
+        y = out if is_last else empty((x.shape[0], geometry.filters, *geometry.output_size), x.dtype, NHWC)
+        conv2d_fused(x, weight, bias, residual if is_last else None, geometry, *pair, y)
+        x = y
+
+
+@prepares("conv2d_chain")
+def _prepare_chain(arguments, constant):
+    x, weights, biases, _, geometries, limits = arguments
+    plan = chain_plan(geometries, x.shape[0]) if {1, 2} <= constant and x.dtype == F32 and 0 not in x.shape else None
+    if plan is None:
+        return None
+    half, bounds = len(geometries), chain_bounds(limits)
+    packed = shared(("chain", plan.packed, geometries), lambda *sources: pack_chain(plan, geometries, sources[:half], sources[half:]),
+                    *weights, *biases)
+
+    def call(x, weights, biases, residual, geometries, limits, out):
+        run_chain(plan, packed.value, bounds, x, residual, out)
+    call.kernel = f"conv2d chain of {half}"
+    return call
 
 
 @implements
@@ -205,7 +243,7 @@ def _weight_by_product(grad_y, x, geometry, out):
 def _weight_by_windows(grad_y, x, geometry, out):
     blocks = -(-geometry.kernel_size[1] * geometry.channels // PIXELS)
     sums = empty((min(x.shape[0], choose.WANTED_JOBS), geometry.kernel_size[0], blocks, PIXELS, L), F32)
-    conv2d_backward_weight_windows(channels_last(grad_y), channels_last(x), out, sums)
+    conv2d_backward_weight_windows(channels_last(grad_y), channels_last(x), out, sums, min(threads.get_num_threads(), sums.shape[0]))
 
 
 def _weight_by_winograd(grad_y, x, geometry, out):

@@ -16,7 +16,7 @@ from numba import prange
 
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.convolution.depthwise_tile import pixels_tiles
-from numbanet.backends.cpu.convolution.walk import first_inside, last_inside
+from numbanet.backends.cpu.convolution.walk import first_inside, last_inside, strides_of
 from numbanet.backends.cpu.hardware import vector_registers
 from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.shares import begin_shares, next_job
@@ -35,17 +35,16 @@ def _run(count, vectors, lanes, taps, stride, x, at, x_next, pixel, r_step, s_st
 
 
 @worker
-def _rows(x, n, c, vectors, lanes, oh, r0, r1, inner, end_inner, vertical, weight, y, residual, low, high, walk):
+def _rows(x, x_at, c, vectors, lanes, oh, r0, r1, inner, end_inner, vertical, weight, w_at, y, y_at, residual, r_at, low, high, walk):
     """PIXELS rows from oh on (`vertical`), or one row, with taps r0, ..., r1 - 1; columns inner, ..., end_inner - 1 have all taps."""
     W, S, stride_h, stride_w, pad_w, dilation_h, dilation_w = walk[4], walk[6], walk[7], walk[8], walk[10], walk[11], walk[12]
-    OW, w_s = y.shape[2], weight.shape[1]
-    x_h, x_w = x.strides[1] // 4, x.strides[2] // 4
+    OW, (w, w_s), (x_0, x_h, x_w), (y_0, y_h, y_w), (r_0, r_h, r_w) = walk[14], w_at, x_at, y_at, r_at
     r_step, s_step, step = dilation_h * x_h, dilation_w * x_w, stride_w * x_w
-    y_h, y_w, added_h, added_w = y.strides[1] // 4, y.strides[2] // 4, residual.strides[1] // 4, residual.strides[2] // 4
     h = oh * stride_h - walk[9] + r0 * dilation_h
-    source = n * (x.strides[0] // 4) + h * x_h - pad_w * x_w + c
-    target, added = n * (y.strides[0] // 4) + oh * y_h + c, n * (residual.strides[0] // 4) + oh * added_h + c
-    w, shift, w_r, R = r0 * S * w_s + c, walk[5] * S * w_s + c, S * w_s, r1 - r0
+    source = x_0 + h * x_h - pad_w * x_w + c
+    target, added = y_0 + oh * y_h + c, r_0 + oh * r_h + c
+    shift = w + walk[5] * S * w_s + c
+    w, w_r, R = w + r0 * S * w_s + c, S * w_s, r1 - r0
     ow = np.int64(0)
     while ow < OW:
         count, width, s0, s1 = np.int64(1), np.int64(1), np.int64(0), S
@@ -58,23 +57,29 @@ def _rows(x, n, c, vectors, lanes, oh, r0, r1, inner, end_inner, vertical, weigh
             first = ow * stride_w - pad_w
             s0, s1 = first_inside(first, dilation_w), last_inside(first, dilation_w, S, W)
         if vertical:
-            pixel, y_pixel, added_pixel = stride_h * x_h, y_h, added_h
+            pixel, y_pixel, r_pixel = stride_h * x_h, y_h, r_h
         elif width > 1:
-            pixel, y_pixel, added_pixel = step, y_w, added_w
+            pixel, y_pixel, r_pixel = step, y_w, r_w
         else:                                           # a corner: all pixels of the tile are this one
-            pixel, y_pixel, added_pixel = np.int64(0), np.int64(0), np.int64(0)
+            pixel, y_pixel, r_pixel = np.int64(0), np.int64(0), np.int64(0)
         overlap = vertical and dilation_h == 1 and R == walk[5] and (R == 3 or R == 5) and (stride_h == 1 or stride_h == 2)
         _run(count, vectors, lanes, R if overlap else np.int64(0), stride_h, x, source + ow * step + s0 * s_step, width * step, pixel,
              r_step, s_step, R, s1 - s0, weight, w + s0 * w_s, w_r, w_s, shift, y, target + ow * y_w, width * y_w, y_pixel,
-             residual, added + ow * added_w, width * added_w, added_pixel, low, high)
+             residual, added + ow * r_w, width * r_w, r_pixel, low, high)
         ow += count * width
 
 
 @worker
-def _forward_job(x, n, begin, end, c, vectors, lanes, inner_rows, end_rows, inner, end_inner, weight, y, residual, low, high, walk):
-    """Rows begin, ..., end - 1 of image n; rows inner_rows, ..., end_rows - 1 have all taps."""
+def depthwise_rows(x, x_at, begin, end, c, vectors, lanes, weight, w_at, y, y_at, residual, r_at, low, high, walk):
+    """Rows begin, ..., end - 1 of an image; channels c, ..., c + vectors * L - 1, or `lanes` < L of one vector.
+
+    x_at, y_at, r_at: the offset of the image, and floats from row to row and from pixel to pixel; w_at: the offset of the weights,
+    and floats from tap to tap.
+    """
     out_of_line()
     H, R, stride_h, pad_h, dilation_h = walk[3], walk[5], walk[7], walk[9], walk[11]
+    inner_rows, end_rows = _inner_range(H, walk[13], R, stride_h, pad_h, dilation_h)
+    inner, end_inner = _inner_range(walk[4], walk[14], walk[6], walk[8], walk[10], walk[12])
     first, last = max(begin, inner_rows), min(end, end_rows)
     if last - first < PIXELS:
         first = last = end
@@ -82,12 +87,13 @@ def _forward_job(x, n, begin, end, c, vectors, lanes, inner_rows, end_rows, inne
     while oh < end:
         if first <= oh < last:
             oh = min(oh, last - PIXELS)                 # tiles at the end begin early
-            _rows(x, n, c, vectors, lanes, oh, np.int64(0), R, inner, end_inner, True, weight, y, residual, low, high, walk)
+            _rows(x, x_at, c, vectors, lanes, oh, np.int64(0), R, inner, end_inner, True, weight, w_at, y, y_at, residual, r_at,
+                  low, high, walk)
             oh += PIXELS
         else:
             h = oh * stride_h - pad_h
-            _rows(x, n, c, vectors, lanes, oh, first_inside(h, dilation_h), last_inside(h, dilation_h, R, H), inner, end_inner, False,
-                  weight, y, residual, low, high, walk)
+            _rows(x, x_at, c, vectors, lanes, oh, first_inside(h, dilation_h), last_inside(h, dilation_h, R, H), inner, end_inner, False,
+                  weight, w_at, y, y_at, residual, r_at, low, high, walk)
             oh += 1
 
 
@@ -102,9 +108,9 @@ def _inner_range(size, outputs, taps, stride, pad, dilation):
 def _forward_jobs(slot, slots, counters, jobs, parts, x, weight, y, residual, low, high, walk, band):
     """What one slot does; a job is a band of rows and a range of vectors of channels."""
     out_of_line()
-    N, OH, OW, C = y.shape
-    inner_rows, end_rows = _inner_range(walk[3], OH, walk[5], walk[7], walk[9], walk[11])
-    inner, end_inner = _inner_range(walk[4], OW, walk[6], walk[8], walk[10], walk[12])
+    _, OH, _, C = y.shape
+    (x_n, x_h, x_w), (y_n, y_h, y_w), (r_n, r_h, r_w) = strides_of(x), strides_of(y), strides_of(residual)
+    w_at = np.int64(0), weight.shape[1]
     bands, whole = (OH + band - 1) // band, C // L
     groups = (whole + VECTORS - 1) // VECTORS
     job = next_job(counters, slot, slots, jobs)
@@ -115,8 +121,8 @@ def _forward_jobs(slot, slots, counters, jobs, parts, x, weight, y, residual, lo
             lanes = np.int64(L)
         else:
             v0, v1, lanes = whole, whole + 1, C - whole * L
-        _forward_job(x, np.int64(n), np.int64(begin), np.int64(min(OH, begin + band)), np.int64(v0 * L), np.int64(v1 - v0), lanes,
-                     inner_rows, end_rows, inner, end_inner, weight, y, residual, low, high, walk)
+        depthwise_rows(x, (n * x_n, x_h, x_w), begin, min(OH, begin + band), v0 * L, v1 - v0, lanes, weight, w_at,
+                       y, (n * y_n, y_h, y_w), residual, (n * r_n, r_h, r_w), low, high, walk)
         job = next_job(counters, slot, slots, jobs)
 
 

@@ -15,15 +15,17 @@ import numpy as np
 from numbanet.backends.cpu import threads
 from numbanet.backends.cpu.compile import alone
 from numbanet.backends.cpu.convolution import choose
+from numbanet.backends.cpu.convolution.chain import DEPTHWISE, KIND, WEIGHTS, conv2d_chain_bands
 from numbanet.backends.cpu.convolution.columns import FILTERS, conv2d_forward_columns
 from numbanet.backends.cpu.convolution.depthwise import conv2d_forward_depthwise
-from numbanet.backends.cpu.convolution.gather import conv2d_forward_gather
+from numbanet.backends.cpu.convolution.gather import MR, conv2d_forward_gather
 from numbanet.backends.cpu.convolution.small_groups import conv2d_forward_small_groups
 from numbanet.backends.cpu.convolution.walk import forward_walk, make_walk, mirrored_walk
 from numbanet.backends.cpu.convolution.weights import pack_weights, packed_size
 from numbanet.backends.cpu.convolution.windows import conv2d_forward_windows
 from numbanet.backends.cpu.convolution.winograd import conv2d_forward_winograd, conv2d_forward_winograd_phases, transform_weights
 from numbanet.backends.cpu.layout import copy_into
+from numbanet.backends.cpu.limits import limits
 from numbanet.backends.cpu.memory import empty
 from numbanet.backends.cpu.simd import L
 from numbanet.backends.precision import get_float32_precision
@@ -40,6 +42,7 @@ class Algorithm(NamedTuple):
     run: Callable               # (x (N, H, W, C), packed, y (N, OH, OW, K), residual as y or empty, low, high)
     fits: Callable              # whether `run` can write a y with these strides
     takes_residual: bool = True
+    alone: Callable | None = None   # (as `run`) -> the one (kernel, arguments) that it is, where one thread does it
 
 
 def execute(algorithm: Algorithm, packed, x, out, residual=None, low=-np.inf, high=np.inf) -> None:
@@ -57,6 +60,17 @@ def execute(algorithm: Algorithm, packed, x, out, residual=None, low=-np.inf, hi
         algorithm.run(channels_last(x), packed, y, residual, low, high)
     if is_copy:
         copy_into(y.transpose(0, 3, 1, 2), out)
+
+
+def kernels(algorithm: Algorithm, packed, x, out, residual=None, low=-np.inf, high=np.inf) -> list[tuple] | None:
+    """What `execute` runs, as (kernel, arguments), where that is for one thread alone and without copies. See `program.joined`."""
+    y = out.transpose(0, 2, 3, 1)
+    if algorithm.alone is None or not algorithm.fits(y) or x.strides[1] != x.itemsize and x.shape[1] > 1:
+        return None
+    if residual is not None and (not algorithm.takes_residual or residual.strides[1] != residual.itemsize):
+        return None
+    residual = NO_RESIDUAL if residual is None else residual.transpose(0, 2, 3, 1)
+    return [algorithm.alone(x.transpose(0, 2, 3, 1), packed, y, residual, low, high)]
 
 
 def channels_last(x):
@@ -85,6 +99,12 @@ def _has_even_pixels(y) -> bool:
     N, OH, OW, _ = y.shape
     n, h, w, _ = y.strides
     return _has_adjacent_channels(y) and (OH == 1 or h == OW * w) and (N == 1 or n == OH * OW * w)
+
+
+def _pixel_distance(x) -> int:
+    """Floats from pixel to pixel of x (N, H, W, C), where that is always the same and a tile's pixels stay in its cache; otherwise 0."""
+    axis = 2 if x.shape[2] > 1 else 1 if x.shape[1] > 1 else 0
+    return x.strides[axis] // 4 if x.strides[axis] % choose.CROWDED and _has_even_pixels(x) else 0
 
 
 def _is_dense(y) -> bool:
@@ -142,18 +162,27 @@ def product(walk, batch, may_use_winograd, are_packed, arranged) -> Algorithm:
     if may_use_winograd and (plan := choose.winograd_plan(batch, Cg, Kg, output_size, are_packed, R)) is not None:
         return _winograd(walk, plan, arranged)
     plan = choose.gather_plan(batch * output_size[0] * output_size[1], Cg, Kg, R * S)
-    kernel = alone(conv2d_forward_gather, batch * output_size[0] * output_size[1] * G * Cg * Kg * R * S <= choose.SMALL)
+    are_pixels = R == S == 1 and all(walk[7:9] == 1) and not any(walk[9:11]) and tuple(walk[3:5]) == output_size
+    is_small = batch * output_size[0] * output_size[1] * G * Cg * Kg * R * S <= choose.SMALL
 
     def pack(weight, bias):
         packed = empty((packed_size(G, Kg, R * S * Cg),), F32)
         pack_weights(arranged(weight), bias, packed, plan.chunk)
         return packed
 
-    def run(x, packed, y, residual, low, high):
+    def arguments(x, packed, y, residual, low, high):
         rows, added = y.reshape(-1, y.shape[3]), residual.reshape(-1, y.shape[3]) if residual.size else NO_ROWS
-        scratch = empty((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
-        kernel(x, packed, rows, added, low, high, scratch, walk, plan.block, plan.chunk, plan.parts)
-    return Algorithm(("gather", plan.chunk), pack, run, _has_even_pixels)
+        apart = _pixel_distance(x) if are_pixels else 0
+        scratch = empty((min(threads.get_num_threads(), plan.jobs), 2 * MR * L if apart else plan.scratch), F32)
+        return x, packed, rows, added, low, high, scratch, walk, plan.block, plan.chunk, plan.parts, apart
+    run, once = _runs(conv2d_forward_gather, arguments, is_small)
+    return Algorithm(("gather", plan.chunk), pack, run, _has_even_pixels, True, once)
+
+
+def _runs(kernel, arguments, is_small: bool) -> tuple[Callable, Callable | None]:
+    """`run` and `alone` of an algorithm that is one call of a kernel."""
+    chosen = alone(kernel, is_small)
+    return lambda *given: chosen(*arguments(*given)), (lambda *given: (kernel, arguments(*given))) if is_small else None
 
 
 def _winograd(walk, plan, arranged) -> Algorithm:
@@ -249,8 +278,6 @@ def _small_groups(walk, step, arranged) -> Algorithm:
 
 
 def _columns(walk, floats, is_small) -> Algorithm:
-    kernel = alone(conv2d_forward_columns, is_small)
-
     def pack(weight, bias):
         """weight as (K rounded up / FILTERS, C * R * S, FILTERS) and bias as (K rounded up,)."""
         K, steps = len(weight), weight[0].size
@@ -261,19 +288,50 @@ def _columns(walk, floats, is_small) -> Algorithm:
             shifts[:K] = bias
         return np.ascontiguousarray(rows.reshape(blocks, FILTERS, steps).transpose(0, 2, 1)), shifts
 
-    def run(x, packed, y, residual, low, high):
+    def arguments(x, packed, y, residual, low, high):
         scratch = empty((min(threads.get_num_threads(), x.shape[0]), floats), F32)
-        kernel(x, *packed, y, low, high, scratch, walk)
-    return Algorithm("columns", pack, run, _is_dense, False)
+        return x, *packed, y, low, high, scratch, walk
+    run, once = _runs(conv2d_forward_columns, arguments, is_small)
+    return Algorithm("columns", pack, run, _is_dense, False, once)
 
 
 def _windows(is_small) -> Algorithm:
-    kernel = alone(conv2d_forward_windows, is_small)
-
     def pack(weight, bias):
         return np.ascontiguousarray(weight.transpose(2, 3, 1, 0)), np.ascontiguousarray(bias)
 
-    def run(x, packed, y, residual, low, high):
-        slots = min(threads.get_num_threads(), y.shape[0] * y.shape[1])
-        kernel(x, *packed, y, low, high, slots)
-    return Algorithm("windows", pack, run, _is_dense, False)
+    def arguments(x, packed, y, residual, low, high):
+        return x, *packed, y, low, high, min(threads.get_num_threads(), y.shape[0] * y.shape[1])
+    run, once = _runs(conv2d_forward_windows, arguments, is_small)
+    return Algorithm("windows", pack, run, _is_dense, False, once)
+
+
+def pack_chain(plan, geometries, weights, biases):
+    """All weights of a chain, where its table says."""
+    packed = empty((plan.packed,), F32)
+    for stage, geometry, weight, bias in zip(plan.table, geometries, weights, biases):
+        place = packed[stage[WEIGHTS]:]
+        if stage[KIND] == DEPTHWISE:
+            made = _pack_depthwise(weight, bias)
+            place[:made.size] = made.ravel()
+        else:
+            floats = packed_size(1, geometry.filters, weight[0].size)
+            pack_weights(weight[None], bias, place[:floats], geometry.channels)
+    return packed
+
+
+def chain_bounds(pairs):
+    """(stages, 2): what each stage is limited to."""
+    return np.array([limits(*pair) for pair in pairs], F32)
+
+
+def run_chain(plan, packed, bounds, x, residual, out) -> None:
+    """Fill `out` (N, K, OH, OW) with the last map of a chain."""
+    y = out.transpose(0, 2, 3, 1)
+    is_copy = not _has_adjacent_channels(y)
+    if is_copy:
+        y = empty(y.shape, F32)
+    scratch = empty((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
+    conv2d_chain_bands(channels_last(x), packed, y, NO_RESIDUAL if residual is None else channels_last(residual), bounds, scratch,
+                       plan.table, plan.band, plan.segment)
+    if is_copy:
+        copy_into(y.transpose(0, 3, 1, 2), out)

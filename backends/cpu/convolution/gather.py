@@ -17,7 +17,8 @@ from numba import prange
 
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.convolution.finishing_tile import ACCUMULATE, LIMITS, RESIDUAL, finishing_tile
-from numbanet.backends.cpu.convolution.walk import odd_pitch, pack_windows
+from numbanet.backends.cpu.convolution.flat import flat_to_read
+from numbanet.backends.cpu.convolution.walk import end_of, odd_pitch, pack_windows, strides_of
 from numbanet.backends.cpu.convolution.weights import bias_offset, chunk_offset
 from numbanet.backends.cpu.limits import limited
 from numbanet.backends.cpu.out_of_line import out_of_line
@@ -54,25 +55,25 @@ def _narrow_strip(panel, base, pitch, packed, b, y, c, y_row, count, depth, shif
 
 
 @worker
-def _ragged_tile(panel, base, pitch, packed, b, b_step, corner, y, c, y_row, rows, depth, shifts, residual, r, r_row, low, high,
+def _ragged_tile(panel, base, pitch, packed, b, b_step, spare, corner, y, c, y_row, rows, depth, shifts, residual, r, r_row, low, high,
                  steps, lanes):
-    """The last pixels, fewer than MR, through a corner of the scratch memory that holds the panel."""
+    """The last pixels, fewer than MR, through a corner of scratch memory."""
     if steps & ACCUMULATE:
         for i in range(rows):
             for lane in range(0, lanes, L):
-                store(panel, corner + i * 2 * L + lane, load_partial(y, c + i * y_row + lane, lanes - lane))
+                store(spare, corner + i * 2 * L + lane, load_partial(y, c + i * y_row + lane, lanes - lane))
     if rows <= THIRD:
-        finishing_tile(THIRD, 2, panel, base, pitch, packed, b, b_step, panel, corner, 2 * L, depth, packed, shifts, residual, r,
+        finishing_tile(THIRD, 2, panel, base, pitch, packed, b, b_step, spare, corner, 2 * L, depth, packed, shifts, residual, r,
                        r_row, low, high, steps & ACCUMULATE, 0)
     elif rows <= THIRDS:
-        finishing_tile(THIRDS, 2, panel, base, pitch, packed, b, b_step, panel, corner, 2 * L, depth, packed, shifts, residual, r,
+        finishing_tile(THIRDS, 2, panel, base, pitch, packed, b, b_step, spare, corner, 2 * L, depth, packed, shifts, residual, r,
                        r_row, low, high, steps & ACCUMULATE, 0)
     else:
-        finishing_tile(MR, 2, panel, base, pitch, packed, b, b_step, panel, corner, 2 * L, depth, packed, shifts, residual, r, r_row,
+        finishing_tile(MR, 2, panel, base, pitch, packed, b, b_step, spare, corner, 2 * L, depth, packed, shifts, residual, r, r_row,
                        low, high, steps & ACCUMULATE, 0)
     for i in range(rows):
         for lane in range(0, lanes, L):
-            total, left = load(panel, corner + i * 2 * L + lane), min(lanes - lane, L)
+            total, left = load(spare, corner + i * 2 * L + lane), min(lanes - lane, L)
             if steps & RESIDUAL:
                 total = total + load_partial(residual, r + i * r_row + lane, left)
             if steps & LIMITS:
@@ -81,9 +82,12 @@ def _ragged_tile(panel, base, pitch, packed, b, b_step, corner, y, c, y_row, row
 
 
 @worker
-def _multiply_panel(panel, base, pitch, corner, packed, b, y, c, y_row, count, depth, filters, shifts, residual, r, r_row,
+def multiply_panel(panel, base, pitch, spare, corner, packed, b, y, c, y_row, count, depth, filters, shifts, residual, r, r_row,
                     low, high, steps):
-    """y[c + p * y_row + k] (+)= panel row p times packed column k, for `count` rows and `filters` columns."""
+    """y[c + p * y_row + k] (+)= panel row p times packed column k, for `count` rows and `filters` columns.
+
+    `spare` has room for MR * 2L floats from offset `corner` on.
+    """
     out_of_line()
     ragged = count % MR
     for k in range(0, filters, 2 * L):
@@ -100,12 +104,12 @@ def _multiply_panel(panel, base, pitch, corner, packed, b, y, c, y_row, count, d
                           low, high, steps, left)
         if ragged:
             p = count - ragged
-            _ragged_tile(panel, base + p * pitch, pitch, packed, at, L if left <= L else 2 * L, corner, y, c + p * y_row + k,
+            _ragged_tile(panel, base + p * pitch, pitch, packed, at, L if left <= L else 2 * L, spare, corner, y, c + p * y_row + k,
                          y_row, ragged, depth, shifts + k, residual, r + p * r_row + k, r_row, low, high, steps, min(left, 2 * L))
 
 
 @worker
-def _gather_jobs(slot, counters, jobs, x, packed, y, residual, low, high, scratch, walk, block, chunk, parts):
+def _gather_jobs(slot, counters, jobs, x, packed, y, residual, low, high, scratch, walk, block, chunk, parts, apart):
     """What one slot does; a job is a block of pixels and, of each group, one of `parts` ranges of strips."""
     out_of_line()
     Cg, Kg, G, T = walk[0], walk[1], walk[2], walk[5] * walk[6]
@@ -114,7 +118,8 @@ def _gather_jobs(slot, counters, jobs, x, packed, y, residual, low, high, scratc
     pitch, y_row, r_row = odd_pitch(T * chunk), y.strides[0] // 4, residual.strides[0] // 4
     last = (RESIDUAL if residual.size else 0) | (LIMITS if low > -np.inf or high < np.inf else 0)
     base = slot * scratch.shape[1]
-    corner = base + block * pitch + L
+    corner = base + (0 if apart else block * pitch + L)
+    pixels_of_x, panels = flat_to_read(x), flat_to_read(scratch)
     job = next_job(counters, slot, slots, jobs)
     while job >= 0:
         first, part = job // parts * block, job % parts
@@ -125,20 +130,26 @@ def _gather_jobs(slot, counters, jobs, x, packed, y, residual, low, high, scratc
             for c0 in range(0, Cg, chunk):
                 channels = min(chunk, Cg - c0)
                 steps = (ACCUMULATE if c0 else 0) | (last if c0 + channels == Cg else 0)
-                pack_windows(x, walk, first, count, g * Cg + c0, channels, scratch, base, pitch)
-                _multiply_panel(scratch, base, pitch, corner, packed, chunk_offset(Cg, Kg, T, g, c0) + k0 * T * channels,
+                if apart:
+                    source, at, step = pixels_of_x, first * apart + g * Cg + c0, apart
+                else:
+                    pack_windows(x, g * Cg + c0, strides_of(x), end_of(x), walk, first, count, channels, scratch, base, pitch)
+                    source, at, step = panels, base, pitch
+                multiply_panel(source, at, step, scratch, corner, packed, chunk_offset(Cg, Kg, T, g, c0) + k0 * T * channels,
                                 y, first * y_row + k, y_row, count, T * channels, k1 - k0, bias_offset(Cg, Kg, G, T, g) + k0,
                                 residual, first * r_row + k, r_row, low, high, steps)
         job = next_job(counters, slot, slots, jobs)
 
 
-@kernel("void(const T[:,:,:,:], const T[::1], T[:,:], const T[:,:], f4, f4, T[:,::1], const i8[::1], i8, i8, i8)", parallel=True)
-def conv2d_forward_gather(x, packed, y, residual, low, high, scratch, walk, block, chunk, parts):
+@kernel("void(const T[:,:,:,:], const T[::1], T[:,:], const T[:,:], f4, f4, T[:,::1], const i8[::1], i8, i8, i8, i8)", parallel=True)
+def conv2d_forward_gather(x, packed, y, residual, low, high, scratch, walk, block, chunk, parts, apart):
     """x (N, H, W, C), y and residual (pixels, K), scratch (slots, floats).
 
-    An empty residual adds nothing; y is limited to [low, high].
+    An empty residual adds nothing; y is limited to [low, high]. Where `apart` is not 0, windows are pixels, that many floats apart in x,
+    and are read there.
     """
     jobs = (y.shape[0] + block - 1) // block * parts
     counters = begin_shares(scratch.shape[0], jobs)
     for slot in prange(scratch.shape[0]):
-        _gather_jobs(np.int64(slot), counters, jobs, x, packed, y, residual, low, high, scratch, walk, block, chunk, parts)
+        _gather_jobs(np.int64(slot), counters, jobs, x, packed, y, residual, low, high, scratch, walk, block, chunk, parts,
+                     apart)

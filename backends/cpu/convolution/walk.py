@@ -72,25 +72,31 @@ def clear_run(array, target, count):
 
 
 @worker
-def pack_windows(x, walk, first, count, channel, channels, panel, base, pitch):
+def strides_of(x):
+    """Floats from image to image, from row to row and from pixel to pixel of x (N, H, W, C)."""
+    return x.strides[0] // 4, x.strides[1] // 4, x.strides[2] // 4
+
+
+@worker
+def pack_windows(x, origin, strides, end, walk, first, count, channels, panel, base, pitch):
     """panel[p, (r, s, c)] = x under the window of output pixel first + p, zeros outside of x.
 
-    x (N, H, W, C), of which channels channel, ..., channel + channels - 1; panel rows are `pitch` floats apart, from
-    `base` on. Up to L floats behind each row are overwritten, so rows are written upwards.
+    Pixel (n, h, w) of x has `channels` channels from offset `origin` + the `strides` of (n, h, w) on, and nothing from offset
+    `end` on is read; panel rows are `pitch` floats apart, from `base` on. Up to L floats behind each row are overwritten, so rows
+    are written upwards.
     """
     compact()
     H, W, R, S = walk[3], walk[4], walk[5], walk[6]
     stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = walk[7], walk[8], walk[9], walk[10], walk[11], walk[12]
     OH, OW = walk[13], walk[14]
-    x_n, x_h, x_w = x.strides[0] // 4, x.strides[1] // 4, x.strides[2] // 4
-    end = end_of(x)
+    x_n, x_h, x_w = strides
     joined = S if dilation_w == 1 and x_w == channels else 1     # taps that are neighbours in memory are copied at once
     extent_h, extent_w = (R - 1) * dilation_h, (S - 1) * dilation_w
     runs, run, step = S // joined, joined * channels, joined * dilation_w * x_w
     ow, oh, n = first % OW, first // OW % OH, first // (OW * OH)
     for p in range(count):
         h0, w0 = oh * stride_h - pad_h, ow * stride_w - pad_w
-        source, target = n * x_n + h0 * x_h + w0 * x_w + channel, base + p * pitch
+        source, target = origin + n * x_n + h0 * x_h + w0 * x_w, base + p * pitch
         if h0 >= 0 and w0 >= 0 and h0 + extent_h < H and w0 + extent_w < W:
             for _ in range(R):
                 for i in range(runs):
@@ -98,7 +104,7 @@ def pack_windows(x, walk, first, count, channel, channels, panel, base, pitch):
                     target += run
                 source += dilation_h * x_h
         else:
-            _pack_clipped(x, source, h0, w0, walk, joined, channels, panel, target, end)
+            _pack_clipped(x, source, x_h, x_w, h0, w0, walk, joined, channels, panel, target, end)
             target += R * S * channels
         ow += 1
         if ow == OW:
@@ -110,11 +116,10 @@ def pack_windows(x, walk, first, count, channel, channels, panel, base, pitch):
 
 
 @worker
-def _pack_clipped(x, source, h0, w0, walk, joined, channels, panel, target, end):
+def _pack_clipped(x, source, x_h, x_w, h0, w0, walk, joined, channels, panel, target, end):
     """One row of `pack_windows` whose window leaves x."""
     compact()
     H, W, R, S, dilation_h, dilation_w = walk[3], walk[4], walk[5], walk[6], walk[11], walk[12]
-    x_h, x_w = x.strides[1] // 4, x.strides[2] // 4
     for r in range(R):
         h = h0 + r * dilation_h
         s = 0

@@ -17,7 +17,7 @@ from numba import prange
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.convolution.gather import MR
 from numbanet.backends.cpu.convolution.summing_tile import summing_tile
-from numbanet.backends.cpu.convolution.walk import odd_pitch, pack_pixels, pack_windows
+from numbanet.backends.cpu.convolution.walk import end_of, odd_pitch, pack_pixels, pack_windows, strides_of
 from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.simd import L, load, load_partial, store, store_partial, store_strided
 
@@ -58,7 +58,7 @@ def _pack(grad_y, x, walk, first, count, k0, filters, c0, channels, scratch, a, 
         step = x.strides[2] // 4
         _pack_rows(x, first * step + c0, step, count, channels, scratch, b, b_pitch)
     else:
-        pack_windows(x, walk, first, count, c0, channels, scratch, b, b_pitch)
+        pack_windows(x, c0, strides_of(x), end_of(x), walk, first, count, channels, scratch, b, b_pitch)
 
 
 @worker

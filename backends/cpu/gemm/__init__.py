@@ -11,6 +11,7 @@ from numbanet.errors import ShapeError
 __all__ = ["PANEL", "gemm", "gemm_packed", "multiply_by_rows", "multiply_rows", "pack"]
 
 
+SMALL_PANELS = 1 << 14       # floats that one thread packs before another would have begun
 LINE = 64                    # bytes of a cache line
 ALIASING = 2048              # bytes: rows this far apart, or multiples, meet in few sets of the first-level cache
 
@@ -78,9 +79,20 @@ def gemm_packed(a: np.ndarray, packed: np.ndarray, c: np.ndarray, bias: np.ndarr
         ordered = memory.empty(c.shape, c.dtype)
         gemm_packed(a, packed, ordered, bias, low, high)
         return np.copyto(c, ordered)
-    a, bias = _spread(a[None], N), c[:0] if bias is None else np.ascontiguousarray(bias)[None]
-    alone(gemm_tiled, is_small(1, M, N, K))(a, packed, c[None], bias, False, *blocking(1, M, N, K), 0, K * PANEL, PANEL, low, high,
-                                            threads.get_num_threads())
+    alone(gemm_tiled, is_small(1, M, N, K))(*_packed_arguments(_spread(a[None], N), packed, c, bias, low, high))
+
+
+def _packed_arguments(a, packed, c, bias, low, high):
+    (M, N), K, bias = c.shape, a.shape[2], c[:0] if bias is None else np.ascontiguousarray(bias)[None]
+    return (a, packed, c[None], bias, False, *blocking(1, M, N, K), 0, K * PANEL, PANEL, low, high, threads.get_num_threads())
+
+
+def packed_kernels(a: np.ndarray, packed: np.ndarray, c: np.ndarray, bias: np.ndarray | None, low: float, high: float) -> list | None:
+    """What `gemm_packed` runs, as (kernel, arguments), where that is for one thread alone and without copies: see `program.joined`."""
+    (M, N), K = c.shape, a.shape[1]
+    if not is_small(1, M, N, K) or (c.strides[1] != c.itemsize and N > 1) or _reads_badly(a[None], N):
+        return None
+    return [(gemm_tiled, _packed_arguments(a[None], packed, c, bias, low, high))]
 
 
 def multiply_by_rows(a: np.ndarray, w: np.ndarray, c: np.ndarray, bias: np.ndarray | None, low: float, high: float) -> None:
@@ -130,7 +142,7 @@ def _gemm_float32(a: np.ndarray, b: np.ndarray, c: np.ndarray, bias: np.ndarray,
         return multiply(a, b, c, bias, accumulate, rows, panels, depth, batch, PANEL, step, low, high, threads.get_num_threads())
     matrices = b if b.strides[0] else b[:1]
     packed = memory.empty((matrices.shape[0], -(-N // PANEL), K, PANEL), c.dtype)
-    pack_panels(matrices, packed)
+    alone(pack_panels, packed.size <= SMALL_PANELS)(matrices, packed)
     batch = packed.strides[0] // item if b.strides[0] else 0
     multiply(a, packed[0], c, bias, accumulate, rows, panels, depth, batch, K * PANEL, PANEL, low, high, threads.get_num_threads())
 

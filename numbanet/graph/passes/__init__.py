@@ -6,6 +6,7 @@
 """
 
 from numbanet.graph.passes.add_gradients import add_gradients
+from numbanet.graph.passes.chain_convolutions import chain_convolutions
 from numbanet.graph.passes.drop_unused import drop_unused
 from numbanet.graph.passes.fold_batch_norm import fold_batch_norm
 from numbanet.graph.passes.fuse_batch_norm import fuse_batch_norm
@@ -15,8 +16,8 @@ from numbanet.graph.passes.nest_concatenations import nest_concatenations
 from numbanet.graph.passes.recompute import recompute
 from numbanet.graph.passes.round_linear_weights import round_linear_weights
 
-FOR_INFERENCE = (drop_unused, fold_batch_norm, fuse_epilogues, nest_concatenations, drop_unused)
+FOR_INFERENCE = (drop_unused, fold_batch_norm, fuse_epilogues, chain_convolutions, nest_concatenations, drop_unused)
 FOR_TRAINING = (drop_unused, fuse_batch_norm, fuse_epilogues, limit_before_pooling, add_gradients)
 
-__all__ = ["FOR_INFERENCE", "FOR_TRAINING", "add_gradients", "drop_unused", "fold_batch_norm", "fuse_batch_norm", "fuse_epilogues",
-           "limit_before_pooling", "nest_concatenations", "recompute", "round_linear_weights"]
+__all__ = ["FOR_INFERENCE", "FOR_TRAINING", "add_gradients", "chain_convolutions", "drop_unused", "fold_batch_norm",
+           "fuse_batch_norm", "fuse_epilogues", "limit_before_pooling", "nest_concatenations", "recompute", "round_linear_weights"]

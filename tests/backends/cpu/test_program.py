@@ -1,0 +1,120 @@
+"""Small layers as one function: the same numbers as one call after the other, over whatever each replay brings."""
+
+import numpy as np
+import pytest
+
+import numbanet
+from numbanet import nn
+from numbanet.backends import get_backend
+from numbanet.backends.cpu.compile import JIT
+from numbanet.backends.cpu.fused import max_pool2d_values_vectors
+from numbanet.backends.cpu.program import Given, Program, joined
+from numbanet.geometry import pool_geometry
+
+pytestmark = pytest.mark.skipif(not JIT, reason="needs compilation")
+
+
+def images(*shape, seed=0):
+    return numbanet.tensor(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32))
+
+
+def programs(compiled):
+    return [function for function, _ in compiled.plan()._joined if isinstance(function, Program)]
+
+
+def agrees(model, *shape):
+    """The compiled model, which gives eager's numbers for several inputs, one in another memory order."""
+    compiled = numbanet.compile(model.eval(), images(*shape))
+    for seed in range(3):
+        x = images(*shape, seed=seed)
+        if seed == 2 and len(shape) == 4:
+            x = numbanet.tensor(np.ascontiguousarray(x.numpy().transpose(0, 2, 3, 1))).permute(0, 3, 1, 2)
+        with numbanet.no_grad():
+            expected = model(x).numpy()
+        np.testing.assert_allclose(compiled(x).numpy(), expected, rtol=0, atol=2e-6 * np.abs(expected).max())
+    return compiled
+
+
+def test_lenet5_is_one_program():
+    compiled = agrees(numbanet.create_model("lenet5"), 1, 1, 32, 32)
+    (program,) = programs(compiled)
+    assert len(program.calls) == 8 and len(compiled.plan()._joined) == 1
+
+
+def test_bit_for_bit_what_the_single_calls_give():
+    model, x = numbanet.create_model("lenet5").eval(), images(1, 1, 32, 32)
+    compiled = numbanet.compile(model, x)
+    together = compiled(x).numpy().copy()
+    compiled.plan()._joined = compiled.plan()._steps
+    assert compiled(x).numpy().tobytes() == together.tobytes()
+
+
+def test_changed_weights_are_noticed():
+    model, x = numbanet.create_model("lenet5").eval(), images(1, 1, 32, 32)
+    compiled = numbanet.compile(model, x)
+    before = compiled(x).numpy().copy()
+    with numbanet.no_grad():
+        for p in model.parameters():
+            p.mul_(1.5)
+        np.testing.assert_allclose(compiled(x).numpy(), model(x).numpy(), rtol=0, atol=1e-5)
+    assert np.abs(compiled(x).numpy() - before).max() > 1e-3 and len(programs(compiled)) == 1
+
+
+def test_what_stands_in_between_is_called_in_its_place():
+    class Between(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 20, 3, padding=1), nn.Conv2d(20, 20, 3, stride=2)
+            self.c, self.d = nn.Linear(20 * 9, 33), nn.Linear(33, 5)
+
+        def forward(self, x):
+            y = numbanet.relu(self.b(numbanet.relu(self.a(x))))
+            y = numbanet.tanh(y)                            # no kernel of few elements
+            return self.d(numbanet.relu(self.c(nn.functional.max_pool2d(y, 3, 2, 1).flatten(1))))
+    compiled = agrees(Between(), 2, 3, 12, 11)
+    assert len(programs(compiled)) == 1 and len(compiled.plan()._joined) > 1
+
+
+def test_a_residual_a_dense_block_and_several_inputs():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(2, 18, 3, padding=1), nn.Conv2d(18, 18, 1), nn.Conv2d(36, 7, 1)
+
+        def forward(self, x, other):
+            y = numbanet.relu(self.b(self.a(x)) + self.a(other))
+            return self.c(numbanet.cat([y, self.a(other)], 1))
+    model, x, other = Two().eval(), images(1, 2, 6, 5), images(1, 2, 6, 5, seed=1)
+    compiled = numbanet.compile(model, (x, other))
+    for first, second in ((x, other), (other, x), (x, x)):
+        with numbanet.no_grad():
+            expected = model(first, second).numpy()
+        np.testing.assert_allclose(compiled(first, second).numpy(), expected, rtol=0, atol=2e-6 * np.abs(expected).max())
+
+
+def test_large_layers_stay_calls():
+    assert not programs(agrees(nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3)), 1, 3, 40, 40))
+
+
+def test_joined_leaves_single_and_unknown_calls():
+    backend = get_backend("cpu")
+    geometry = pool_geometry((5, 5), 2, 2)
+    x, y = (np.ones((1, 3, n, n), np.float32).transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2) for n in (5, 2))
+    pool, other = (backend.unchecked("max_pool2d_values"), [x, geometry, y]), (print, [])
+    assert joined([pool]) == [pool] and joined([other, pool, other]) == [other, pool, other]
+    first, (program, arguments), last = joined([other, pool, pool, other])
+    assert first is other and last is other and arguments == () and [k for k, _ in program.calls] == [max_pool2d_values_vectors] * 2
+
+
+def test_operands_that_are_given_anew():
+    backend = get_backend("cpu")
+    geometry = pool_geometry((6, 6), 3, 1)
+    y = backend.empty((2, 19, 4, 4), np.dtype(np.float32), (0, 2, 3, 1))
+    example = backend.empty((2, 19, 6, 6), np.dtype(np.float32), (0, 2, 3, 1))
+    call = [None, geometry, y]
+    ((program, _),) = joined([(backend.unchecked("max_pool2d_values"), call)] * 2, [Given(call, 0, example)])
+    for seed in range(3):
+        x = np.random.default_rng(seed).standard_normal((2, 6, 6, 19), dtype=np.float32).transpose(0, 3, 1, 2)
+        call[0] = x
+        program()
+        np.testing.assert_array_equal(y, get_backend("reference").max_pool2d_values(x, geometry))
