@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.metadata
+import importlib.util
 import json
 import logging
 import re
@@ -258,6 +259,8 @@ def can_compile() -> str:
     def probe(n):
         return
 
+    if importlib.util.find_spec("numba_cuda") is None:
+        return "numba-cuda is not installed: pip install 'numbanet[cuda]'"
     try:
         link("probe", compile_ptx("probe", probe, ("int32",)), "sm_80")
     except BackendError as error:

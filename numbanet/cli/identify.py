@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sys
 
-EXAMPLE = ("  numbanet index efficientnet_lite0.safetensors gallery/ --out people --detector mtcnn/\n"
+EXAMPLE = ("  numbanet index lite0.safetensors gallery/ --out people --detector mtcnn/\n"
            "  numbanet identify people party.jpg --out named.png\n"
-           "  numbanet identify tools-index bench.jpg --box 40,30,200,180 --box 220,30,380,190")
+           "  numbanet identify tools bench.jpg --box 40,30,200,180 --box 220,30,380,190")
 COLOURS = ((31, 107, 182), (214, 96, 30))       # named, unknown
 
 

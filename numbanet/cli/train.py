@@ -207,7 +207,7 @@ def Reporter(epochs: int):
             print(f"epoch {number}  loss {row['train_loss']:.3f} ({100 * row['train_accuracy']:.2f}%), test loss "
                   f"{row['test_loss']:.3f} ({100 * row['test_accuracy']:.2f}%), {row['images_per_second']:,.0f} images/s"
                   + (f", {row['skipped']:,} left out" if row["skipped"] else ""), flush=True)
-            if not self.told and _waiting(row["waited"], row["seconds"]):
+            if not self.told and _waiting(row["waited"], row["seconds"]) and not _is_in_memory(self.trainer.train_loader.dataset):
                 self.told = True
                 print(textwrap.fill(waiting([row]), 80, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False), flush=True)
 
@@ -222,6 +222,14 @@ def Reporter(epochs: int):
                 self.bar.close()
                 self.bar = None
     return ProgressBar()
+
+
+def _is_in_memory(dataset) -> bool:
+    """Whether there is nothing to be had from packing the data, or from threads that read ahead."""
+    from numbanet.data.dataset import ArrayDataset
+    while hasattr(dataset, "dataset"):
+        dataset = dataset.dataset
+    return isinstance(dataset, ArrayDataset)
 
 
 def _waiting(waited: float, seconds: float) -> str:

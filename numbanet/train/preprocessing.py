@@ -117,7 +117,7 @@ class Preprocessing:
         try:
             return self.pixels(picture, raw)
         except DataError as error:
-            raise DataError(f"{source if isinstance(source, (str, os.PathLike)) else source.name}: {error}") from error
+            raise DataError(f"{source if isinstance(source, (str, os.PathLike)) else getattr(source, 'name', 'image')}: {error}") from error
 
     def pixels(self, picture, raw: bool = False) -> np.ndarray:
         """A decoded picture (Pillow) as uint8 (H, W) or (H, W, 3) of `image_size`, in the network's order of channels; `raw` leaves

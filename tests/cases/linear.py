@@ -18,7 +18,14 @@ def _case(label, function, *shapes, float32_tolerance=1e-5, **options):
                          float32_tolerance=float32_tolerance)
 
 
+def _linear_relu(x, weight, bias):
+    import torch
+    return torch.relu(torch.nn.functional.linear(x, weight, bias))
+
+
 OPERATION_CASES = [
+    OperationCase("linear_relu", (linear.LinearReLU,), linear.linear_relu,
+                  lambda rng: tuple(floats(rng, *s, dtype=float) for s in ((2, 3, 5), (4, 5), (4,))), _linear_relu),
     _case("bias", "linear", (5, 7), (3, 7), (3,)),
     _case("no-bias-rank-3", "linear", (2, 3, 5), (4, 5)),
     _case("rank-1", "linear", (5,), (4, 5), (4,)),

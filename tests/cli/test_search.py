@@ -35,11 +35,11 @@ def narrow(text: str) -> bool:
     return all(len(line) <= 80 for line in text.splitlines())
 
 
-def test_the_whole_way(photos, tmp_path):
+def test_the_whole_way(photos, tmp_path, caplog):
     answer = index(photos)
     assert answer.code == 0 and "photos-index: 11 pictures, 10 different, 64 numbers each" in answer.out
     assert "what feeds fc of" in answer.out and "11 added, 0 changed, 0 removed, 0 unchanged, 1 skipped" in answer.out
-    assert "1 file was skipped" in answer.err and "broken.png: not an image" in answer.err and "random weights" in answer.err
+    assert "1 file was skipped" in answer.err and "broken.png: not an image" in answer.err and "random weights" in answer.err + caplog.text
     answer = run("index", "photos-index", "--json")
     facts = json.loads(answer.out)
     assert facts["unchanged"] == 11 and facts["added"] == 0 and facts["skipped"][0]["path"].endswith("broken.png")

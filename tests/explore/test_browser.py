@@ -196,7 +196,9 @@ def test_everything_by_keyboard(page, run):
         stops.append(stop["name"])
         seen.append(page.evaluate("document.activeElement.closest('.strip')?.querySelector('h3').firstChild.textContent"))
     assert stops[:2] == ["Show it to the network", "Clear"]
-    activations, _ = through(run, Image.new("L", (20, 20)))
+    stroke = Image.new("L", (20, 20))
+    stroke.paste(255, (9, 3, 11, 17))
+    activations, _ = through(run, stroke)
     assert [s for s in seen if s] == [a.path for a in activations], "one stop for every layer, and none is passed over"
     sliders = ["input", "kernel", "stride", "padding", "dilation"]
     assert [s for s in stops if s in sliders] == sliders
@@ -291,8 +293,10 @@ def test_chosen_files(page, tmp_path):
         file.truncate(21 * 2**20)
     page.choose_file("#file", tmp_path / "large.png")
     page.until("document.querySelector('#status').innerText.includes('a picture may have 20 MB, this one has 21')")
-    Image.new("L", (64, 64), 255).save(tmp_path / "white.png")
-    page.choose_file("#file", tmp_path / "white.png")
+    digit = Image.new("L", (64, 64), 255)
+    digit.paste(0, (30, 10, 36, 54))
+    digit.save(tmp_path / "digit.png")
+    page.choose_file("#file", tmp_path / "digit.png")
     page.until("document.querySelector('#status:not(.error)')?.innerText.includes('painted')")
 
 

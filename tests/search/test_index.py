@@ -323,7 +323,7 @@ def _slowly(path, folder):
 
     def slow(*args):
         for some in real(*args):
-            time.sleep(0.01)
+            time.sleep(0.1)
             yield some
     updating_module.embed_files, updating_module.COMMIT_SECONDS = slow, 0.0
     update(path, [folder])
