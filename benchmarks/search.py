@@ -222,16 +222,17 @@ def build(arguments) -> None:
         del means, x
         vectors, graph = file.read(count), Neighbours(Path(place) / "neighbours.usearch", D)
         print(f"{count:,} x {D}: {vectors.nbytes / 2**30:.2f} GB of vectors on disk; memory before {memory():.2f} GB", flush=True)
-        began, stamps = time.perf_counter(), []
+        began, worked, stamps = time.perf_counter(), time.process_time(), []
         graph.prepare(np.arange(count), None)
         for row in graph.add(vectors, lambda stamp, _complete: stamps.append(stamp)):
             if row % 50_000 == 49_999:
                 print(f"  {row + 1:,} rows, {time.perf_counter() - began:.0f} s, memory {memory():.2f} GB with mapped pages", flush=True)
         with open("/proc/self/status") as status:
             kinds = {line.split(":")[0]: int(line.split()[1]) / 2**20 for line in status if line.startswith(("RssAnon", "RssFile"))}
-        print(f"built in {time.perf_counter() - began:.0f} s; file {stamps[-1]['size'] / 2**30:.2f} GB; now {kinds['RssAnon']:.2f} GB own, "
-              f"{kinds['RssFile']:.2f} GB mapped")
+        print(f"built in {time.perf_counter() - began:.0f} s, {time.process_time() - worked:.0f} s of cores; "
+              f"file {stamps[-1]['size'] / 2**30:.2f} GB; now {kinds['RssAnon']:.2f} GB own, {kinds['RssFile']:.2f} GB mapped")
         queries = np.ascontiguousarray(vectors[rng.integers(0, count, 200)]) + 0.02 * rng.standard_normal((200, D), np.float32)
+        assert graph.open()
         exact = nearest_rows(queries, np.asarray(vectors), 10, get_backend("cpu"))[1]
         candidates = graph.search(queries, 64)
         print(f"recall@10 of 64 candidates {np.mean([len(set(a) & set(b)) / 10 for a, b in zip(exact, candidates)]):.4f}; "

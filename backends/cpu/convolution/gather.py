@@ -56,24 +56,31 @@ def _narrow_strip(panel, base, pitch, packed, b, y, c, y_row, count, depth, shif
 
 @worker
 def _ragged_tile(panel, base, pitch, packed, b, b_step, spare, corner, y, c, y_row, rows, depth, shifts, residual, r, r_row, low, high,
-                 steps, lanes):
-    """The last pixels, fewer than MR, through a corner of scratch memory."""
+                 steps, lanes, before):
+    """The last pixels, fewer than MR, through a corner of scratch memory. `before`: as in `multiply_panel`."""
+    tile = THIRD if rows <= THIRD else THIRDS if rows <= THIRDS else MR
+    back = 0 if before < 0 else tile - rows         # pixels that are computed once more, so that none behind the last is read
+    start = corner + back * 2 * L
     if steps & ACCUMULATE:
         for i in range(rows):
             for lane in range(0, lanes, L):
-                store(spare, corner + i * 2 * L + lane, load_partial(y, c + i * y_row + lane, lanes - lane))
-    if rows <= THIRD:
-        finishing_tile(THIRD, 2, panel, base, pitch, packed, b, b_step, spare, corner, 2 * L, depth, packed, shifts, residual, r,
-                       r_row, low, high, steps & ACCUMULATE, 0)
-    elif rows <= THIRDS:
-        finishing_tile(THIRDS, 2, panel, base, pitch, packed, b, b_step, spare, corner, 2 * L, depth, packed, shifts, residual, r,
-                       r_row, low, high, steps & ACCUMULATE, 0)
+                store(spare, start + i * 2 * L + lane, load_partial(y, c + i * y_row + lane, lanes - lane))
+    if rows == 1 or back > before >= 0:
+        for i in range(rows):
+            finishing_tile(1, 2, panel, base + i * pitch, pitch, packed, b, b_step, spare, start + i * 2 * L, 2 * L, depth, packed, shifts,
+                           residual, r, r_row, low, high, steps & ACCUMULATE, 0)
+    elif tile == THIRD:
+        finishing_tile(THIRD, 2, panel, base - back * pitch, pitch, packed, b, b_step, spare, corner, 2 * L, depth, packed, shifts,
+                       residual, r, r_row, low, high, steps & ACCUMULATE, 0)
+    elif tile == THIRDS:
+        finishing_tile(THIRDS, 2, panel, base - back * pitch, pitch, packed, b, b_step, spare, corner, 2 * L, depth, packed, shifts,
+                       residual, r, r_row, low, high, steps & ACCUMULATE, 0)
     else:
-        finishing_tile(MR, 2, panel, base, pitch, packed, b, b_step, spare, corner, 2 * L, depth, packed, shifts, residual, r, r_row,
-                       low, high, steps & ACCUMULATE, 0)
+        finishing_tile(MR, 2, panel, base - back * pitch, pitch, packed, b, b_step, spare, corner, 2 * L, depth, packed, shifts,
+                       residual, r, r_row, low, high, steps & ACCUMULATE, 0)
     for i in range(rows):
         for lane in range(0, lanes, L):
-            total, left = load(spare, corner + i * 2 * L + lane), min(lanes - lane, L)
+            total, left = load(spare, start + i * 2 * L + lane), min(lanes - lane, L)
             if steps & RESIDUAL:
                 total = total + load_partial(residual, r + i * r_row + lane, left)
             if steps & LIMITS:
@@ -83,10 +90,11 @@ def _ragged_tile(panel, base, pitch, packed, b, b_step, spare, corner, y, c, y_r
 
 @worker
 def multiply_panel(panel, base, pitch, spare, corner, packed, b, y, c, y_row, count, depth, filters, shifts, residual, r, r_row,
-                    low, high, steps):
+                    low, high, steps, before):
     """y[c + p * y_row + k] (+)= panel row p times packed column k, for `count` rows and `filters` columns.
 
-    `spare` has room for MR * 2L floats from offset `corner` on.
+    `spare` has room for MR * 2L floats from offset `corner` on. `before`: rows of the panel in front of `base`, where nothing behind its
+    last row may be read; -1 where MR rows behind that are memory of the panel.
     """
     out_of_line()
     ragged = count % MR
@@ -105,7 +113,8 @@ def multiply_panel(panel, base, pitch, spare, corner, packed, b, y, c, y_row, co
         if ragged:
             p = count - ragged
             _ragged_tile(panel, base + p * pitch, pitch, packed, at, L if left <= L else 2 * L, spare, corner, y, c + p * y_row + k,
-                         y_row, ragged, depth, shifts + k, residual, r + p * r_row + k, r_row, low, high, steps, min(left, 2 * L))
+                         y_row, ragged, depth, shifts + k, residual, r + p * r_row + k, r_row, low, high, steps, min(left, 2 * L),
+                         -1 if before < 0 else before + p)
 
 
 @worker
@@ -131,13 +140,13 @@ def _gather_jobs(slot, counters, jobs, x, packed, y, residual, low, high, scratc
                 channels = min(chunk, Cg - c0)
                 steps = (ACCUMULATE if c0 else 0) | (last if c0 + channels == Cg else 0)
                 if apart:
-                    source, at, step = pixels_of_x, first * apart + g * Cg + c0, apart
+                    source, at, step, before = pixels_of_x, first * apart + g * Cg + c0, apart, first
                 else:
                     pack_windows(x, g * Cg + c0, strides_of(x), end_of(x), walk, first, count, channels, scratch, base, pitch)
-                    source, at, step = panels, base, pitch
+                    source, at, step, before = panels, base, pitch, np.int64(-1)
                 multiply_panel(source, at, step, scratch, corner, packed, chunk_offset(Cg, Kg, T, g, c0) + k0 * T * channels,
                                 y, first * y_row + k, y_row, count, T * channels, k1 - k0, bias_offset(Cg, Kg, G, T, g) + k0,
-                                residual, first * r_row + k, r_row, low, high, steps)
+                                residual, first * r_row + k, r_row, low, high, steps, before)
         job = next_job(counters, slot, slots, jobs)
 
 
