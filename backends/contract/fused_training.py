@@ -1,4 +1,4 @@
-"""What training fuses: batch norm and what follows it element by element, and gradients that are added up.
+"""What training fuses: batch norm and what follows it element by element, gradients that are added up, convolutions with pooling.
 
 Each primitive has a composition of plain ones, which also says what it computes. Limits are those of `fused.py`: the result lies in
 [minimum, maximum], None being no limit, and a gradient passes where it lies strictly inside of them (or is a NaN).
@@ -7,11 +7,12 @@ Each primitive has a composition of plain ones, which also says what it computes
 from __future__ import annotations
 
 from numbanet.backends.contract.checks import check_float, check_shape
-from numbanet.backends.contract.convolution import conv2d_backward_input
-from numbanet.backends.contract.fused import check_limits, limited
+from numbanet.backends.contract.convolution import conv2d_backward_bias, conv2d_backward_input, conv2d_backward_weight
+from numbanet.backends.contract.fused import check_limits, conv2d_fused, limited
 from numbanet.backends.contract.normalization import batch_norm_backward, batch_norm_forward
+from numbanet.backends.contract.pooling import max_pool2d_backward_input, max_pool2d_forward
 from numbanet.backends.interface import Array, ArraySpec, channels_last, primitive
-from numbanet.geometry import ConvGeometry
+from numbanet.geometry import ConvGeometry, PoolGeometry
 
 
 @primitive
@@ -70,3 +71,60 @@ def conv2d_backward_input_added(grad_y: Array, weight: Array, added: Array, geom
 @conv2d_backward_input_added.composed
 def _conv2d_backward_input_added(backend, grad_y, weight, added, geometry):
     return backend.add(backend.conv2d_backward_input(grad_y, weight, geometry), added)
+
+
+@primitive
+def conv2d_max_pool_forward(x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, pooling: PoolGeometry,
+                            minimum: float | None, maximum: float | None):
+    """(y, argmax) of `max_pool2d_forward` over `conv2d_fused` of x without a residual."""
+    return max_pool2d_forward.specification(conv2d_fused.specification(x, weight, bias, None, geometry, minimum, maximum), pooling)
+
+
+@conv2d_max_pool_forward.composed
+def _conv2d_max_pool_forward(backend, x, weight, bias, geometry, pooling, minimum, maximum):
+    return backend.max_pool2d_forward(backend.conv2d_fused(x, weight, bias, None, geometry, minimum, maximum), pooling)
+
+
+def _gradient_of_map(operation: str, grad_y, y, argmax, geometry, pooling, minimum, maximum):
+    """What the convolution's gradients are specified by: the gradient of its map."""
+    spec = max_pool2d_backward_input.specification(grad_y, argmax, pooling)
+    check_float(operation, grad_y=grad_y, y=y)
+    check_shape(operation, "y", y, grad_y.shape)
+    check_limits(operation, minimum, maximum)
+    return spec
+
+
+def _unpooled(backend, grad_y, y, argmax, pooling, minimum, maximum):
+    passed = grad_y
+    if minimum is not None:
+        passed = backend.where(backend.less_equal(y, minimum), 0.0, passed)
+    if maximum is not None:
+        passed = backend.where(backend.greater_equal(y, maximum), 0.0, passed)
+    return backend.max_pool2d_backward_input(passed, argmax, pooling)
+
+
+@primitive
+def conv2d_max_pool_backward_input(grad_y: Array, y: Array, argmax: Array, weight: Array, geometry: ConvGeometry, pooling: PoolGeometry,
+                                   minimum: float | None, maximum: float | None):
+    """Gradient of `conv2d_max_pool_forward` for x. A product with a gradient of 0 may be left out, so that inf and NaN count for nothing."""
+    spec = _gradient_of_map("conv2d_max_pool_backward_input", grad_y, y, argmax, geometry, pooling, minimum, maximum)
+    return conv2d_backward_input.specification(spec, weight, geometry)
+
+
+@conv2d_max_pool_backward_input.composed
+def _conv2d_max_pool_backward_input(backend, grad_y, y, argmax, weight, geometry, pooling, minimum, maximum):
+    return backend.conv2d_backward_input(_unpooled(backend, grad_y, y, argmax, pooling, minimum, maximum), weight, geometry)
+
+
+@primitive
+def conv2d_max_pool_backward_weight(grad_y: Array, y: Array, argmax: Array, x: Array, geometry: ConvGeometry, pooling: PoolGeometry,
+                                    minimum: float | None, maximum: float | None):
+    """(grad_weight, grad_bias (K,)) of `conv2d_max_pool_forward`; products with gradients of 0 as in the gradient for x."""
+    spec = _gradient_of_map("conv2d_max_pool_backward_weight", grad_y, y, argmax, geometry, pooling, minimum, maximum)
+    return conv2d_backward_weight.specification(spec, x, geometry), conv2d_backward_bias.specification(spec)
+
+
+@conv2d_max_pool_backward_weight.composed
+def _conv2d_max_pool_backward_weight(backend, grad_y, y, argmax, x, geometry, pooling, minimum, maximum):
+    grad_m = _unpooled(backend, grad_y, y, argmax, pooling, minimum, maximum)
+    return backend.conv2d_backward_weight(grad_m, x, geometry), backend.conv2d_backward_bias(grad_m)
