@@ -25,12 +25,15 @@ from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.convolution.columns import pack_planes, plane_pitch, plane_size
 from numbanet.backends.cpu.convolution.compact import compact
 from numbanet.backends.cpu.convolution.interleave import interleave
+from numbanet.backends.cpu.convolution.listed_tile import listed_tile
 from numbanet.backends.cpu.convolution.walk import clear_run
+from numbanet.backends.cpu.hardware import vector_registers
 from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.shares import begin_shares, next_job
-from numbanet.backends.cpu.simd import L, fma, lane_indices, load, load_partial, select, splat, splat_int, store, store_partial
+from numbanet.backends.cpu.simd import L, lane_indices, load, load_partial, select, splat, splat_int, store, store_partial
 
 INTERLEAVED = 6             # rows
+TOGETHER = 5 if vector_registers() == 32 else 3     # rows of windows whose sums stay in registers
 CELL = 4 * L                # sums of two filters and two vectors
 BLOCK = 5                   # vectors of a patch: with 16 filters and 4 positions their weights take 20 KB of the first-level cache
 PATCHES = 64                # pooled pixels whose patches are kept at once
@@ -79,19 +82,21 @@ def _list_gradients(grad_y, y, argmax, n, first, last, low, high, OW, pixel_row,
 
 
 @worker
-def _add_windows(planes, base, gradients, at, offsets, place, pitch, pixels, sums, cell):
-    """sums[cell:] += the windows of two filters' entries times their gradients."""
+def _add_windows(planes, base, run, runs, gradients, at, offsets, place, pitch, pixels, sums, cell, cell_run):
+    """sums[cell:] += the windows of two filters' entries times their gradients: `runs` runs of two vectors."""
     out_of_line()
-    a0, a1, b0, b1 = load(sums, cell), load(sums, cell + L), load(sums, cell + 2 * L), load(sums, cell + 3 * L)
-    g, o = gradients.reshape(gradients.size), offsets.reshape(offsets.size)
-    for _ in range(pixels):
-        source, v = base + np.int64(o[place]), splat(g[at])
-        a0, a1 = fma(v, load(planes, source), a0), fma(v, load(planes, source + L), a1)
-        source, v = base + np.int64(o[place + 1]), splat(g[at + 1])
-        b0, b1 = fma(v, load(planes, source), b0), fma(v, load(planes, source + L), b1)
-        at += pitch
-        place += pitch
-    store(sums, cell, a0), store(sums, cell + L, a1), store(sums, cell + 2 * L, b0), store(sums, cell + 3 * L, b1)
+    u = 0
+    while u < runs:
+        source, target = base + u * run, cell + u * cell_run
+        if runs - u >= 5 and TOGETHER == 5:
+            listed_tile(2, 5, 2, gradients, at, offsets, place, pitch, pixels, planes, source, run, sums, target, 2 * L, cell_run, 1)
+            u += 5
+        elif runs - u >= 3:
+            listed_tile(2, 3, 2, gradients, at, offsets, place, pitch, pixels, planes, source, run, sums, target, 2 * L, cell_run, 1)
+            u += 3
+        else:
+            listed_tile(2, 1, 2, gradients, at, offsets, place, pitch, pixels, planes, source, run, sums, target, 2 * L, cell_run, 1)
+            u += 1
 
 
 @worker
@@ -163,11 +168,12 @@ def _sum_image(grad_y, y, argmax, x, n, low, high, planes, base, gradients, at, 
     _list_gradients(grad_y, y, argmax, n, 0, PH, low, high, OW, 2 * row, 2 * column, row, column, 0, gradients, at, offsets, place, pitch,
                     sums, cells)
     cell = cells + bias_sums(K)
+    blocks = (width + 2 * L - 1) // (2 * L)
     for k in range(0, K, 2):
-        for r in range(runs):
-            for first in range(0, width, 2 * L):
-                _add_windows(planes, base + r * run + first, gradients, at + k, offsets, place + k, pitch, PH * PW, sums, cell)
-                cell += CELL
+        for block in range(blocks):
+            _add_windows(planes, base + block * 2 * L, run, runs, gradients, at + k, offsets, place + k, pitch, PH * PW,
+                         sums, cell + block * CELL, blocks * CELL)
+        cell += runs * blocks * CELL
 
 
 @worker
@@ -239,17 +245,14 @@ def _pack_patch(weight, k, position, walk, packed, at, block):
 
 
 @worker
-def _make_patch(packed, base, gradients, at, offsets, place, filters, patches, target):
-    """BLOCK vectors of a patch: the sum over `filters` entries."""
+def _make_patches(packed, base, gradients, at, offsets, place, filters, pixels, patches, target, step):
+    """BLOCK vectors of each pixel's patch, `step` floats apart: sums over `filters` entries."""
     out_of_line()
-    a, b, c, d, e = splat(np.float32(0)), splat(np.float32(0)), splat(np.float32(0)), splat(np.float32(0)), splat(np.float32(0))
-    g, o = gradients.reshape(gradients.size), offsets.reshape(offsets.size)
-    for k in range(filters):
-        source, v = base + np.int64(o[place + k]), splat(g[at + k])
-        a, b, c = fma(v, load(packed, source), a), fma(v, load(packed, source + L), b), fma(v, load(packed, source + 2 * L), c)
-        d, e = fma(v, load(packed, source + 3 * L), d), fma(v, load(packed, source + 4 * L), e)
-    store(patches, target, a), store(patches, target + L, b), store(patches, target + 2 * L, c)
-    store(patches, target + 3 * L, d), store(patches, target + 4 * L, e)
+    for _ in range(pixels):
+        listed_tile(1, 1, BLOCK, gradients, at, offsets, place, 1, filters, packed, base, 0, patches, target, 0, 0, 0)
+        at += filters
+        place += filters
+        target += step
 
 
 @worker
@@ -284,9 +287,8 @@ def _input_of_image(grad_y, y, argmax, n, low, high, packed, grad_x, scratch, ba
         _list_gradients(grad_y, y, argmax, n, first, last, low, high, OW, 0, 0, 2 * K * BLOCK * L, K * BLOCK * L, BLOCK * L,
                         scratch, at, offsets, place, K, scratch[:0], 0)
         for block in range(blocks):
-            for pixel in range(pixels):
-                _make_patch(packed, block * size, scratch, at + pixel * K, offsets, place + pixel * K, K,
-                            scratch, patches + (pixel * blocks + block) * BLOCK * L)
+            _make_patches(packed, block * size, scratch, at, offsets, place, K, pixels, scratch, patches + block * BLOCK * L,
+                          blocks * BLOCK * L)
         for pixel in range(pixels):
             target = base + (first + pixel // PW) * 2 * stride_h * pitch + pixel % PW * 2 * stride_w * C
             source = patches + pixel * blocks * BLOCK * L
