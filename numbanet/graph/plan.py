@@ -420,7 +420,7 @@ def _must_copy(node: Node) -> bool:
 
 
 def _fused_parts(node: Node) -> str:
-    if node.primitive not in ("conv2d_fused", "linear_fused", "channel_affine"):
+    if node.primitive not in ("conv2d_fused", "conv2d_max_pool_forward", "conv2d_max_pool_values", "linear_fused", "channel_affine"):
         return ""
     named = dict(zip(PRIMITIVES[node.primitive].parameter_names, node.arguments))
     parts = ["residual"] if named.get("residual") is not None else []
