@@ -106,7 +106,10 @@ def _unpooled(backend, grad_y, y, argmax, pooling, minimum, maximum):
 @primitive
 def conv2d_max_pool_backward_input(grad_y: Array, y: Array, argmax: Array, weight: Array, geometry: ConvGeometry, pooling: PoolGeometry,
                                    minimum: float | None, maximum: float | None):
-    """Gradient of `conv2d_max_pool_forward` for x. A product with a gradient of 0 may be left out, so that inf and NaN count for nothing."""
+    """Gradient of `conv2d_max_pool_forward` for x.
+
+    A product with a gradient of 0 may be left out, so that inf and NaN count for nothing.
+    """
     spec = _gradient_of_map("conv2d_max_pool_backward_input", grad_y, y, argmax, geometry, pooling, minimum, maximum)
     return conv2d_backward_input.specification(spec, weight, geometry)
 

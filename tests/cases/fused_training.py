@@ -98,7 +98,8 @@ POOLED = {
 
 def _pooled_geometries():
     for label, (batch, channels, filters, size, kernel, stride, padding, dilation, *pooling) in POOLED.items():
-        geometry = conv_geometry(channels, filters, size, (kernel, kernel) if isinstance(kernel, int) else kernel, stride, padding, dilation)
+        kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
+        geometry = conv_geometry(channels, filters, size, kernel, stride, padding, dilation)
         yield label, batch, geometry, pool_geometry(geometry.output_size, *pooling)
 
 

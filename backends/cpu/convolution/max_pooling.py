@@ -94,21 +94,22 @@ def gradient_sizes(geometry: ConvGeometry) -> GradientSizes:
                                                          blocks * 4 * K * BLOCK * L, patches)))
 
 
-def _run(name, packed, x, geometry, low, high, y, argmax) -> None:
-    """Fill y and argmax (N, PH, PW, K), dense; an empty argmax is not wanted."""
-    small = choose.is_small(geometry, x.shape[0])
+def _kernel(name, packed, x, geometry, low, high, y, argmax) -> tuple:
+    """What fills y and argmax (N, PH, PW, K), dense, as (kernel, arguments); an empty argmax is not wanted."""
     if name == COLUMNS:
         slots = min(threads.get_num_threads(), x.shape[0])
         scratch = empty((slots, choose.columns_scratch(geometry) + COLUMNS_SCRATCH), F32)
-        alone(conv2d_max_pool_columns, small or x.shape[0] == 1)(x, *packed, y, argmax, low, high, scratch,
-                                                                 empty((slots, POSITIONS), I32), forward_walk(geometry))
-    else:
-        OW, slots = geometry.output_size[1], min(threads.get_num_threads(), y.shape[0] * y.shape[1])
-        alone(conv2d_max_pool_windows, small)(x, *packed, y, argmax, low, high, OW, empty((slots, 2 * OW * L), F32))
+        return conv2d_max_pool_columns, (x, *packed, y, argmax, low, high, scratch, empty((slots, POSITIONS), I32), forward_walk(geometry))
+    OW, slots = geometry.output_size[1], min(threads.get_num_threads(), y.shape[0] * y.shape[1])
+    return conv2d_max_pool_windows, (x, *packed, y, argmax, low, high, OW, empty((slots, 2 * OW * L), F32))
+
+
+def _is_small(geometry, batch) -> bool:
+    return batch == 1 or choose.is_small(geometry, batch)
 
 
 def _name(x, geometry, pooling) -> str | None:
-    name = pools(geometry, pooling) if x.dtype == F32 and x.size else None
+    name = pools(geometry, pooling) if x.dtype == F32 and 0 not in x.shape else None
     return None if name == WINDOWS and not has_adjacent_pixels(x) else name
 
 
@@ -119,7 +120,9 @@ def _pack(x, weight, bias, geometry):
 def _forward(name, packed, x, geometry, minimum, maximum, out, argmax=None) -> None:
     y, places = (None if a is None else a.transpose(0, 2, 3, 1) for a in (out, argmax))
     dense = [a if a is None or a.flags.c_contiguous else empty(a.shape, a.dtype) for a in (y, places)]
-    _run(name, packed, channels_last(x), geometry, *limits(minimum, maximum), dense[0], NO_POSITIONS if argmax is None else dense[1])
+    kernel, arguments = _kernel(name, packed, channels_last(x), geometry, *limits(minimum, maximum), dense[0],
+                                NO_POSITIONS if argmax is None else dense[1])
+    alone(kernel, _is_small(geometry, x.shape[0]))(*arguments)
     for made, target in zip(dense, (y, places)):
         if made is not target:
             copy_into(made, target)
@@ -154,7 +157,13 @@ def _prepare_values(arguments, constant):
 
     def call(x, weight, bias, geometry, pooling, minimum, maximum, out):
         _forward(name, packed.value, x, geometry, minimum, maximum, out)
-    call.kernel = f"conv2d {name}, pooled"
+
+    def kernels(x, weight, bias, geometry, pooling, minimum, maximum, out):
+        x, y = x.transpose(0, 2, 3, 1), out.transpose(0, 2, 3, 1)
+        if not _is_small(geometry, x.shape[0]) or not y.flags.c_contiguous or (x.strides[3] != x.itemsize and x.shape[3] > 1):
+            return None
+        return [_kernel(name, packed.value, x, geometry, *limits(minimum, maximum), y, NO_POSITIONS)]
+    call.kernels, call.kernel = kernels, f"conv2d {name}, pooled"
     return holding(call, 1, 2)
 
 

@@ -38,7 +38,7 @@ def agrees(model, *shape):
 def test_lenet5_is_one_program():
     compiled = agrees(numbanet.create_model("lenet5"), 1, 1, 32, 32)
     (program,) = programs(compiled)
-    assert len(program.calls) == 8 and len(compiled.plan()._joined) == 1
+    assert len(program.calls) == 6 and len(compiled.plan()._joined) == 1
 
 
 def test_bit_for_bit_what_the_single_calls_give():
