@@ -130,4 +130,18 @@ def _pooled():
                                     exact=True, label=name)
 
 
-PRIMITIVE_CASES = [*_batch_norms(), *_far_from_limits(), *_added_gradients(), *_pooled()]
+def _linears():
+    for M, I, O, limits in ((64, 400, 120, (0.0, None)), (257, 84, 10, (None, None)), (3, 17, 33, (-2.0, 5.0)), (1, 1, 1, (0.0, 6.0)),
+                            (1030, 5, 7, (0.0, None)), (5, 600, 500, (None, 3.0)), (0, 3, 4, (0.0, None)), (33, 70, 16, (0.0, None))):
+        for of_input in (True, False):
+            def arguments(rng, M=M, I=I, O=O, limits=limits, of_input=of_input):
+                x, weight, grad_y, y = integers(rng, M, I), integers(rng, O, I), integers(rng, M, O), integers(rng, M, O, low=-3, high=7)
+                if O == 33:
+                    x, grad_y = strided(x), strided(grad_y)
+                if O == 16:
+                    weight, y = weight.T.copy().T, y.T.copy().T
+                return grad_y, None if limits == (None, None) else y, x, weight if of_input else None, *limits
+            yield PrimitiveCase("linear_fused_backward", arguments, exact=True, label=f"{M}-{I}-{O}-{of_input}")
+
+
+PRIMITIVE_CASES = [*_linears(), *_batch_norms(), *_far_from_limits(), *_added_gradients(), *_pooled()]

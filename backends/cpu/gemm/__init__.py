@@ -8,7 +8,7 @@ from numbanet.backends.cpu.gemm.dots import multiply_dots, multiply_dots_bfloat1
 from numbanet.backends.cpu.gemm.kernels import gemm_plain, gemm_tiled, multiply_rows, pack_panels
 from numbanet.errors import ShapeError
 
-__all__ = ["PANEL", "gemm", "gemm_packed", "multiply_by_rows", "multiply_rows", "pack"]
+__all__ = ["PANEL", "gemm", "gemm_packed", "is_small", "multiply_by_rows", "multiply_rows", "pack"]
 
 
 SMALL_PANELS = 1 << 14       # floats that one thread packs before another would have begun
