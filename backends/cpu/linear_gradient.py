@@ -5,7 +5,7 @@
     grad_x[m, i] = sum over o of p[m, o] * weight[o, i];    grad_weight[o, i] = sum over m of p[m, o] * x[m, i]
 
 One thread makes p and grad_bias, a vector of columns at a time and blocks of SUMMED rows, so that sums of any length stay exact; then
-jobs of ROWS rows of either product go to all of them. Several small kernels would take longer to start than to run.
+jobs of BLOCK rows of a panel of either product go to all of them. Several small kernels would take longer to start than to run.
 """
 
 from __future__ import annotations
@@ -21,18 +21,21 @@ from numbanet.backends.cpu.hardware import cache_sizes
 from numbanet.backends.cpu.limits import limits
 from numbanet.backends.cpu.linear import F32, linear_backward_bias, linear_backward_input, linear_backward_weight
 from numbanet.backends.cpu.memory import empty
+from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.registry import implements
 from numbanet.backends.cpu.shares import begin_shares, next_job
 from numbanet.backends.cpu.simd import L, load_partial, select, splat, store, store_partial
 
 SUMMED = 32
+BLOCK = 5 * ROWS            # rows of a job, for which a panel of B stays in the first-level cache
 MOST_ROWS = 1024            # of x, beyond which one thread takes too long over p
 NONE = np.empty((0, 0), F32)
+LINE = 16                   # floats: rows an odd number of cache lines apart fall into different sets
 
 
 @worker
 def _pass_gradients(grad_y, y, low, high, passed, grad_bias):
-    """p into `passed`, (M, O rounded up to L), zeros behind O; and its sums."""
+    """p into `passed`, (M, O and more), and its sums."""
     M, O = grad_y.shape
     g_row, y_row, width = grad_y.strides[0] // 4, y.strides[0] // 4, passed.shape[1]
     for o in range(0, O, L):
@@ -51,36 +54,40 @@ def _pass_gradients(grad_y, y, low, high, passed, grad_bias):
 
 
 @worker
-def _product_rows(begin, rows, depth, columns, a, a_row, a_step, b, c):
-    """Rows of C = A @ B."""
-    b_row, c_row = b.strides[0] // 4, c.strides[0] // 4
-    for j in range(0, columns, PANEL):
-        multiply_rows(rows, min(PANEL, columns - j), a, begin * a_row, a_row, a_step, b, j, b_row, c, begin * c_row + j, c_row, depth, 0)
+def _product_block(job, rows, depth, columns, a, a_row, a_step, b, c, accumulate):
+    """BLOCK rows of one panel of C (+)= A @ B."""
+    out_of_line()
+    blocks = (rows + BLOCK - 1) // BLOCK
+    begin, j, c_row = job % blocks * BLOCK, job // blocks * PANEL, c.strides[0] // 4
+    multiply_rows(min(BLOCK, rows - begin), min(PANEL, columns - j), a, begin * a_row, a_row, a_step, b, j, b.strides[0] // 4,
+                  c, begin * c_row + j, c_row, depth, accumulate)
 
 
 @worker
-def _jobs(slot, slots, counters, jobs, of_input, passed, x, weight, grad_x, grad_weight):
+def _jobs(slot, slots, counters, jobs, of_input, passed, x, weight, grad_x, grad_weight, one):
     M, (O, I), width = x.shape[0], grad_weight.shape, passed.shape[1]
     job = next_job(counters, slot, slots, jobs)
     while job >= 0:
         if job < of_input:
-            begin = job * ROWS
-            _product_rows(begin, min(ROWS, M - begin), O, I, passed, width, 1, weight, grad_x)
+            _product_block(job, M, O, I, passed, width, one, weight, grad_x, one - 1)
         else:
-            begin = (job - of_input) * ROWS
-            _product_rows(begin, min(ROWS, O - begin), M, I, passed, 1, width, x, grad_weight)
+            _product_block(job - of_input, O, M, I, passed, one, width, x, grad_weight, one - 1)
         job = next_job(counters, slot, slots, jobs)
 
 
-@kernel("void(const T[:,:], const T[:,:], const T[:,:], const T[:,:], T[:,:], T[:,:], T[::1], f4, f4, T[:,::1], i8)", parallel=True)
-def linear_gradients(grad_y, y, x, weight, grad_x, grad_weight, grad_bias, low, high, passed, slots):
-    """Rows of all have unit stride; y is empty where nothing is limited, grad_x where it is not wanted."""
+@kernel("void(const T[:,:], const T[:,:], const T[:,:], const T[:,:], T[:,:], T[:,:], T[::1], f4, f4, T[:,::1], i8, i8)", parallel=True)
+def linear_gradients(grad_y, y, x, weight, grad_x, grad_weight, grad_bias, low, high, passed, slots, one):
+    """Rows of all have unit stride; y is empty where nothing is limited, grad_x where it is not wanted.
+
+    `one` is 1, which LLVM must not know: it would make indices of the tile's addresses, which take twice as long (`README.md`, Traps).
+    """
     _pass_gradients(grad_y, y, low, high, passed, grad_bias)
-    of_input = (grad_x.shape[0] + ROWS - 1) // ROWS
-    jobs = of_input + (grad_weight.shape[0] + ROWS - 1) // ROWS
+    panels = (grad_weight.shape[1] + PANEL - 1) // PANEL
+    of_input = (grad_x.shape[0] + BLOCK - 1) // BLOCK * panels
+    jobs = of_input + (grad_weight.shape[0] + BLOCK - 1) // BLOCK * panels
     counters = begin_shares(slots, jobs)
     for slot in prange(slots):
-        _jobs(np.int64(slot), slots, counters, jobs, of_input, passed, x, weight, grad_x, grad_weight)
+        _jobs(np.int64(slot), slots, counters, jobs, of_input, passed, x, weight, grad_x, grad_weight, one)
 
 
 def _fits(*matrices) -> bool:
@@ -95,11 +102,11 @@ def linear_fused_backward_kernels(grad_y, y, x, weight, minimum, maximum, out):
     if (x.dtype != F32 or 0 in (M, O, I) or M > MOST_ROWS or O * I * F32.itemsize > cache_sizes().l2 // 2
             or not _fits(grad_y, y, x, weight, grad_x, grad_weight)):
         return None
-    passed = empty((M, -(-O // L) * L), F32)
+    passed = empty((M, (-(-O // LINE) | 1) * LINE), F32)
     limited = y is not None and (minimum, maximum) != (None, None)
     return [(linear_gradients, (grad_y, y if limited else NONE, x, NONE if weight is None else weight,
                                 NONE if grad_x is None else grad_x, grad_weight, grad_bias, *limits(minimum, maximum), passed,
-                                1 if is_small(1, M, I, 2 * O) else threads.get_num_threads()))]
+                                1 if is_small(1, M, I, 2 * O) else threads.get_num_threads(), 1))]
 
 
 @implements
