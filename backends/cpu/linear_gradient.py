@@ -14,7 +14,7 @@ import numpy as np
 from numba import prange
 
 from numbanet.backends.cpu import threads
-from numbanet.backends.cpu.compile import kernel, worker
+from numbanet.backends.cpu.compile import alone, kernel, worker
 from numbanet.backends.cpu.gemm import PANEL, is_small, multiply_rows
 from numbanet.backends.cpu.gemm.blocking import ROWS
 from numbanet.backends.cpu.hardware import cache_sizes
@@ -102,19 +102,19 @@ def linear_fused_backward_kernels(grad_y, y, x, weight, minimum, maximum, out):
     if (x.dtype != F32 or 0 in (M, O, I) or M > MOST_ROWS or O * I * F32.itemsize > cache_sizes().l2 // 2
             or not _fits(grad_y, y, x, weight, grad_x, grad_weight)):
         return None
-    passed = empty((M, (-(-O // LINE) | 1) * LINE), F32)
+    passed, small = empty((M, (-(-O // LINE) | 1) * LINE), F32), is_small(1, M, I, 2 * O)
     limited = y is not None and (minimum, maximum) != (None, None)
     return [(linear_gradients, (grad_y, y if limited else NONE, x, NONE if weight is None else weight,
                                 NONE if grad_x is None else grad_x, grad_weight, grad_bias, *limits(minimum, maximum), passed,
-                                1 if is_small(1, M, I, 2 * O) else threads.get_num_threads(), 1))]
+                                1 if small else threads.get_num_threads(), 1), not small)]
 
 
 @implements
 def linear_fused_backward(grad_y, y, x, weight, minimum, maximum, out):
     kernels = linear_fused_backward_kernels(grad_y, y, x, weight, minimum, maximum, out)
     if kernels is not None:
-        for run, arguments in kernels:
-            run(*arguments)
+        for one, arguments, in_parallel in kernels:
+            alone(one, not in_parallel)(*arguments)
         return
     grad_x, grad_weight, grad_bias = out
     passed = grad_y

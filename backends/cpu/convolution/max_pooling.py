@@ -10,8 +10,16 @@ import numpy as np
 from numbanet.backends.cpu import threads
 from numbanet.backends.cpu.compile import alone
 from numbanet.backends.cpu.convolution import choose
-from numbanet.backends.cpu.convolution.forward import F32, NO_BIAS, channels_last, forward, has_adjacent_pixels
-from numbanet.backends.cpu.convolution.pooled import COLUMNS_SCRATCH, POSITIONS, conv2d_max_pool_columns, conv2d_max_pool_windows
+from numbanet.backends.cpu.convolution.columns import FILTERS
+from numbanet.backends.cpu.convolution.forward import F32, NO_BIAS, channels_last, has_adjacent_pixels
+from numbanet.backends.cpu.convolution.pooled import (
+    COLUMNS_SCRATCH,
+    POSITIONS,
+    conv2d_max_pool_columns,
+    conv2d_max_pool_windows,
+    pack_columns,
+    pack_windows,
+)
 from numbanet.backends.cpu.convolution.pooled_gradient import (
     BLOCK,
     CELL,
@@ -113,8 +121,21 @@ def _name(x, geometry, pooling) -> str | None:
     return None if name == WINDOWS and not has_adjacent_pixels(x) else name
 
 
-def _pack(x, weight, bias, geometry):
-    return forward(geometry, x.shape[0], has_adjacent_pixels(x)).pack(weight, NO_BIAS if bias is None else bias)
+def _packing(name, weight, bias, geometry) -> tuple[tuple, tuple]:
+    """Packed weights, still to be filled, and (kernel, arguments) that fills them."""
+    bias = NO_BIAS if bias is None else np.ascontiguousarray(bias)
+    if name == COLUMNS:
+        blocks, steps = -(-geometry.filters // FILTERS), geometry.channels * geometry.kernel_size[0] * geometry.kernel_size[1]
+        packed = empty((blocks, steps, FILTERS), F32), empty((blocks * FILTERS,), F32)
+        return packed, (pack_columns, (weight, bias, *packed))
+    packed = empty((*geometry.kernel_size, geometry.channels, geometry.filters), F32)
+    return (packed, bias), (pack_windows, (weight, packed))
+
+
+def _pack(name, weight, bias, geometry) -> tuple:
+    packed, (kernel, arguments) = _packing(name, weight, bias, geometry)
+    kernel(*arguments)
+    return packed
 
 
 def _forward(name, packed, x, geometry, minimum, maximum, out, argmax=None) -> None:
@@ -128,6 +149,19 @@ def _forward(name, packed, x, geometry, minimum, maximum, out, argmax=None) -> N
             copy_into(made, target)
 
 
+def _forward_kernels(name, packed, x, geometry, minimum, maximum, out, argmax=None) -> list | None:
+    """What `_forward` runs, where that needs no copies: see `program.joined`."""
+    y, places = (NO_POSITIONS if a is None else a.transpose(0, 2, 3, 1) for a in (out, argmax))
+    if not (y.flags.c_contiguous and places.flags.c_contiguous and _has_adjacent_channels(x)):
+        return None
+    made = _kernel(name, packed, x.transpose(0, 2, 3, 1), geometry, *limits(minimum, maximum), y, places)
+    return [(*made, not _is_small(geometry, x.shape[0]))]
+
+
+def _has_adjacent_channels(*maps) -> bool:
+    return all(a.strides[1] == a.itemsize or a.shape[1] == 1 for a in maps)
+
+
 @implements
 def conv2d_max_pool_forward(x, weight, bias, geometry, pooling, minimum, maximum, out):
     name = _name(x, geometry, pooling)
@@ -135,7 +169,19 @@ def conv2d_max_pool_forward(x, weight, bias, geometry, pooling, minimum, maximum
         m = _whole(x, weight, bias, geometry, minimum, maximum)
         implements["max_pool2d_forward"](m, pooling, out)
     else:
-        _forward(name, _pack(x, weight, bias, geometry), x, geometry, minimum, maximum, *out)
+        _forward(name, _pack(name, weight, bias, geometry), x, geometry, minimum, maximum, *out)
+
+
+def _kernels_of_forward(x, weight, bias, geometry, pooling, minimum, maximum, out):
+    name = _name(x, geometry, pooling)
+    if name is None or (bias is not None and not bias.flags.c_contiguous):
+        return None
+    packed, packing = _packing(name, weight, bias, geometry)
+    run = _forward_kernels(name, packed, x, geometry, minimum, maximum, *out)
+    return run and [packing, *run]
+
+
+conv2d_max_pool_forward.kernels = _kernels_of_forward
 
 
 @implements
@@ -144,7 +190,7 @@ def conv2d_max_pool_values(x, weight, bias, geometry, pooling, minimum, maximum,
     if name is None:
         implements["max_pool2d_values"](_whole(x, weight, bias, geometry, minimum, maximum), pooling, out)
     else:
-        _forward(name, _pack(x, weight, bias, geometry), x, geometry, minimum, maximum, out)
+        _forward(name, _pack(name, weight, bias, geometry), x, geometry, minimum, maximum, out)
 
 
 @prepares("conv2d_max_pool_values")
@@ -153,16 +199,13 @@ def _prepare_values(arguments, constant):
     name = _name(x, geometry, pooling) if 1 in constant and (bias is None or 2 in constant) else None
     if name is None:
         return None
-    packed = shared(name, lambda weight, bias: _pack(x, weight, bias, geometry), weight, bias)
+    packed = shared(name, lambda weight, bias: _pack(name, weight, bias, geometry), weight, bias)
 
     def call(x, weight, bias, geometry, pooling, minimum, maximum, out):
         _forward(name, packed.value, x, geometry, minimum, maximum, out)
 
     def kernels(x, weight, bias, geometry, pooling, minimum, maximum, out):
-        x, y = x.transpose(0, 2, 3, 1), out.transpose(0, 2, 3, 1)
-        if not _is_small(geometry, x.shape[0]) or not y.flags.c_contiguous or (x.strides[3] != x.itemsize and x.shape[3] > 1):
-            return None
-        return [_kernel(name, packed.value, x, geometry, *limits(minimum, maximum), y, NO_POSITIONS)]
+        return _forward_kernels(name, packed.value, x, geometry, minimum, maximum, out)
     call.kernels, call.kernel = kernels, f"conv2d {name}, pooled"
     return holding(call, 1, 2)
 
@@ -195,12 +238,27 @@ def conv2d_max_pool_backward_weight(grad_y, y, argmax, x, geometry, pooling, min
         implements["conv2d_backward_weight"](grad_m, x, geometry, grad_weight)
         implements["conv2d_backward_bias"](grad_m, grad_bias)
         return
+    run, arguments = _weight_gradient(grad_y, channels_last(y), channels_last(argmax), channels_last(x), geometry, minimum, maximum, out)
+    run(*arguments)
+
+
+def _weight_gradient(grad_y, y, argmax, x, geometry, minimum, maximum, out) -> tuple:
+    """(kernel, arguments), y, argmax and x being channels-last."""
     sizes, parts = gradient_sizes(geometry), min(x.shape[0], choose.WANTED_JOBS)
     slots = min(threads.get_num_threads(), parts)
-    conv2d_max_pool_weight_gradient(
-        grad_y.transpose(0, 2, 3, 1), channels_last(y), channels_last(argmax), channels_last(x), grad_weight, grad_bias,
-        *limits(minimum, maximum), empty((slots, sizes.planes), F32), empty((slots, sizes.lists), F32),
-        empty((slots, sizes.lists), I32), empty((parts, sizes.sums), F32), forward_walk(geometry))
+    return conv2d_max_pool_weight_gradient, (
+        grad_y.transpose(0, 2, 3, 1), y, argmax, x, *out, *limits(minimum, maximum), empty((slots, sizes.planes), F32),
+        empty((slots, sizes.lists), F32), empty((slots, sizes.lists), I32), empty((parts, sizes.sums), F32), forward_walk(geometry))
+
+
+def _kernels_of_weight_gradient(grad_y, y, argmax, x, geometry, pooling, minimum, maximum, out):
+    if x.dtype != F32 or 0 in x.shape or pools(geometry, pooling) is None or not _has_adjacent_channels(y, argmax, x):
+        return None
+    last = (a.transpose(0, 2, 3, 1) for a in (y, argmax, x))
+    return [(*_weight_gradient(grad_y, *last, geometry, minimum, maximum, out), True)]
+
+
+conv2d_max_pool_backward_weight.kernels = _kernels_of_weight_gradient
 
 
 @implements
@@ -208,11 +266,29 @@ def conv2d_max_pool_backward_input(grad_y, y, argmax, weight, geometry, pooling,
     if grad_y.dtype != F32 or not grad_y.size or pools(geometry, pooling) is None:
         implements["conv2d_backward_input"](_whole_gradient(grad_y, y, argmax, pooling, minimum, maximum), weight, geometry, out)
         return
-    sizes, grad_x = gradient_sizes(geometry), out.transpose(0, 2, 3, 1)
+    grad_x = out.transpose(0, 2, 3, 1)
     dense = grad_x if grad_x.flags.c_contiguous else empty(grad_x.shape, F32)
-    slots = min(threads.get_num_threads(), grad_y.shape[0])
-    conv2d_max_pool_input_gradient(
-        grad_y.transpose(0, 2, 3, 1), channels_last(y), channels_last(argmax), weight, dense, *limits(minimum, maximum),
-        empty((sizes.packed,), F32), empty((slots, sizes.patches), F32), empty((slots, sizes.lists), I32), forward_walk(geometry))
+    run, arguments = _input_gradient(grad_y, channels_last(y), channels_last(argmax), weight, geometry, minimum, maximum, dense)
+    run(*arguments)
     if dense is not grad_x:
         copy_into(dense, grad_x)
+
+
+def _input_gradient(grad_y, y, argmax, weight, geometry, minimum, maximum, grad_x) -> tuple:
+    """(kernel, arguments), y, argmax and grad_x being channels-last."""
+    sizes, slots = gradient_sizes(geometry), min(threads.get_num_threads(), grad_y.shape[0])
+    return conv2d_max_pool_input_gradient, (
+        grad_y.transpose(0, 2, 3, 1), y, argmax, weight, grad_x, *limits(minimum, maximum), empty((sizes.packed,), F32),
+        empty((slots, sizes.patches), F32), empty((slots, sizes.lists), I32), forward_walk(geometry))
+
+
+def _kernels_of_input_gradient(grad_y, y, argmax, weight, geometry, pooling, minimum, maximum, out):
+    grad_x = out.transpose(0, 2, 3, 1)
+    if (grad_y.dtype != F32 or 0 in grad_y.shape or pools(geometry, pooling) is None or not grad_x.flags.c_contiguous
+            or not _has_adjacent_channels(y, argmax)):
+        return None
+    last = (a.transpose(0, 2, 3, 1) for a in (y, argmax))
+    return [(*_input_gradient(grad_y, *last, weight, geometry, minimum, maximum, grad_x), True)]
+
+
+conv2d_max_pool_backward_input.kernels = _kernels_of_input_gradient

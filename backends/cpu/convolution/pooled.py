@@ -153,3 +153,26 @@ def conv2d_max_pool_windows(x, packed, bias, y, argmax, low, high, OW, scratch):
     counters = begin_shares(scratch.shape[0], jobs)
     for slot in prange(scratch.shape[0]):
         _jobs_by_windows(np.int64(slot), counters, jobs, x, packed, bias, y, argmax, low, high, OW, scratch)
+
+
+@kernel("void(const T[:,:,:,:], const T[::1], T[:,:,::1], T[::1])")
+def pack_columns(weight, bias, packed, shifts):
+    """weight (K, C, R, S) and bias, which may be empty, as `conv2d_forward_columns` reads them."""
+    K, C, R, S = weight.shape
+    for k in range(shifts.shape[0]):
+        shifts[k] = bias[k] if k < bias.shape[0] else np.float32(0)
+        for c in range(C):
+            for r in range(R):
+                for s in range(S):
+                    packed[k // FILTERS, (c * R + r) * S + s, k % FILTERS] = weight[k, c, r, s] if k < K else np.float32(0)
+
+
+@kernel("void(const T[:,:,:,:], T[:,:,:,::1])")
+def pack_windows(weight, packed):
+    """weight (K, C, R, S) as (R, S, C, K)."""
+    K, C, R, S = weight.shape
+    for k in range(K):
+        for c in range(C):
+            for r in range(R):
+                for s in range(S):
+                    packed[r, s, c, k] = weight[k, c, r, s]
