@@ -130,6 +130,20 @@ def _pooled():
                                     exact=True, label=name)
 
 
+def _extremes():
+    """NaN and infinities in x: the first NaN of a window wins, whatever the limits."""
+    for label, batch, geometry, pooling in _pooled_geometries():
+        if label not in ("lenet-1", "lenet-2", "colours"):
+            continue
+        for limits in LIMITS:
+            def arguments(rng, batch=batch, geometry=geometry, pooling=pooling, limits=limits):
+                x, *rest = pooled_forward(batch, geometry, pooling, limits=limits)(rng)
+                x[0, 0, 3, 4], x[1, -1, 6, 7], x[1, 0, 9, 3], x[-1, 0, 2, 2] = np.nan, np.nan, np.inf, -np.inf
+                return x, *rest
+            for name in ("conv2d_max_pool_forward", "conv2d_max_pool_values"):
+                yield PrimitiveCase(name, arguments, exact=True, label=f"{label}-extremes-{limits[0]}-{limits[1]}")
+
+
 def _linears():
     for M, I, O, limits in ((64, 400, 120, (0.0, None)), (257, 84, 10, (None, None)), (3, 17, 33, (-2.0, 5.0)), (1, 1, 1, (0.0, 6.0)),
                             (1030, 5, 7, (0.0, None)), (5, 600, 500, (None, 3.0)), (0, 3, 4, (0.0, None)), (33, 70, 16, (0.0, None))):
@@ -144,4 +158,4 @@ def _linears():
             yield PrimitiveCase("linear_fused_backward", arguments, exact=True, label=f"{M}-{I}-{O}-{of_input}")
 
 
-PRIMITIVE_CASES = [*_linears(), *_batch_norms(), *_far_from_limits(), *_added_gradients(), *_pooled()]
+PRIMITIVE_CASES = [*_linears(), *_batch_norms(), *_far_from_limits(), *_added_gradients(), *_pooled(), *_extremes()]
