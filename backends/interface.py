@@ -340,6 +340,13 @@ class Backend:
         """
         return False
 
+    def pools(self, geometry, pooling) -> bool:
+        """Whether a plan should run this convolution and the max pooling behind it as one, and their gradients too.
+
+        That pays where the map in between takes longer to write and read than to compute.
+        """
+        return False
+
     def synchronize(self) -> None:
         """Wait until everything asked for so far is done."""
 

@@ -174,3 +174,15 @@ def max_pool2d_values(x: Array, geometry: PoolGeometry):
 @max_pool2d_values.composed
 def _max_pool2d_values(backend, x, geometry):
     return backend.max_pool2d_forward(x, geometry)[0]
+
+
+@primitive
+def conv2d_max_pool_values(x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, pooling: PoolGeometry,
+                           minimum: float | None, maximum: float | None):
+    """`max_pool2d_values` of `conv2d_fused` of x without a residual."""
+    return max_pool2d_values.specification(conv2d_fused.specification(x, weight, bias, None, geometry, minimum, maximum), pooling)
+
+
+@conv2d_max_pool_values.composed
+def _conv2d_max_pool_values(backend, x, weight, bias, geometry, pooling, minimum, maximum):
+    return backend.max_pool2d_values(backend.conv2d_fused(x, weight, bias, None, geometry, minimum, maximum), pooling)

@@ -59,6 +59,10 @@ class CPUBackend(HostBackend):
         from numbanet.backends.cpu.convolution.chaining import chains
         return chains(geometries, batch)
 
+    def pools(self, geometry, pooling):
+        from numbanet.backends.cpu.convolution.max_pooling import pools
+        return pools(geometry, pooling) is not None
+
     def may_share_memory(self, first, second):
         return not memory.are_apart(first, second) and super().may_share_memory(first, second)
 

@@ -138,13 +138,13 @@ class Kernel:
     def __call__(self, *arguments):
         return self._serial[arguments[self._selector].dtype](*arguments)
 
-    def machine_code(self, arguments: Sequence) -> tuple[int, tuple]:
-        """The address of what runs on the calling thread alone, and the Numba types that it takes. See `program`.
+    def machine_code(self, arguments: Sequence, parallel: bool = False) -> tuple[int, tuple]:
+        """The address of what runs on the calling thread alone, or on all, and the Numba types that it takes. See `program`.
 
         It checks nothing, so it is only for arguments that the kernel itself would take.
         """
         dtype = arguments[self._selector].dtype
-        compiled = self._serial[dtype].overloads[self.signatures[dtype][0].args]
+        compiled = (self._parallel if parallel else self._serial)[dtype].overloads[self.signatures[dtype][0].args]
         return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name), compiled.signature.args
 
     def compile(self, dtype: str | np.dtype) -> None:

@@ -1,3 +1,3 @@
-"""What training fuses, on the CPU: in `normalization/batch.py` and `convolution/`."""
+"""What training fuses, on the CPU: in `normalization/batch.py`, `convolution/` and `linear_gradient.py`."""
 
-from numbanet.backends.cpu import convolution, normalization  # noqa: F401
+from numbanet.backends.cpu import convolution, linear_gradient, normalization  # noqa: F401

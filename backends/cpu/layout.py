@@ -52,9 +52,9 @@ def _swapped(x, out):
 
 
 def copy_kernels(x: np.ndarray, out: np.ndarray) -> list | None:
-    """What copies few elements, where that is a kernel: see `program.joined`."""
-    swapped = _swapped(x, out) if x.ndim > 2 and 0 < x.size < SMALL else None
-    return swapped and [(copy_swapped, swapped)]
+    """What copies x, where that is a kernel: see `program.joined`."""
+    swapped = _swapped(x, out) if x.ndim > 2 and x.size else None
+    return swapped and [(copy_swapped, swapped, x.size >= SMALL)]
 
 
 _CHANNELS_TO_THE_END = {rank: (0, *range(2, rank), 1) for rank in range(2, 8)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from numbanet.backends.cpu import reduction
-from numbanet.backends.cpu.gemm import gemm, gemm_packed, multiply_by_rows, pack, packed_kernels
+from numbanet.backends.cpu.gemm import gemm, gemm_packed, multiply_by_rows, pack, packed_kernels, packing_kernels
 from numbanet.backends.cpu.hardware import cache_sizes
 from numbanet.backends.cpu.limits import limits
 from numbanet.backends.cpu.prepared import holding, prepares, shared
@@ -67,6 +67,14 @@ def linear_forward(x, weight, bias, out):
     linear_fused(x, weight, bias, None, None, out)
 
 
+def _kernels(x, weight, bias, minimum, maximum, out):
+    """What a layer whose weights change, and fit into a second-level cache, runs: see `program.joined`."""
+    if (x.dtype != F32 or 0 in (*x.shape, *weight.shape) or streams_weights(x, weight)
+            or weight.nbytes > cache_sizes().l2 // 2 or (bias is not None and not bias.flags.c_contiguous)):
+        return None
+    return packing_kernels(x, weight.T, out, bias, *limits(minimum, maximum))
+
+
 @implements
 def linear_fused(x, weight, bias, minimum, maximum, out):
     if streams_weights(x, weight):
@@ -75,6 +83,10 @@ def linear_fused(x, weight, bias, minimum, maximum, out):
     if bias is not None and bias.flags.c_contiguous:    # as np.broadcast_to, which takes 2 us
         bias = np.ndarray(out.shape, bias.dtype, bias, 0, (0, bias.itemsize))
     gemm(x, weight.T, out, bias, False, *limits(minimum, maximum))
+
+
+linear_fused.kernels = _kernels
+linear_forward.kernels = lambda x, weight, bias, out: _kernels(x, weight, bias, None, None, out)
 
 
 @prepares("linear_fused")

@@ -57,10 +57,8 @@ def store_lanes(x, offset, value, count, whole):
 
 
 @worker(inline=True)
-def quad_maximum(x, a, x_row, x_column, first, W, y, y_offset, argmax, a_offset, count, whole):
-    """The window of 2 x 2 elements from x[a] on, as a tournament of three comparisons; it begins at position `first`."""
-    p, q = load_lanes(x, a, count, whole), load_lanes(x, a + x_column, count, whole)
-    r, s = load_lanes(x, a + x_row, count, whole), load_lanes(x, a + x_row + x_column, count, whole)
+def quad_of(p, q, r, s, W):
+    """The maximum of a window's upper left, upper right and lower elements, and its position: 0, 1, W or W + 1."""
     total = (p + q) + (r + s)
     if any_lane(~(total == total)):         # a NaN, or infinities of both signs: in order, as the first NaN wins
         best, where = splat(-np.inf), splat_int(0)
@@ -74,6 +72,15 @@ def quad_maximum(x, a, x_row, x_column, first, W, y, y_offset, argmax, a_offset,
         below = lower > upper
         best = select(below, lower, upper)
         where = select(below, select(lower_right, splat_int(W + 1), splat_int(W)), select(right, splat_int(1), splat_int(0)))
+    return best, where
+
+
+@worker(inline=True)
+def quad_maximum(x, a, x_row, x_column, first, W, y, y_offset, argmax, a_offset, count, whole):
+    """The window of 2 x 2 elements from x[a] on, as a tournament of three comparisons; it begins at position `first`."""
+    p, q = load_lanes(x, a, count, whole), load_lanes(x, a + x_column, count, whole)
+    r, s = load_lanes(x, a + x_row, count, whole), load_lanes(x, a + x_row + x_column, count, whole)
+    best, where = quad_of(p, q, r, s, W)
     store_lanes(y, y_offset, best, count, whole)
     store_lanes(argmax, a_offset, where + first, count, whole)
 

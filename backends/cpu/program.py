@@ -1,10 +1,11 @@
-"""Calls of kernels that follow each other, as one function of machine code: what Python does for a call takes longer than a small layer.
+"""Calls of kernels that follow each other, as one function of machine code: what Python does for a call takes as long as a small layer.
 
     joined(calls)       (function, arguments) pairs -> fewer of them that do the same
 
-A prepared function that has an attribute `kernels` tells what it would run: `kernels(*arguments, out)` gives a list of (kernel,
-arguments), all of them for the calling thread alone, or None. Kernels take arrays as Numba's compiled functions do, field by field, so
-the program consists of calls with constants. Only arrays over what a plan is given anew in each replay are addressed from arguments.
+A function that has an attribute `kernels` tells what it would run: `kernels(*arguments, out)` gives a list of (kernel, arguments), for
+the calling thread alone, or (kernel, arguments, True), for all threads, or None. Scratch memory among the arguments stays the program's.
+Kernels take arrays as Numba's compiled functions do, field by field, so the program consists of calls with constants. Only arrays over
+what a plan is given anew in each replay are addressed from arguments.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import llvmlite.ir as ir
 import numpy as np
 from numba import types
 
+from numbanet.backends.cpu import threads
 from numbanet.backends.cpu.compile import JIT
 from numbanet.errors import BackendError
 
@@ -49,7 +51,7 @@ def joined(calls: Sequence[tuple[Callable, list]], givens: Sequence[Given] = ())
             continue
         if len(run) > 1:
             mine = [g for g in givens if any(g.call is c[1] for c, _ in run)]
-            done.append((Program([k for _, kernels in run for k in kernels], mine), ()))
+            done.append((Program([k for _, kernels in run for k in kernels], mine, [call for call, _ in run]), ()))
         else:
             done += [c for c, _ in run]
         run = []
@@ -71,17 +73,48 @@ def _kernels(call, givens: Sequence[Given]) -> list[tuple] | None:
 
 
 class Program:
-    """A sequence of calls (kernel, arguments); called without arguments, it runs them all on the calling thread."""
+    """A sequence of calls (kernel, arguments[, on all threads]); called without arguments, it runs them all.
 
-    def __init__(self, calls: list[tuple], givens: list[Given]):
-        self.calls = calls                                          # the arrays live as long as the program
+    Where the number of threads has changed since, what `again` tells is asked anew: the functions and arguments that it came from.
+    """
+
+    def __init__(self, calls: list[tuple], givens: list[Given], again: Sequence[tuple[Callable, list]] = ()):
+        self.calls, self._givens, self._again = calls, givens, again                # the arrays live as long as the program
         self._places = [(given.call, given.position) for given in givens]
+        self._in_parallel = any(rest and rest[0] for _, _, *rest in calls)
+        self._threads = threads.get_num_threads()
+        self._functions: dict[bool, Callable] = {}
+        self._engines: list = []
+
+    def __call__(self):
+        if not self._in_parallel:
+            return self._run(False)
+        if self._threads != threads.get_num_threads():
+            self.__init__([k for call in self._again for k in _kernels(call, self._givens)], self._givens, self._again)
+        mode = threads.launch_mode()
+        if mode is threads.GUARDED and threads.launch_lock().acquire(blocking=False):
+            try:
+                return self._run(True)
+            finally:
+                threads.launch_lock().release()
+        return self._run(mode is threads.PARALLEL)
+
+    def _run(self, parallel: bool) -> None:
+        run = self._functions.get(parallel)
+        if run is None:
+            run = self._functions[parallel] = self._compiled(parallel)
+        if run(*[call[position].__array_interface__["data"][0] for call, position in self._places]):
+            raise BackendError("program: a kernel ran out of memory for its own small arrays")
+
+    def _compiled(self, parallel: bool) -> Callable:
+        """The function of the addresses of what is given, on all threads where a call may be."""
+        givens = self._givens
         module = ir.Module()
         function = ir.Function(module, ir.FunctionType(STATUS, [ADDRESS] * len(givens)), "run")
         builder = ir.IRBuilder(function.append_basic_block())
         result, error = (builder.ptrtoint(builder.alloca(I64), ADDRESS) for _ in range(2))
-        for kernel, arguments in calls:
-            address, wanted = kernel.machine_code(arguments)
+        for kernel, arguments, *rest in self.calls:
+            address, wanted = kernel.machine_code(arguments, bool(parallel and rest and rest[0]))
             values = [value for kind, argument in zip(wanted, arguments, strict=True)
                       for value in _fields(kind, argument, builder, list(zip(givens, function.args)))]
             kind = ir.FunctionType(STATUS, [ADDRESS, ADDRESS, *[v.type for v in values]])
@@ -90,13 +123,10 @@ class Program:
                 builder.ret(status)
         builder.ret(STATUS(0))
         machine = llvm.Target.from_default_triple().create_target_machine()
-        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(str(module)), machine)
-        self._engine.finalize_object()
-        self._run = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * len(givens))(self._engine.get_function_address("run"))
-
-    def __call__(self):
-        if self._run(*[call[position].__array_interface__["data"][0] for call, position in self._places]):
-            raise BackendError("program: a kernel ran out of memory for its own small arrays")
+        engine = llvm.create_mcjit_compiler(llvm.parse_assembly(str(module)), machine)
+        engine.finalize_object()
+        self._engines.append(engine)                        # the code lives as long as the program, too
+        return ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * len(givens))(engine.get_function_address("run"))
 
 
 def _fields(kind, argument, builder: ir.IRBuilder, givens: list[tuple[Given, ir.Value]]):

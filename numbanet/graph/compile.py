@@ -350,7 +350,7 @@ class _Gradients:
         if memory_limit is not None:
             _limit(graph, kept, memory_limit)
         self.plan = Plan(graph, places, kept, keys, frozen=False, choices=choices,
-                         when_ready={v: lambda p=p: self._announce(p) for v, p in kept.items()})
+                         when_ready={v: lambda p=p: self._announce(p) for v, p in kept.items()}, is_heard=lambda: bool(callbacks))
         self.early = {id(p) for p in kept.values()}
         self.accumulating = False
         self._given: list[weakref.ref[Tensor]] = []         # gradients that lie in the plan's memory

@@ -17,6 +17,9 @@ def multiply_adds(node: Node) -> int:
         return sum(g.multiply_adds(operands[0].shape[0]) for g in node.arguments[4])
     if isinstance(geometry, ConvGeometry):
         return 0 if node.primitive.endswith("_bias") else geometry.multiply_adds(operands[0].shape[0])
+    if node.primitive == "linear_fused_backward":
+        grad_x, grad_weight, _ = node.outputs
+        return operands[0].shape[0] * prod(grad_weight.shape) * (2 if grad_x is not None else 1)
     if node.primitive.startswith("linear_") and not node.primitive.endswith("_bias"):
         rows, columns = operands[0].shape[0], operands[1].shape
         return rows * prod(columns) if node.primitive != "linear_backward_weight" else operands[0].shape[1] * prod(columns)

@@ -7,7 +7,7 @@ it cannot is the primitive itself, without its checks, which the trace has made.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -37,6 +37,7 @@ class Plan:
     frozen : bool
         Whether weights rarely change: they are then prepared (packed, transformed) once.
     when_ready : dict from a kept value to a function of no arguments, called within the replay as soon as the value is known
+    is_heard : function of no arguments -> whether these functions need be called in the coming replay
 
     Attributes
     ----------
@@ -45,9 +46,9 @@ class Plan:
     """
 
     def __init__(self, graph: Graph, places: dict[str, tuple[dict, str]], kept=(), keys=(), frozen: bool = True,
-                 when_ready: dict | None = None, choices: Mapping[str, str] | None = None):
+                 when_ready: dict | None = None, choices: Mapping[str, str] | None = None, is_heard: Callable[[], bool] = lambda: True):
         self.graph, self.kept, self.keys, self.frozen = graph, tuple(kept), list(keys), frozen
-        self.when_ready, self.choices = when_ready or {}, dict(choices or {})
+        self.when_ready, self.choices, self.is_heard = when_ready or {}, dict(choices or {}), is_heard
         self.backend = get_backend(graph.device)
         self.layout = layout_of(graph, self.kept)
         self._lock = threading.Lock()
@@ -93,6 +94,8 @@ class Plan:
         with self._lock:
             if self._seen is None or self._have_changed():
                 self._bind()
+            if self._heard is not self.is_heard():
+                self._joined = self._join()
             for calls, array in zip(self._reads_of_inputs, arrays):
                 for arguments, position in calls:
                     arguments[position] = array
@@ -196,16 +199,18 @@ class Plan:
 
     def _join(self) -> list[tuple]:
         """The steps, of which the backend may have made fewer; not where random keys change from replay to replay."""
+        self._heard = self.is_heard()
+        steps = self._steps if self._heard else [step for step in self._steps if step[0] not in self.when_ready.values()]
         if self._reads_of_keys:
-            return self._steps
-        calls, givens = {id(arguments) for _, arguments in self._steps}, []
+            return steps
+        calls, givens = {id(arguments) for _, arguments in steps}, []
         for v, reads in zip(self.graph.inputs, self._reads_of_inputs):
             if any(id(arguments) not in calls for arguments, _ in reads):       # in a list of operands
-                return self._steps
+                return steps
             if reads:
                 example = self.backend.empty(v.shape, v.dtype, v.order)
                 givens += [(arguments, position, example) for arguments, position in reads]
-        return self.backend.joined(self._steps, givens)
+        return self.backend.joined(steps, givens)
 
     def _array_of(self, value: Value | None):
         if value is None:
@@ -420,7 +425,7 @@ def _must_copy(node: Node) -> bool:
 
 
 def _fused_parts(node: Node) -> str:
-    if node.primitive not in ("conv2d_fused", "linear_fused", "channel_affine"):
+    if node.primitive not in ("conv2d_fused", "conv2d_max_pool_forward", "conv2d_max_pool_values", "linear_fused", "channel_affine"):
         return ""
     named = dict(zip(PRIMITIVES[node.primitive].parameter_names, node.arguments))
     parts = ["residual"] if named.get("residual") is not None else []

@@ -12,8 +12,8 @@ from numbanet.graph.graph import Graph, Node, Value
 from numbanet.graph.plan import Plan
 
 # Whose first operand alone carries the batch (and a residual), in its first axis:
-OF_MAPS = ("conv2d_forward", "conv2d_fused", "conv2d_chain", "linear_forward", "linear_fused", "channel_affine", "max_pool2d_values",
-           "avg_pool2d_forward", "adaptive_avg_pool2d_forward")
+OF_MAPS = ("conv2d_forward", "conv2d_fused", "conv2d_chain", "conv2d_max_pool_values", "linear_forward", "linear_fused",
+           "channel_affine", "max_pool2d_values", "avg_pool2d_forward", "adaptive_avg_pool2d_forward")
 ELEMENTWISE = ("add", "multiply", "relu_forward", "hardtanh_forward", "clamp", "sigmoid_forward", "silu_forward", "hardswish_forward",
                "hardsigmoid_forward", "gelu_forward")
 

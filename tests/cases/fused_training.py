@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from numbanet.backends import get_backend
+from numbanet.geometry import conv_geometry, pool_geometry
 from tests.cases.case import PrimitiveCase, channels_last, floats, integers, strided
 from tests.cases.convolution import GEOMETRIES, is_large
 from tests.cases.fused import LIMITS
@@ -77,4 +79,83 @@ def _added_gradients():
                                 large=is_large(batch, g))
 
 
-PRIMITIVE_CASES = [*_batch_norms(), *_far_from_limits(), *_added_gradients()]
+# Batch, channels, filters, size, kernel, stride, padding, dilation, then pooling: window, stride, padding
+POOLED = {
+    "lenet-1": (5, 1, 6, (32, 32), 5, 1, 0, 1, 2, 2, 0),
+    "lenet-2": (19, 6, 16, (14, 14), 5, 1, 0, 1, 2, 2, 0),
+    "one-channel-odd": (2, 1, 7, (20, 43), (4, 3), (2, 1), (1, 2), (2, 1), 2, 2, 0),
+    "one-channel-tall": (2, 1, 5, (23, 9), (7, 2), 1, ((0, 3), (1, 0)), 1, 2, 2, 0),
+    "colours": (3, 3, 6, (32, 30), 5, 1, 2, 1, 2, 2, 0),
+    "colours-wide": (2, 4, 12, (9, 75), (3, 11), (3, 1), (4, 5), 1, 2, 2, 0),
+    "one-filter": (2, 2, 1, (6, 5), 3, 1, 1, 1, 2, 2, 0),
+    "few-filters": (3, 5, 9, (13, 24), (4, 5), 1, 0, 1, 2, 2, 0),
+    "many-taps": (2, 9, 15, (12, 15), (3, 6), 1, 0, 1, 2, 2, 0),
+    "overlapping": (2, 1, 6, (12, 12), 3, 1, 0, 1, 3, 2, 1),
+    "many": (2, 20, 40, (9, 8), 3, 1, 1, 1, 2, 2, 0),
+    "empty": (0, 1, 6, (12, 12), 5, 1, 0, 1, 2, 2, 0),
+}
+
+
+def _pooled_geometries():
+    for label, (batch, channels, filters, size, kernel, stride, padding, dilation, *pooling) in POOLED.items():
+        kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
+        geometry = conv_geometry(channels, filters, size, kernel, stride, padding, dilation)
+        yield label, batch, geometry, pool_geometry(geometry.output_size, *pooling)
+
+
+def pooled_forward(batch, geometry, pooling, layout=channels_last, limits=(0.0, None), bias=True):
+    """A function of a generator: arguments of small integers, so that all sums are exact and many maxima are ties."""
+    def arguments(rng):
+        x = layout(integers(rng, batch, geometry.channels, *geometry.input_size))
+        return x, integers(rng, *geometry.weight_shape), integers(rng, geometry.filters) if bias else None, geometry, pooling, *limits
+    return arguments
+
+
+def _pooled():
+    for i, (label, batch, geometry, pooling) in enumerate(_pooled_geometries()):
+        for j, layout in enumerate((channels_last, strided)):
+            for limits in LIMITS if label.startswith("lenet") else (LIMITS[(i + j) % 4],):
+                name, forward = f"{label}-{layout.__name__}-{limits[0]}-{limits[1]}", pooled_forward(
+                    batch, geometry, pooling, layout, limits, bias=(i + j) % 3 > 0)
+                yield PrimitiveCase("conv2d_max_pool_forward", forward, exact=True, label=name)
+                yield PrimitiveCase("conv2d_max_pool_values", forward, exact=True, label=name)
+
+                def backward(rng, forward=forward, of_input=False, layout=layout):
+                    x, weight, *rest = forward(rng)
+                    y, argmax = get_backend("reference").conv2d_max_pool_forward(x, weight, *rest)
+                    grad_y = layout(integers(rng, *y.shape)) if layout is strided else integers(rng, *y.shape)
+                    return grad_y, y, argmax, weight if of_input else x, *rest[1:]
+                yield PrimitiveCase("conv2d_max_pool_backward_weight", backward, exact=True, label=name)
+                yield PrimitiveCase("conv2d_max_pool_backward_input", lambda rng, backward=backward: backward(rng, of_input=True),
+                                    exact=True, label=name)
+
+
+def _extremes():
+    """NaN and infinities in x: the first NaN of a window wins, whatever the limits."""
+    for label, batch, geometry, pooling in _pooled_geometries():
+        if label not in ("lenet-1", "lenet-2", "colours"):
+            continue
+        for limits in LIMITS:
+            def arguments(rng, batch=batch, geometry=geometry, pooling=pooling, limits=limits):
+                x, *rest = pooled_forward(batch, geometry, pooling, limits=limits)(rng)
+                x[0, 0, 3, 4], x[1, -1, 6, 7], x[1, 0, 9, 3], x[-1, 0, 2, 2] = np.nan, np.nan, np.inf, -np.inf
+                return x, *rest
+            for name in ("conv2d_max_pool_forward", "conv2d_max_pool_values"):
+                yield PrimitiveCase(name, arguments, exact=True, label=f"{label}-extremes-{limits[0]}-{limits[1]}")
+
+
+def _linears():
+    for M, I, O, limits in ((64, 400, 120, (0.0, None)), (257, 84, 10, (None, None)), (3, 17, 33, (-2.0, 5.0)), (1, 1, 1, (0.0, 6.0)),
+                            (1030, 5, 7, (0.0, None)), (5, 600, 500, (None, 3.0)), (0, 3, 4, (0.0, None)), (33, 70, 16, (0.0, None))):
+        for of_input in (True, False):
+            def arguments(rng, M=M, I=I, O=O, limits=limits, of_input=of_input):
+                x, weight, grad_y, y = integers(rng, M, I), integers(rng, O, I), integers(rng, M, O), integers(rng, M, O, low=-3, high=7)
+                if O == 33:
+                    x, grad_y = strided(x), strided(grad_y)
+                if O == 16:
+                    weight, y = weight.T.copy().T, y.T.copy().T
+                return grad_y, None if limits == (None, None) else y, x, weight if of_input else None, *limits
+            yield PrimitiveCase("linear_fused_backward", arguments, exact=True, label=f"{M}-{I}-{O}-{of_input}")
+
+
+PRIMITIVE_CASES = [*_linears(), *_batch_norms(), *_far_from_limits(), *_added_gradients(), *_pooled(), *_extremes()]

@@ -7,7 +7,14 @@ import numbanet
 from numbanet import nn
 from numbanet.backends import get_backend
 from numbanet.graph import trace
-from numbanet.graph.passes import chain_convolutions, drop_unused, fold_batch_norm, fuse_epilogues, nest_concatenations
+from numbanet.graph.passes import (
+    chain_convolutions,
+    drop_unused,
+    fold_batch_norm,
+    fuse_epilogues,
+    nest_concatenations,
+    pool_convolutions,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -155,3 +162,16 @@ def test_the_cpu_chains_inverted_residuals():
     x = numbanet.zeros(4, 3, 224, 224)
     names = numbanet.compile(numbanet.create_model("mobilenet_v2"), x).plan().graph.primitives()
     assert names.count("conv2d_chain") > 10 and "conv2d_fused" not in names
+
+
+def test_pooled_convolutions_in_inference(monkeypatch, rng):
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 4, 1), nn.MaxPool2d(2, 1))
+    monkeypatch.setattr(type(get_backend("cpu")), "pools", lambda self, geometry, pooling: pooling.stride == (2, 2))
+    before, after = _rewrite(model, [drop_unused, fuse_epilogues, pool_convolutions], 2, 3, 9, 8)
+    assert before.count("max_pool2d_forward") == 2
+    assert after == ["conv2d_max_pool_values", "conv2d_fused", "max_pool2d_values"]
+
+
+def test_the_cpu_pools_lenet5_in_inference():
+    graph = numbanet.compile(numbanet.create_model("lenet5"), numbanet.zeros(3, 1, 32, 32)).plan().graph
+    assert graph.primitives().count("conv2d_max_pool_values") == 2 and "max_pool2d_values" not in graph.primitives()

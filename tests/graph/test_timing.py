@@ -28,8 +28,8 @@ def test_every_layer_has_its_line(monkeypatch, caplog):
     found = [LINE.match(line) for line in lines[:-1]]
     assert all(found) and [m["layer"] for m in found] == [node.path for node in plan.graph.nodes if node.primitive != "concatenate"]
     assert abs(sum(float(m["share"]) for m in found) - 100) < 1
-    convolution, pooling = found[0], found[1]
-    assert "conv2d" in convolution["kernel"] and float(pooling["flops"]) == 0
+    convolution, flattening = found[0], found[2]
+    assert "conv2d" in convolution["kernel"] and float(flattening["flops"]) == 0
     flops = 2 * 3 * 6 * 28 * 28 * 25 / (float(convolution["ms"]) * 1e-3)
     np.testing.assert_allclose(float(convolution["flops"]), flops / 1e9, rtol=0.1, atol=0.1)       # both are rounded
     assert "limits" in lines[-1] and min(limits(plan.backend)) > 0

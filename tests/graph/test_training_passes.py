@@ -7,7 +7,16 @@ import pytest
 
 import numbanet
 from numbanet import nn
-from numbanet.graph.passes import FOR_TRAINING, add_gradients, drop_unused, fuse_batch_norm, fuse_epilogues, limit_before_pooling
+from numbanet.graph.passes import (
+    FOR_TRAINING,
+    add_gradients,
+    drop_unused,
+    fuse_batch_norm,
+    fuse_epilogues,
+    fuse_linear_gradients,
+    limit_before_pooling,
+    pool_convolutions,
+)
 from numbanet.graph.trace import trace_step
 from numbanet.nn import functional as F
 
@@ -132,3 +141,94 @@ def test_all_together(model):
     assert fuse_batch_norm in FOR_TRAINING and drop_unused in FOR_TRAINING
     before, after = _rewrite(model, FOR_TRAINING)
     assert len(after) < len(before)
+
+
+class Digits(nn.Module):
+    """A convolution that is pooled, once or twice read, and two linear layers."""
+
+    def __init__(self, activation=F.relu, also_read=None, bias=True, size=2):
+        super().__init__()
+        self.convolution, self.activation, self.also_read, self.size = nn.Conv2d(5, 6, 3, bias=bias), activation, also_read, size
+        self.inner = nn.Linear(6 * 2 * 2, 6 * 3 * 2, bias=bias)
+
+    def forward(self, x):
+        m = self.activation(self.convolution(x))
+        y = F.max_pool2d(m, self.size)
+        if self.also_read:
+            y = y + self.also_read(m)
+        return self.activation(self.inner(y.flatten(1)))
+
+
+POOLED = {"conv2d_max_pool_forward", "conv2d_max_pool_backward_weight", "conv2d_max_pool_backward_input"}
+
+
+@pytest.mark.parametrize("activation", [F.relu, F.relu6, lambda x: F.hardtanh(x, -0.5, 0.75), lambda x: x])
+@pytest.mark.parametrize("bias", [True, False])
+def test_convolutions_are_pooled(activation, bias, monkeypatch):
+    monkeypatch.setattr(type(numbanet.backends.get_backend("cpu")), "pools", lambda self, geometry, pooling: geometry.channels == 5)
+    passes = [drop_unused, fuse_epilogues, limit_before_pooling, pool_convolutions]
+    before, after = _rewrite(Digits(activation, bias=bias), passes)
+    assert not POOLED & set(before) and {name: after.count(name) for name in POOLED} == dict.fromkeys(POOLED, 1)
+    assert not {"max_pool2d_forward", "max_pool2d_backward_input"} & set(after)
+    assert after.count("conv2d_backward_weight") == after.count("conv2d_fused") == 1            # of the stem
+
+
+def test_a_map_that_others_read_is_not_pooled_away(monkeypatch):
+    monkeypatch.setattr(type(numbanet.backends.get_backend("cpu")), "pools", lambda self, geometry, pooling: True)
+    also = Digits(also_read=lambda m: m[:, :, :2, :2])
+    assert not POOLED & set(_rewrite(also, [drop_unused, fuse_epilogues, limit_before_pooling, pool_convolutions])[1])
+
+
+def test_backends_are_asked_before_convolutions_are_pooled(monkeypatch):
+    monkeypatch.setattr(type(numbanet.backends.get_backend("cpu")), "pools", lambda self, geometry, pooling: False)
+    assert not POOLED & set(_rewrite(Digits(), FOR_TRAINING)[1])
+
+
+@pytest.mark.parametrize("frozen, wanted", [("weight", False), ("bias", True)])
+def test_frozen_layers_keep_the_gradients_that_are_wanted(frozen, wanted, monkeypatch):
+    monkeypatch.setattr(type(numbanet.backends.get_backend("cpu")), "pools", lambda self, geometry, pooling: geometry.channels == 5)
+    model = Digits()
+    getattr(model.convolution, frozen).requires_grad_(False)
+    whole = nn.Sequential(nn.Conv2d(3, 5, 1), model)
+    x = numbanet.randn(3, 3, 7, 6)
+
+    def step(x):
+        whole.zero_grad()
+        loss = whole(x).sum()
+        loss.backward()
+        return loss, *[p.grad for p in whole.parameters() if p.requires_grad]
+    graph = trace_step(step, x, model=whole)
+    expected = [t.detach().numpy().copy() for t in step(x)]
+    for rewrite in FOR_TRAINING:
+        rewrite(graph)
+    assert ("conv2d_max_pool_backward_weight" in graph.primitives()) is wanted
+    for r, e in zip(graph.run(x), expected, strict=True):
+        np.testing.assert_allclose(r.detach().numpy(), e, rtol=0, atol=2e-5 * max(np.abs(e).max(), 1e-2))
+
+
+@pytest.mark.parametrize("activation", [F.relu, F.relu6, lambda x: x])
+def test_gradients_of_linear_layers_are_fused(activation):
+    before, after = _rewrite(Digits(activation), [fuse_linear_gradients])
+    parts = {"linear_backward_input", "linear_backward_weight", "linear_backward_bias"}
+    assert all(before.count(name) == 2 for name in parts) and not parts & set(after)
+    assert after.count("linear_fused_backward") == 2
+    limiting = [name for name in before if name.startswith(("relu_b", "hardtanh_b"))]
+    assert len(after) == len(before) - 4 - len(limiting) // 2           # the mask of the linear layer; the other one stays
+
+
+def test_the_first_linear_layer_has_no_gradient_for_its_input():
+    layer = nn.Linear(7, 5)
+
+    def step(x):
+        layer.zero_grad()
+        loss = F.relu(layer(x)).sum()
+        loss.backward()
+        return loss, layer.weight.grad, layer.bias.grad
+    x = numbanet.randn(4, 7)
+    graph = trace_step(step, x, model=layer)
+    expected = [t.detach().numpy().copy() for t in step(x)]
+    fuse_linear_gradients(graph)
+    (node,) = [n for n in graph.nodes if n.primitive == "linear_fused_backward"]
+    assert node.outputs[0] is None and node.arguments[3] is None
+    for r, e in zip(graph.run(x), expected, strict=True):
+        np.testing.assert_allclose(r.detach().numpy(), e, rtol=1e-5, atol=1e-5)

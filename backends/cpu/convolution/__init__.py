@@ -288,3 +288,4 @@ def _with_pixels(out, compute, *arguments):
 
 
 importlib.import_module(f"{__name__}.candidates")      # registers what autotune measures; it needs the functions above
+importlib.import_module(f"{__name__}.max_pooling")

@@ -34,7 +34,7 @@ PLANES = 6144               # floats of grad_y that are brought into planes at o
 
 
 @worker
-def _pack_planes(x, n, walk, planes, base, pitch):
+def pack_planes(x, n, walk, planes, base, pitch):
     """planes[c, h + pad_h, w + pad_w] = x[n, h, w, c], zeros around; rows are `pitch` floats apart."""
     compact()
     H, W, pad_h, pad_w = walk[3], walk[4], walk[9], walk[10]
@@ -63,7 +63,7 @@ def plane_size(walk):
 
 
 @worker
-def _plane_pitch(columns):
+def plane_pitch(columns):
     return (columns + 3 * L - 1) // L * L
 
 
@@ -73,9 +73,9 @@ def _forward_image(x, n, weight, bias, y, low, high, scratch, base, walk):
     out_of_line()
     K, R, S, stride_h, dilation_h, OH, OW = walk[1], walk[5], walk[6], walk[7], walk[11], walk[13], walk[14]
     C, (rows, columns) = x.shape[3], plane_size(walk)
-    pitch = _plane_pitch(columns)
+    pitch = plane_pitch(columns)
     corner = base + C * rows * pitch
-    _pack_planes(x, n, walk, scratch, base, pitch)
+    pack_planes(x, n, walk, scratch, base, pitch)
     flat = scratch.reshape(scratch.size)
     for oh in range(OH):
         for first in range(0, OW, 2 * L):
@@ -176,11 +176,11 @@ def _sum_image(grad_y, x, n, sums, cells, scratch, base, walk):
     out_of_line()
     K, R, S, stride_h, dilation_h, OH, OW = walk[1], walk[5], walk[6], walk[7], walk[11], walk[13], walk[14]
     C, (rows, columns) = x.shape[3], plane_size(walk)
-    pitch, g_pitch = _plane_pitch(columns), (OW + L - 1) // L * L
+    pitch, g_pitch = plane_pitch(columns), (OW + L - 1) // L * L
     filters = (K + FILTERS - 1) // FILTERS * FILTERS
     gradients = base + C * rows * pitch
     block = max(1, PLANES // (filters * g_pitch))
-    _pack_planes(x, n, walk, scratch, base, pitch)
+    pack_planes(x, n, walk, scratch, base, pitch)
     for first in range(0, OH, block):
         count = min(block, OH - first)
         _pack_gradients(grad_y, n, first, count, scratch, gradients, filters, g_pitch)

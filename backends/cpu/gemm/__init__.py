@@ -8,7 +8,7 @@ from numbanet.backends.cpu.gemm.dots import multiply_dots, multiply_dots_bfloat1
 from numbanet.backends.cpu.gemm.kernels import gemm_plain, gemm_tiled, multiply_rows, pack_panels
 from numbanet.errors import ShapeError
 
-__all__ = ["PANEL", "gemm", "gemm_packed", "multiply_by_rows", "multiply_rows", "pack"]
+__all__ = ["PANEL", "gemm", "gemm_packed", "is_small", "multiply_by_rows", "multiply_rows", "pack", "packing_kernels"]
 
 
 SMALL_PANELS = 1 << 14       # floats that one thread packs before another would have begun
@@ -88,11 +88,18 @@ def _packed_arguments(a, packed, c, bias, low, high):
 
 
 def packed_kernels(a: np.ndarray, packed: np.ndarray, c: np.ndarray, bias: np.ndarray | None, low: float, high: float) -> list | None:
-    """What `gemm_packed` runs, as (kernel, arguments), where that is for one thread alone and without copies: see `program.joined`."""
+    """What `gemm_packed` runs, where that needs no copies: see `program.joined`."""
     (M, N), K = c.shape, a.shape[1]
-    if not is_small(1, M, N, K) or (c.strides[1] != c.itemsize and N > 1) or _reads_badly(a[None], N):
+    if (c.strides[1] != c.itemsize and N > 1) or _reads_badly(a[None], N):
         return None
-    return [(gemm_tiled, _packed_arguments(a[None], packed, c, bias, low, high))]
+    return [(gemm_tiled, _packed_arguments(a[None], packed, c, bias, low, high), not is_small(1, M, N, K))]
+
+
+def packing_kernels(a: np.ndarray, b: np.ndarray, c: np.ndarray, bias: np.ndarray | None, low: float, high: float) -> list | None:
+    """As `packed_kernels`, B (K, N) being packed each time."""
+    packed = memory.empty((1, -(-b.shape[1] // PANEL), b.shape[0], PANEL), b.dtype)
+    multiply = packed_kernels(a, packed[0], c, bias, low, high)
+    return multiply and [(pack_panels, (b[None], packed), packed.size > SMALL_PANELS), *multiply]
 
 
 def multiply_by_rows(a: np.ndarray, w: np.ndarray, c: np.ndarray, bias: np.ndarray | None, low: float, high: float) -> None:

@@ -11,13 +11,16 @@ from numbanet.graph.passes.drop_unused import drop_unused
 from numbanet.graph.passes.fold_batch_norm import fold_batch_norm
 from numbanet.graph.passes.fuse_batch_norm import fuse_batch_norm
 from numbanet.graph.passes.fuse_epilogues import fuse_epilogues
+from numbanet.graph.passes.fuse_linear_gradients import fuse_linear_gradients
 from numbanet.graph.passes.limit_before_pooling import limit_before_pooling
 from numbanet.graph.passes.nest_concatenations import nest_concatenations
+from numbanet.graph.passes.pool_convolutions import pool_convolutions
 from numbanet.graph.passes.recompute import recompute
 from numbanet.graph.passes.round_linear_weights import round_linear_weights
 
-FOR_INFERENCE = (drop_unused, fold_batch_norm, fuse_epilogues, chain_convolutions, nest_concatenations, drop_unused)
-FOR_TRAINING = (drop_unused, fuse_batch_norm, fuse_epilogues, limit_before_pooling, add_gradients)
+FOR_INFERENCE = (drop_unused, fold_batch_norm, fuse_epilogues, chain_convolutions, pool_convolutions, nest_concatenations, drop_unused)
+FOR_TRAINING = (drop_unused, fuse_batch_norm, fuse_epilogues, limit_before_pooling, pool_convolutions, fuse_linear_gradients, add_gradients)
 
 __all__ = ["FOR_INFERENCE", "FOR_TRAINING", "add_gradients", "chain_convolutions", "drop_unused", "fold_batch_norm",
-           "fuse_batch_norm", "fuse_epilogues", "limit_before_pooling", "nest_concatenations", "recompute", "round_linear_weights"]
+           "fuse_batch_norm", "fuse_epilogues", "fuse_linear_gradients", "limit_before_pooling", "nest_concatenations",
+           "pool_convolutions", "recompute", "round_linear_weights"]

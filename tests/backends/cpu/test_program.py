@@ -6,6 +6,7 @@ import pytest
 import numbanet
 from numbanet import nn
 from numbanet.backends import get_backend
+from numbanet.backends.cpu import threads
 from numbanet.backends.cpu.compile import JIT
 from numbanet.backends.cpu.fused import max_pool2d_values_vectors
 from numbanet.backends.cpu.program import Given, Program, joined
@@ -38,7 +39,7 @@ def agrees(model, *shape):
 def test_lenet5_is_one_program():
     compiled = agrees(numbanet.create_model("lenet5"), 1, 1, 32, 32)
     (program,) = programs(compiled)
-    assert len(program.calls) == 8 and len(compiled.plan()._joined) == 1
+    assert len(program.calls) == 6 and len(compiled.plan()._joined) == 1
 
 
 def test_bit_for_bit_what_the_single_calls_give():
@@ -118,3 +119,68 @@ def test_operands_that_are_given_anew():
         call[0] = x
         program()
         np.testing.assert_array_equal(y, get_backend("reference").max_pool2d_values(x, geometry))
+
+
+def lenet5_step(batch=9):
+    numbanet.manual_seed(0)
+    model = numbanet.create_model("lenet5")
+    x, y = images(batch, 1, 32, 32), numbanet.tensor(np.arange(batch) % 10)
+    optimizer = numbanet.optim.SGD(model.parameters(), 0.05, momentum=0.9)
+    step = numbanet.compile(model, (x, y), loss=nn.functional.cross_entropy, optimizer=optimizer)
+    return model, step, (x, y)
+
+
+def trained(steps=3, before_each=lambda i: None):
+    model, step, inputs = lenet5_step()
+    losses = []
+    for i in range(steps):
+        before_each(i)
+        losses.append(step(*inputs).item())
+    return losses, [p.detach().numpy().copy() for p in model.parameters()], step
+
+
+def same_bits(a, b):
+    assert a[0] == b[0] and all(x.tobytes() == y.tobytes() for x, y in zip(a[1], b[1], strict=True))
+
+
+def test_training_is_programs_around_the_loss():
+    *_, step = trained()
+    found = programs(step)
+    assert len(found) == 2 and len(step.plan()._joined) <= 6
+    assert all(any(rest and rest[0] for _, _, *rest in program.calls) for program in found)
+
+
+def test_training_gives_what_single_calls_give():
+    together = trained()
+    model, step, inputs = lenet5_step()
+    step.plan().run_steps = lambda steps, nodes, backend: [function(*arguments) for function, arguments in steps]
+    losses = [step(*inputs).item() for _ in range(3)]
+    same_bits(together, (losses, [p.detach().numpy() for p in model.parameters()]))
+
+
+def test_the_number_of_threads_may_change_between_replays():
+    one = trained()
+    most = threads.maximum()
+    try:
+        same_bits(one, trained(before_each=lambda i: threads.set_num_threads(1 + i % most)))
+    finally:
+        threads.set_num_threads(most)
+
+
+def test_a_serial_region_runs_programs_on_one_thread():
+    one = trained()
+    with threads.serial_region():
+        same_bits(one, trained())
+
+
+def test_callbacks_come_and_go():
+    model, step, inputs = lenet5_step()
+    step(*inputs)
+    joined_before = len(step.plan()._joined)
+    seen = []
+    end = step.on_gradient(lambda p: seen.append(p.grad.numpy().copy()))
+    step(*inputs)
+    assert len(seen) == 10 and len(step.plan()._joined) > joined_before
+    end()
+    step(*inputs)
+    assert len(seen) == 10 and len(step.plan()._joined) == joined_before
