@@ -1,7 +1,8 @@
 """Whole models for each engine: a function without arguments that infers a batch, or makes one training step.
 
-Engines: "numbanet" (compiled), "numbanet-released" (the same with release_weights=True), "numbanet-eager", and the peers "torch" (eager, NCHW), "torch-channels-last", "torch-compile" (with
-freezing for inference), "onnxruntime" and "openvino", the last two on our ONNX export. All compute in float32.
+Engines: "numbanet" (compiled), "numbanet-released" (the same with release_weights=True), "numbanet-eager", and the peers "torch" (eager,
+NCHW), "torch-channels-last", "torch-compile" (with freezing for inference), "onnxruntime" and "openvino", the last two on our ONNX export.
+All compute in float32.
 """
 
 from __future__ import annotations
