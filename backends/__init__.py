@@ -1,4 +1,4 @@
-"""Backends: where arrays live and kernels run. `reference` is plain NumPy, `cpu` is Numba.
+"""Backends: where arrays live and kernels run. `reference` is plain NumPy, `cpu` is Numba, `cuda` is Numba on GPUs.
 
 Outside packages add one through the entry-point group ``numbanet.backends``: the name is the device, the object a function
 that returns a :class:`~numbanet.backends.interface.Backend`.
@@ -33,7 +33,7 @@ __all__ = ["PRIMITIVES", "Array", "ArraySpec", "Arrays", "Backend", "Implementat
            "channels_last", "dense_strides", "get_backend", "like", "order_of", "primitive", "register_backend", "register_primitive"]
 
 _OWN = {"reference": "numbanet.backends.reference", "cpu": "numbanet.backends.cpu"}
-_PLANNED = {"cuda": "this version of numbanet has no CUDA backend; use device='cpu'"}
+_CUDA = "numbanet.backends.cuda"      # one backend a GPU: "cuda:0", "cuda:1", ...; "cuda" is the first
 _factories: dict[str, object] = {}
 _instances: dict[str, Backend] = {}
 _attached: dict[str, dict] = {}       # backend name -> primitives attached by users, kept for backends created later
@@ -57,15 +57,15 @@ def _create(name: str) -> Backend:
         if name in _instances:
             return _instances[name]
         base = name.partition(":")[0]
-        if base in _PLANNED:
-            raise BackendError(f"device {name!r}: {_PLANNED[base]}")
-        if name not in _names():
-            raise BackendError(f"device {name!r}: no such backend; available are {', '.join(sorted(_names()))}")
+        if name not in _names() and base != "cuda":
+            raise BackendError(f"device {name!r}: no such backend; numbanet knows {', '.join(sorted(_names()))}")
         try:
-            instance = _find_factory(name)()
+            instance = importlib.import_module(_CUDA).create(name) if base == "cuda" else _find_factory(name)()
+        except BackendError:
+            raise
         except Exception as error:          # whatever a foreign package, or an import that lacks a library, does
             raise BackendError(f"device {name!r}: the backend cannot be loaded ({type(error).__name__}: {error})") from error
-        for primitive_name, function in _attached.get(name, {}).items():
+        for primitive_name, function in _attached.get(base, {}).items():
             instance.implementations(function, primitive_name)
         _instances[name] = instance
         return instance
@@ -85,12 +85,12 @@ def _entry_points():
 
 
 def _names() -> set[str]:
-    return {*_OWN, *_factories, *(p.name for p in _entry_points())}
+    return {*_OWN, "cuda", *_factories, *(p.name for p in _entry_points())}
 
 
 def available_backends() -> dict[str, str]:
     """Every known backend by name, with "" where it works and the reason where it does not."""
-    result = dict(_PLANNED)
+    result = {}
     for name in sorted(_names()):
         try:
             get_backend(name)
@@ -115,11 +115,12 @@ def register_primitive(name: str, backend: str):
     """
     def attach(function):
         with _lock:
-            table = _instances[backend].implementations if backend in _instances else Implementations(backend)
-            table(function, name)                         # checks name and signature now, not at the first call
+            mine = [instance for device, instance in _instances.items() if device.partition(":")[0] == backend]
+            for table in {id(i.implementations): i.implementations for i in mine}.values() or [Implementations(backend)]:
+                table(function, name)                     # checks name and signature now, not at the first call
             _attached.setdefault(backend, {})[name] = function
-            if backend in _instances:
-                _instances[backend].__dict__.pop(name, None)
+            for instance in mine:
+                instance.__dict__.pop(name, None)
         return function
     return attach
 

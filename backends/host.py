@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import contextlib
+import os
+from functools import cache, lru_cache
+from pathlib import Path
 
 import numpy as np
 
 from numbanet.backends.interface import Backend, dense_strides
 from numbanet.errors import IndexRangeError
 
+CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+@cache
+def memory_size() -> int | None:
+    """Bytes of the machine's memory, or of the container's where that is less; None where the system does not tell."""
+    found = []
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for path in CONTAINER_LIMITS:
+        with contextlib.suppress(OSError, ValueError):          # "max": no limit
+            found.append(int(Path(path).read_text()))
+    return min(found, default=None)
+
 
 class HostBackend(Backend):
     """Arrays are NumPy arrays."""
+
+    def memory_size(self):
+        return memory_size()
 
     def empty(self, shape, dtype, order=None):
         if order is None:

@@ -266,7 +266,15 @@ class Backend:
         """False only where the two certainly do not overlap."""
         raise NotImplementedError
 
-    def prepare(self, primitive: str, arguments: tuple, constant: frozenset[int]) -> Callable | None:
+    def candidates(self, primitive: str, arguments: tuple, constant: frozenset[int]) -> tuple[str, ...]:
+        """Names of algorithms that this call could take besides the backend's own choice; see :meth:`prepare` for the arguments."""
+        return ()
+
+    def fingerprint(self) -> str:
+        """A file name for what decides how fast the algorithms are: processor and versions, never the number of threads."""
+        return self.name.replace(":", "-")
+
+    def prepare(self, primitive: str, arguments: tuple, constant: frozenset[int], choice: str | None = None) -> Callable | None:
         """A faster way to repeat one call of a primitive, or None where there is none.
 
         Parameters
@@ -278,12 +286,15 @@ class Backend:
             are not constant only shape, strides and dtype are read.
         constant
             Positions of operands that will be the same arrays with the same contents in every later call.
+        choice
+            One of :meth:`candidates`. A name that is unknown here, or forbidden by the precision, counts as none.
 
         Returns
         -------
         Callable or None
             A function of the same arguments and `out`, that checks nothing: shapes and attributes are as given here. It
-            may hold what it made of the constant operands, so whoever changes one prepares anew.
+            may hold what it made of the constant operands, so whoever changes one prepares anew. Those at the positions in
+            its attribute `unread`, where it has one, need not be given again: None will do.
         """
         return None
 
@@ -303,6 +314,10 @@ class Backend:
     def is_unshared(self, holder: list, index: int) -> bool:
         """True only where nothing but ``holder[index]`` refers to that array, and no other array to its memory."""
         return False
+
+    def memory_size(self) -> int | None:
+        """Bytes of memory that one process may ever have here; None where that is not known."""
+        return None
 
     def samples_at_once(self, memory: int, results: int, work: int) -> int:
         """How many samples of a batch a plan should compute at once: as many as possible, but see the CPU's.

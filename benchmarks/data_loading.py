@@ -2,7 +2,8 @@
 
     python -m benchmarks.data_loading [--count 10000] [--threads 2] [--rounds 3] [--folder DIR]
 
-Rows are measured in turns, so that a machine whose speed drifts does not disturb their ratios, which are taken within a round.
+Rows are measured in turns, so that a machine whose speed drifts does not disturb their ratios, which are taken within a round. CPU time is
+told too: it is what loading takes from training, and what other processes on the machine change least.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -56,13 +58,15 @@ def to_array(path: str) -> np.ndarray:
 
 
 def pillow_alone(paths: list[str], threads: int, read: Callable[[str], object]) -> None:
-    """Pillow's own decoding by as many threads, each with its part of the files, and nothing done to the pixels."""
-    def read_part(first: int) -> None:
-        for path in paths[first::threads]:
+    """Pillow by a plain loop (no threads), or by a pool of threads, each with its part of the files."""
+    def read_part(first: int, step: int) -> None:
+        for path in paths[first::step]:
             read(path)
 
+    if not threads:
+        return read_part(0, 1)
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(read_part, range(threads)))
+        list(pool.map(lambda first: read_part(first, threads), range(threads)))
 
 
 def through_loader(dataset, threads: int) -> None:
@@ -71,33 +75,38 @@ def through_loader(dataset, threads: int) -> None:
 
 
 def measure_decoding(folder: Path, threads: int, rounds: int) -> None:
-    """Images a second of each way, and the median of its ratio to Pillow alone within a round."""
+    """Images a second and CPU time for each, of a plain loop and of as many threads; ratios are medians within a round.
+
+    The same work is: open, decode, RGB, an array of bytes. What Pillow does alone ends with its own picture, which no network reads.
+    """
     paths = [path for path, _ in ImageFolder(folder).samples]
-    crop = transforms.BatchCropNormalize(224, MEAN, STD, random=True, flip=0.5)
-    single = transforms.Compose([transforms.RandomCrop(224), transforms.RandomHorizontalFlip(), transforms.ToTensor(),
-                                 transforms.Normalize(MEAN, STD)])
-    ways: dict[str, Callable[[], None]] = {
-        "Pillow alone": lambda: pillow_alone(paths, threads, decode),
-        "Pillow alone, to NumPy arrays": lambda: pillow_alone(paths, threads, to_array),
-        "loader, uint8 (N, 256, 256, 3)": lambda: through_loader(ImageFolder(folder, np.asarray), threads),
-        "loader, crop + flip + normalise, batch": lambda: through_loader(ImageFolder(folder, batch_transform=crop), threads),
-        "loader, the same image by image": lambda: through_loader(ImageFolder(folder, single), threads),
-    }
+    as_it_is = ImageFolder(folder, batch_transform=lambda images, indices: images)
+    crop = ImageFolder(folder, batch_transform=transforms.BatchCropNormalize(224, MEAN, STD, random=True, flip=0.5))
     for path in paths[:BATCH]:          # and the kernels compile
         decode(path)
-    next(iter(DataLoader(ImageFolder(folder, batch_transform=crop), BATCH)))
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, run in ways.items():
-            begin = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - begin)
-    bare = seconds["Pillow alone"]
-    print(f"{len(paths):,} JPEGs of {SIZE} px, {threads} threads, {rounds} rounds")
-    for name, values in seconds.items():
-        ratios = sorted(b / v for b, v in zip(bare, values))
-        print(f"  {name:40} {len(paths) / median(values):8,.0f} images/s   {median(ratios):.2f} of Pillow's speed "
-              f"({ratios[0]:.2f} ... {ratios[-1]:.2f})", flush=True)
+    next(iter(DataLoader(crop, BATCH)))
+    print(f"{len(paths):,} JPEGs of {SIZE} px, {rounds} rounds; images/s, CPU time for each, and speed beside Pillow's by that time")
+    for count in (0, threads):
+        ways: dict[str, Callable[[], None]] = {
+            "Pillow alone": partial(pillow_alone, paths, count, decode),
+            "Pillow, to RGB arrays: the same work": partial(pillow_alone, paths, count, to_array),
+            "loader, uint8 (N, 256, 256, 3)": partial(through_loader, as_it_is, count),
+            "loader, crop + flip + normalise": partial(through_loader, crop, count),
+        }
+        rows: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+        for _ in range(rounds):
+            for name, run in ways.items():
+                begin = time.perf_counter(), time.process_time()
+                run()
+                rows[name].append((time.perf_counter() - begin[0], time.process_time() - begin[1]))
+        print(f" {f'{count} threads' if count else 'a plain loop'}")
+        cpu = {name: [own for _, own in values] for name, values in rows.items()}
+        alone, same = list(cpu.values())[:2]
+        for name, values in rows.items():
+            ratio = lambda others, own=cpu[name]: median(o / v for o, v in zip(others, own))
+            speed, own = len(paths) / median(wall for wall, _ in values), 1e6 * median(cpu[name]) / len(paths)
+            print(f"  {name:38} {speed:7,.0f} images/s  {own:5.0f} us   {ratio(same):.2f} of the same work, {ratio(alone):.2f} of Pillow "
+                  "alone", flush=True)
 
 
 def measure_waiting(folder: Path, steps: int) -> None:

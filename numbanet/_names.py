@@ -29,9 +29,9 @@ _OTHERS = {
     "numbanet.backends.precision": "get_float32_precision set_float32_precision",
     "numbanet.dtypes": "bool bfloat16 double e float float16 float32 float64 get_default_dtype half inf int int32 int64 long nan pi "
                        "promote result_type set_default_dtype uint8",
-    "numbanet.errors": "AutogradError BackendError CheckpointError DataError DTypeError IndexRangeError NumbanetError "
-                       "OnnxError ShapeError UnsupportedOperationError UsageError",
-    "numbanet.graph": "compile summarize trace",
+    "numbanet.errors": "AutogradError BackendError CheckpointError DataError DTypeError IndexRangeError MemoryLimitError "
+                       "NumbanetError OnnxError ShapeError UnsupportedOperationError UsageError",
+    "numbanet.graph": "autotune compile summarize trace",
     "numbanet.random": "Generator default_generator fork_rng get_rng_state initial_seed manual_seed seed seed_everything "
                        "set_rng_state",
     "numbanet.threading": "get_num_threads set_num_threads",
@@ -39,5 +39,5 @@ _OTHERS = {
     "numbanet.zoo": "create_model list_models",
 }
 MODULES = ("autograd", "backends", "cuda", "data", "dtypes", "errors", "functional", "geometry", "graph", "nn", "onnx", "ops", "optim",
-           "random", "train", "vision", "weights", "zoo")
+           "random", "search", "train", "vision", "weights", "zoo")
 WHERE = {name: module for module, names in ({f"numbanet.ops.{m}": n for m, n in _OPS.items()} | _OTHERS).items() for name in names.split()}

@@ -52,8 +52,8 @@ _NN = {
         "CrossMapLRN2d",
     "compose it of tensor operations":
         "CosineSimilarity PairwiseDistance",
-    "numbanet trains on one device":
-        "SyncBatchNorm DataParallel",
+    "each process trains with one device: mpiexec -n 2 numbanet train, or Trainer(replicas=Replicas())":
+        "DataParallel",
     "use a convolution, or slices":
         "Unfold Fold",
     "compose the loss of tensor operations; present are CrossEntropyLoss, NLLLoss, BCELoss, BCEWithLogitsLoss, "

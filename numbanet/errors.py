@@ -49,6 +49,10 @@ class AutogradError(NumbanetError, RuntimeError):
     """A gradient that cannot be computed: second backward, saved tensor changed in place, no scalar."""
 
 
+class MemoryLimitError(NumbanetError, MemoryError):
+    """A plan that does not fit into the memory there is, or into the limit it was given."""
+
+
 class CheckpointError(NumbanetError, RuntimeError):
     """Weights or checkpoints that cannot be read, written or matched with a model."""
 

@@ -12,6 +12,18 @@ from pathlib import Path
 from numbanet.errors import CheckpointError
 
 
+def cache_root() -> Path:
+    """The folder of what can be made again: compiled kernels, measured choices. ``NUMBANET_CACHE_DIR`` moves it."""
+    chosen = os.environ.get("NUMBANET_CACHE_DIR")
+    if chosen:
+        return Path(chosen)
+    try:
+        import platformdirs
+    except ImportError:                                  # a checkout on a machine that has the compilers only
+        return Path.home() / ".cache" / "numbanet"
+    return Path(platformdirs.user_cache_dir("numbanet", appauthor=False))
+
+
 def _explain(error: OSError, path: Path) -> CheckpointError:
     return CheckpointError(f"write {path}: {error.strerror or error}; what stood there before is unchanged. Free space, or choose a "
                            "folder that can be written with --out")

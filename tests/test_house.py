@@ -26,6 +26,7 @@ LAYERS = (
     ("functional", "data", "onnx", "zoo"),
     ("vision",),
     ("train",),
+    ("search",),
     ("explore",),
     ("cli",),
     ("__main__",),
@@ -49,8 +50,12 @@ LONG = {"numbanet.onnx.operators.host": "short functions, one an operator: every
 # What parts import beside the dependencies, from an extra:
 EXTRAS = {"numbanet.onnx": ("onnx", "google"),     # protobuf
           "numbanet.explore": ("starlette", "uvicorn"), "numbanet.cli.explore": ("starlette", "uvicorn"),
+          "numbanet.search.neighbours": ("usearch",),
+          "numbanet.backends.cuda": ("cuda",),
           "numbanet.train.callbacks.writers": ("tensorboardX",), "numbanet.train.distributed": ("mpi4py",)}
-DECORATORS_OF_NUMBA = {"njit", "jit", "vectorize", "guvectorize", "stencil", "cfunc", "cuda"}
+DECORATORS_OF_NUMBA = {"njit", "jit", "vectorize", "guvectorize", "stencil", "cfunc"}
+# The modules of backends/cuda that may call numba.cuda.jit: the decorators, the launcher, and the simulator's run of a kernel.
+COMPILERS_OF_CUDA = {f"numbanet.backends.cuda.{name}" for name in ("compile", "cubin", "launch", "ptx", "simulator")}
 
 
 def _sources():
@@ -107,9 +112,10 @@ def test_imports_point_downwards():
     assert not upwards
 
 
-def test_only_the_cpu_backend_knows_numba():
+def test_only_backends_know_numba():
     assert [module for module, path, tree in SOURCES for name in _imports(module, path, tree)
-            if name.partition(".")[0] in ("numba", "llvmlite") and not module.startswith("numbanet.backends.cpu")] == []
+            if name.partition(".")[0] in ("numba", "llvmlite")
+            and not module.startswith(("numbanet.backends.cpu", "numbanet.backends.cuda"))] == []
 
 
 def test_compile_flags_stand_in_one_place():
@@ -119,7 +125,12 @@ def test_compile_flags_stand_in_one_place():
             continue
         names = {name for name in _imports(module, path, tree) if name.startswith("numba.")}
         names |= {f"numba.{n.attr}" for n in ast.walk(tree) if isinstance(n, ast.Attribute) and getattr(n.value, "id", "") == "numba"}
-        stray += [f"{module}: {name}" for name in names if DECORATORS_OF_NUMBA & set(name.split(".")[1:])]
+        names |= {f"numba.cuda.{n.attr}" for n in ast.walk(tree) if isinstance(n, ast.Attribute) and getattr(n.value, "id", "") == "cuda"
+                  and module not in COMPILERS_OF_CUDA}
+        stray += [f"{module}: {name}" for name in names if DECORATORS_OF_NUMBA & set(name.split(".")[1:])
+                  and module not in COMPILERS_OF_CUDA]
+        stray += [f"{module}: {name}" for name in names if name.startswith("numba.cuda")
+                  and not module.startswith("numbanet.backends.cuda")]
     assert not stray, "kernels are made by @kernel and @worker"
 
 

@@ -3,7 +3,7 @@
 import importlib
 
 FAMILIES = ("activation", "convolution", "elementwise", "fused", "fused_training", "image", "indexing", "linear", "loss", "normalization",
-            "optimizer", "padding", "pooling", "random", "reduction", "resize", "shape", "softmax")
+            "optimizer", "padding", "pooling", "random", "reduction", "resize", "search", "shape", "softmax")
 
 for _family in FAMILIES:
     importlib.import_module(f"{__name__}.{_family}")

@@ -84,6 +84,25 @@ def _linear_fused(backend, x, weight, bias, minimum, maximum):
 
 
 @primitive
+def round_to_bfloat16(x: Array):
+    """x rounded to the nearest numbers of 8 significant bits, ties to even; a NaN stays NaN."""
+    check_float("round_to_bfloat16", x=x)
+    return ArraySpec(x.shape, x.dtype)
+
+
+@primitive
+def linear_fused_bfloat16(x: Array, weight: Array, bias: Array | None, minimum: float | None, maximum: float | None):
+    """y (M, O): `linear_fused` with `weight` rounded to bfloat16; products and sums are those of x's dtype."""
+    check_limits("linear", minimum, maximum)
+    return linear_forward.specification(x, weight, bias)
+
+
+@linear_fused_bfloat16.composed
+def _linear_fused_bfloat16(backend, x, weight, bias, minimum, maximum):
+    return backend.linear_fused(x, backend.round_to_bfloat16(weight), bias, minimum, maximum)
+
+
+@primitive
 def channel_affine(x: Array, scale: Array, shift: Array, minimum: float | None, maximum: float | None):
     """x (N, C) or (N, C, ...) times scale (C,) plus shift (C,), limited to [minimum, maximum]."""
     check_float("channel_affine", x=x, scale=scale, shift=shift)

@@ -8,6 +8,8 @@ that is many times the deviation. `weight` None counts as 1, `bias` None as 0. F
 
 from __future__ import annotations
 
+import numpy as np
+
 from numbanet.backends.contract.checks import check_float, check_shape
 from numbanet.backends.interface import Array, ArraySpec, channels_last, primitive
 from numbanet.errors import ShapeError
@@ -147,3 +149,58 @@ def local_response_norm_backward_input(grad_y: Array, x: Array, size: int, alpha
     check_float("local_response_norm_backward_input", grad_y=grad_y, x=x)
     check_shape("local_response_norm_backward_input", "grad_y", grad_y, x.shape)
     return _map_like(x)
+
+
+# Over several processes that train one model. `group` stands for them: group.gather(values) gives the float64 vectors of all,
+# (processes, len(values)), in the same order everywhere, so that all go on with the same bits. All call in the same order.
+
+def _check_vectors(operation: str, first: str, values, **others) -> ArraySpec:
+    check_float(operation, **{first: values}, **others)
+    if len(values.shape) != 1:
+        raise ShapeError(f"{operation}: {first} expects shape (C,), received {values.shape}")
+    for name, other in others.items():
+        check_shape(operation, name, other, values.shape)
+    return ArraySpec(values.shape, values.dtype)
+
+
+@primitive
+def batch_norm_gather_forward(mean: Array, variance: Array, count: int, group: object):
+    """(mean, variance, unbiased variance (C,)) of the batch of all processes, of which this one has `count` elements a channel."""
+    spec = _check_vectors("batch_norm_gather_forward", "mean", mean, variance=variance)
+    return spec, spec, spec
+
+
+@batch_norm_gather_forward.composed
+def _batch_norm_gather_forward(backend, mean, variance, count, group):
+    own = np.concatenate([[count], backend.to_numpy(mean), backend.to_numpy(variance)]).astype(np.float64)
+    counts, means, variances = np.split(group.gather(own), [1, 1 + mean.shape[0]], 1)       # (R, 1), (R, C), (R, C)
+    total = counts.sum()
+    whole = (counts * means).sum(0) / total
+    squares = (counts * (variances + (means - whole) ** 2)).sum(0)
+    if total < 2:
+        raise ShapeError("batch_norm: expected more than 1 value per channel when training, received 1 on all processes together; "
+                         "enlarge the batch, or use eval()")
+    return tuple(backend.from_numpy(a.astype(mean.dtype)) for a in (whole, squares / total, squares / (total - 1)))
+
+
+@primitive
+def batch_norm_gather_backward(grad_weight: Array, grad_bias: Array, weight: Array | None, variance: Array, epsilon: float, count: int,
+                               group: object):
+    """(scale, shift (C,)): the batch's statistics add ``scale * (x - mean) / sqrt(variance + epsilon) + shift`` to the gradient of x.
+
+    `grad_weight` and `grad_bias` are this process's sums of grad_y * xhat and grad_y, of a loss that is the mean over its own samples.
+    """
+    spec = _check_vectors("batch_norm_gather_backward", "grad_weight", grad_weight, grad_bias=grad_bias, weight=weight, variance=variance)
+    return spec, spec
+
+
+@batch_norm_gather_backward.composed
+def _batch_norm_gather_backward(backend, grad_weight, grad_bias, weight, variance, epsilon, count, group):
+    own = np.concatenate([[count], backend.to_numpy(grad_weight), backend.to_numpy(grad_bias)]).astype(np.float64)
+    counts, *sums = np.split(group.gather(own), [1, 1 + grad_weight.shape[0]], 1)
+    factor = -1.0 / np.sqrt(backend.to_numpy(variance).astype(np.float64) + epsilon)
+    if weight is not None:
+        factor = factor * backend.to_numpy(weight)
+    # The loss of all is the sum of each one's, weighed by its share of the batch; its gradient here is divided by this one's again.
+    shares = counts / counts.sum()
+    return tuple(backend.from_numpy((factor * (shares * s).sum(0) / count).astype(variance.dtype)) for s in sums)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 
+from numbanet._version import __version__
 from numbanet.backends.contract import FAMILIES
 from numbanet.backends.cpu import hardware, memory, threads
-from numbanet.backends.cpu.prepared import PREPARERS
+from numbanet.backends.cpu.prepared import OFFERS, PREPARERS
 from numbanet.backends.cpu.registry import implements
 from numbanet.backends.host import HostBackend
 
@@ -25,7 +26,19 @@ class CPUBackend(HostBackend):
     def is_unshared(self, holder, index):
         return memory.is_unshared(holder, index)
 
-    def prepare(self, primitive, arguments, constant):
+    def candidates(self, primitive, arguments, constant):
+        offer = OFFERS.get(primitive)
+        return () if offer is None else tuple(offer(arguments, constant))
+
+    def fingerprint(self):
+        from numbanet.backends.cpu.kernel_cache import environment_key
+        return f"cpu-{environment_key()}-{__version__}"
+
+    def prepare(self, primitive, arguments, constant, choice=None):
+        if choice is not None and primitive in OFFERS:
+            made = OFFERS[primitive](arguments, constant).get(choice)
+            if made is not None:
+                return made()
         preparer = PREPARERS.get(primitive)
         return None if preparer is None else preparer(arguments, constant)
 

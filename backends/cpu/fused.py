@@ -28,6 +28,7 @@ SMALL = 1 << 14     # elements that one thread has done before another would hav
 
 implements(numpy.batch_norm_scale_shift)        # a few thousand numbers, once a plan
 implements(numpy.fold_batch_norm)
+implements(numpy.round_to_bfloat16)
 
 
 @worker(borrows=True)

@@ -15,15 +15,24 @@ from functools import lru_cache
 import numpy as np
 from numba import prange
 
-from numbanet.backends.cpu import windows
+from numbanet.backends.cpu import threads, windows
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.layout import finish_pixels, pixels
 from numbanet.backends.cpu.registry import implements
 from numbanet.backends.cpu.resample import Taps, make_taps, resample
+from numbanet.backends.cpu.shares import begin_shares, next_job
 from numbanet.backends.cpu.simd import L, any_lane, load, load_partial, select, splat, splat_int, store, store_partial
+
+JOB = 4096      # elements of x
 
 _FORWARD = "void(const T[:,:,:,:], T[:,:,:,:], i4[:,:,:,:], const i8[:,::1], const i8[:,::1], i8, i8)"
 _BACKWARD = "void(const T[:,:,:,:], const i4[:,:,:,:], T[:,:,:,:], const i8[:,::1], const i8[:,::1])"
+
+
+@worker
+def rows_of_a_job(x):
+    """Rows of y in forward, of grad_x in backward: some microseconds' work."""
+    return max(1, JOB // max(1, x.shape[2] * x.shape[3]))
 
 
 @worker(inline=True)
@@ -156,12 +165,26 @@ def max_pool2d_forward_row(x, y, argmax, n, oh, rows, columns, row_step, column_
         a_offset += argmax.strides[2] // 4
 
 
-@kernel(_FORWARD, parallel=True)
-def max_pool2d_forward_vector(x, y, argmax, rows, columns, row_step, column_step):
+@worker
+def forward_jobs(slot, slots, counters, x, y, argmax, rows, columns, row_step, column_step, step):
     OH = y.shape[1]
+    count = y.shape[0] * OH
+    block = rows_of_a_job(x)
+    jobs = (count + block - 1) // block
+    job = next_job(counters, slot, slots, jobs)
+    while job >= 0:
+        for row in range(job * block, min(count, (job + 1) * block)):
+            max_pool2d_forward_row(x, y, argmax, row // OH, row % OH, rows, columns, row_step, column_step, step)
+        job = next_job(counters, slot, slots, jobs)
+
+
+@kernel(_FORWARD[:-1] + ", i8)", parallel=True)
+def max_pool2d_forward_vector(x, y, argmax, rows, columns, row_step, column_step, slots):
     step = quad_step(columns, column_step)
-    for task in prange(y.shape[0] * OH):
-        max_pool2d_forward_row(x, y, argmax, task // OH, task % OH, rows, columns, row_step, column_step, step)
+    block = rows_of_a_job(x)
+    counters = begin_shares(slots, (y.shape[0] * y.shape[1] + block - 1) // block)
+    for slot in prange(slots):
+        forward_jobs(np.int64(slot), slots, counters, x, y, argmax, rows, columns, row_step, column_step, step)
 
 
 @worker(inline=True)
@@ -240,12 +263,26 @@ def max_pool2d_backward_row(grad_y, argmax, grad_x, n, h, rows, columns, pairs):
                              C % L, False)
 
 
-@kernel(_BACKWARD, parallel=True)
-def max_pool2d_backward_vector(grad_y, argmax, grad_x, rows, columns):
+@worker
+def backward_jobs(slot, slots, counters, grad_y, argmax, grad_x, rows, columns, pairs):
     H = grad_x.shape[1]
+    count = grad_x.shape[0] * H
+    block = rows_of_a_job(grad_x)
+    jobs = (count + block - 1) // block
+    job = next_job(counters, slot, slots, jobs)
+    while job >= 0:
+        for row in range(job * block, min(count, (job + 1) * block)):
+            max_pool2d_backward_row(grad_y, argmax, grad_x, row // H, row % H, rows, columns, pairs)
+        job = next_job(counters, slot, slots, jobs)
+
+
+@kernel(_BACKWARD[:-1] + ", i8)", parallel=True)
+def max_pool2d_backward_vector(grad_y, argmax, grad_x, rows, columns, slots):
+    block = rows_of_a_job(grad_x)
+    counters = begin_shares(slots, (grad_x.shape[0] * grad_x.shape[1] + block - 1) // block)
     pairs = are_pairs(columns, grad_y.shape[2])
-    for task in prange(grad_x.shape[0] * H):
-        max_pool2d_backward_row(grad_y, argmax, grad_x, task // H, task % H, rows, columns, pairs)
+    for slot in prange(slots):
+        backward_jobs(np.int64(slot), slots, counters, grad_y, argmax, grad_x, rows, columns, pairs)
 
 
 @kernel(_FORWARD, dtypes=("float64",))
@@ -274,16 +311,20 @@ def max_pool2d_backward_loops(grad_y, argmax, grad_x, rows, columns):
 
 def _forward(x, rows, columns, row_step, column_step, out):
     y, argmax = pixels(out[0]), pixels(out[1])
-    run = max_pool2d_forward_vector if x.dtype == np.float32 else max_pool2d_forward_loops
-    run(pixels(x), y, argmax, rows, columns, row_step, column_step)
+    if x.dtype == np.float32:
+        max_pool2d_forward_vector(pixels(x), y, argmax, rows, columns, row_step, column_step, threads.get_num_threads())
+    else:
+        max_pool2d_forward_loops(pixels(x), y, argmax, rows, columns, row_step, column_step)
     finish_pixels(y, out[0])
     finish_pixels(argmax, out[1])
 
 
 def _backward(grad_y, argmax, rows, columns, out):
     grad_x = pixels(out)
-    run = max_pool2d_backward_vector if out.dtype == np.float32 else max_pool2d_backward_loops
-    run(pixels(grad_y), pixels(argmax), grad_x, rows, columns)
+    if out.dtype == np.float32:
+        max_pool2d_backward_vector(pixels(grad_y), pixels(argmax), grad_x, rows, columns, threads.get_num_threads())
+    else:
+        max_pool2d_backward_loops(pixels(grad_y), pixels(argmax), grad_x, rows, columns)
     finish_pixels(grad_x, out)
 
 

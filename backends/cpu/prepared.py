@@ -1,18 +1,19 @@
 """Calls that run again and again with the same weights: packed once, every choice made. See `Backend.prepare`.
 
-Packed weights are shared by all prepared calls, of whatever batch, that pack the same arrays in the same way, as long as one
-of these calls lives. A checksum tells whether an array still holds what was packed.
+Packed weights are shared by all prepared calls, of whatever batch, that pack the same numbers in the same way, as long as one
+of these calls lives. Their digest stands for them, so that the arrays themselves may go.
 """
 
 from __future__ import annotations
 
+import hashlib
 import weakref
-import zlib
 from collections.abc import Callable, Hashable
 
 import numpy as np
 
 PREPARERS: dict[str, Callable] = {}
+OFFERS: dict[str, Callable] = {}
 
 
 def prepares(name: str) -> Callable:
@@ -23,23 +24,37 @@ def prepares(name: str) -> Callable:
     return register
 
 
+def offers(*names: str) -> Callable:
+    """Register (decorator) what knows of other algorithms: a function (arguments, constant) -> dict of name -> function that prepares."""
+    def register(function):
+        for name in names:
+            OFFERS[name] = function
+        return function
+    return register
+
+
 class Packed:
     """Packed weights, in a holder that a weak reference can point to."""
 
-    __slots__ = ("__weakref__", "sources", "value")
+    __slots__ = ("__weakref__", "value")
 
-    def __init__(self, value, sources):
+    def __init__(self, value):
         self.value = value
-        self.sources = sources          # keeps them alive, so that their identities stay theirs
 
 
 _shared: weakref.WeakValueDictionary[Hashable, Packed] = weakref.WeakValueDictionary()
 
 
+def holding(call: Callable, *positions: int) -> Callable:
+    """The call, which no longer reads the operands at these positions."""
+    call.unread = positions
+    return call
+
+
 def shared(packing: Hashable, pack: Callable, *sources) -> Packed:
     """pack(*sources), or what an equal call gave before and somebody still holds; sources are arrays, or None."""
-    key = (packing, *[None if s is None else (id(s), zlib.crc32(np.ascontiguousarray(s))) for s in sources])
+    key = (packing, *[None if s is None else (s.shape, s.dtype, hashlib.sha256(np.ascontiguousarray(s)).digest()) for s in sources])
     found = _shared.get(key)
     if found is None:
-        found = _shared[key] = Packed(pack(*sources), sources)
+        found = _shared[key] = Packed(pack(*sources))
     return found

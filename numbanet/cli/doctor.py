@@ -33,12 +33,28 @@ def examine() -> dict[str, str]:
     statistics = compile.statistics
     found["this process"] = f"{statistics.hits} kernels from the cache, {statistics.misses} compiled in {statistics.seconds:.1f} s"
     for name, reason in available_backends().items():
-        found[f"device {name}"] = reason or "works"
-    for package in ("numba", "llvmlite", "numpy", "pillow", "safetensors", "torch", "onnxruntime", "tbb"):
+        found[f"device {name}"] = reason.removeprefix(f"device {name!r}: ") or "works"
+    found |= _cuda()
+    for package in ("numba", "llvmlite", "numpy", "pillow", "safetensors", "torch", "onnxruntime", "tbb", "numba-cuda", "cuda-core",
+                    "cuda-bindings", "nvidia-nvjitlink"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
+    return found
+
+
+def _cuda() -> dict[str, str]:
+    """GPUs, driver and toolkit, and how far the CUDA backend can be trusted."""
+    from numbanet.backends.cuda import TESTED, hardware
+    version = hardware.driver_version()
+    found = {"NVIDIA driver": "none" if version is None else f"supports CUDA {hardware.dotted(version)}"}
+    toolkit = hardware.installed_toolkit()
+    found["CUDA packages"] = ("none; pip install 'numbanet[" + hardware.fitting_extra(version) + "]' where there is a GPU"
+                              if toolkit is None else f"CUDA {toolkit}")
+    for index, gpu in enumerate(hardware.gpus()):
+        found[f"GPU {index}"] = f"{gpu.name}, {gpu.architecture}, {gpu.memory / 1e9:.1f} GB, {gpu.multiprocessors} multiprocessors"
+    found["CUDA backend"] = TESTED
     return found
 
 

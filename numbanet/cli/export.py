@@ -6,37 +6,76 @@ import json
 import textwrap
 from pathlib import Path
 
-EXAMPLE = ("  numbanet export runs/lenet5-1 digits.onnx\n  numbanet export resnet50.pth resnet50.onnx --model resnet50\n"
+EXAMPLE = ("  numbanet export runs/lenet5-1 digits.onnx\n  numbanet export runs/lenet5-1 --safetensors digits.safetensors\n"
+           "  numbanet export resnet50.pth resnet50.onnx --model resnet50\n"
            "  numbanet export efficientnet_b0 new.onnx --input-size 3,256,256")
 WIDTH = 80
+ONNX_METADATA = ("preprocessing", "classes")
+FORMATS = {"onnx": ".onnx", "safetensors": ".safetensors"}
 
 
 def configure(parser) -> None:
-    parser.add_argument("source", metavar="MODEL", help="a run folder, weights (.safetensors, .npz, .pt, .pth), or a name from "
-                                                        "'numbanet models', which is exported with new random weights")
-    parser.add_argument("target", metavar="OUT", help="the .onnx file to write")
+    parser.add_argument("source", metavar="MODEL", help="a run folder (its best weights), weights (.safetensors, .npz, .pt, .pth), or a "
+                                                        "name from 'numbanet models', which is exported with new random weights")
+    parser.add_argument("target", metavar="OUT", nargs="?", help="the file to write, .onnx or .safetensors; or one of each by")
+    parser.add_argument("--onnx", metavar="FILE", help="the network and its weights, for other programs")
+    parser.add_argument("--safetensors", metavar="FILE", help="the weights, with what 'numbanet predict' and create_model need to know")
     parser.add_argument("--model", metavar="NAME", help="the network, where the weights do not say it (see 'numbanet models')")
     parser.add_argument("--metadata", metavar="FILE", help="JSON with the 'classes' and 'preprocessing' that the weights lack")
-    parser.add_argument("--input-size", metavar="C,H,W", help="of one image (default: what the network was made for)")
-    parser.add_argument("--fixed-batch", type=int, metavar="N", help="batches of N only, instead of any")
+    parser.add_argument("--input-size", metavar="C,H,W", help="of one image in ONNX (default: what the network was made for)")
+    parser.add_argument("--fixed-batch", type=int, metavar="N", help="ONNX for batches of N only, instead of any")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 
 
 def run(arguments) -> int:
     import numbanet
     from numbanet.errors import UsageError
-    from numbanet.onnx import save
-    target = Path(arguments.target)
-    if target.suffix.lower() != ".onnx":
-        raise UsageError(f"OUT: expected a name that ends in .onnx, received {target.name}")
+    targets = _targets(arguments)
     if arguments.fixed_batch is not None and arguments.fixed_batch < 1:
         raise UsageError(f"--fixed-batch: expected at least 1, received {arguments.fixed_batch}")
+    if "onnx" not in targets and (arguments.fixed_batch or arguments.input_size):
+        raise UsageError(f"{'--fixed-batch' if arguments.fixed_batch else '--input-size'}: weights are of any size; leave it out, or "
+                         "write --onnx too")
     model, size, metadata, origin = _source(arguments)
-    size = _size(arguments.input_size) if arguments.input_size else size
-    exported = save(model, target, numbanet.empty(arguments.fixed_batch or 1, *size), metadata=metadata,
-                    dynamic_batch=arguments.fixed_batch is None)
-    print(json.dumps(_facts(exported), indent=2) if arguments.json else _report(exported, origin, metadata))
+    facts, rows = {}, [("weights", origin)]
+    if "onnx" in targets:
+        from numbanet.onnx import save
+        size = _size(arguments.input_size) if arguments.input_size else size
+        stored = {name: metadata[name] for name in ONNX_METADATA if metadata.get(name) is not None}
+        exported = save(model, targets["onnx"], numbanet.empty(arguments.fixed_batch or 1, *size), metadata=stored,
+                        dynamic_batch=arguments.fixed_batch is None)
+        facts |= _facts(exported)
+        rows += _report(exported, stored)
+    if "safetensors" in targets:
+        from numbanet.weights import save_weights
+        state, target = model.state_dict(), targets["safetensors"]
+        save_weights(target, state, metadata)
+        numbers = sum(tensor.numel() for tensor in state.values())
+        facts["safetensors"] = {"path": str(target), "arrays": len(state), "numbers": numbers, "bytes": target.stat().st_size}
+        rows += [("arrays", f"{len(state)}, {numbers:,} numbers"), ("stored too", ", ".join(metadata)),
+                 ("written", f"{target} ({target.stat().st_size / 1e6:.1f} MB)")]
+    print(json.dumps(facts, indent=2) if arguments.json else "\n".join(_wrapped(*row) for row in rows))
     return 0
+
+
+def _targets(arguments) -> dict[str, Path]:
+    """Format -> file, of OUT and the options."""
+    from numbanet.errors import UsageError
+    given = {name: Path(path) for name in FORMATS if (path := getattr(arguments, name)) is not None}
+    for name, path in given.items():
+        if path.suffix.lower() != FORMATS[name]:
+            raise UsageError(f"--{name}: expected a name that ends in {FORMATS[name]}, received {path.name}")
+    if arguments.target is not None:
+        path = Path(arguments.target)
+        name = next((name for name, suffix in FORMATS.items() if path.suffix.lower() == suffix), None)
+        if name is None:
+            raise UsageError(f"OUT: expected a name that ends in {' or '.join(FORMATS.values())}, received {path.name}")
+        if name in given:
+            raise UsageError(f"OUT: expected one file of {name}, received {path} and --{name} {given[name]}")
+        given[name] = path
+    if not given:
+        raise UsageError("expected a file to write: --onnx FILE or --safetensors FILE")
+    return given
 
 
 def _source(arguments) -> tuple:
@@ -54,10 +93,7 @@ def _source(arguments) -> tuple:
         return create_model(name), info.input_size, metadata, f"{name}, new and random"
     from numbanet.train.prediction import load_classifier
     classifier = load_classifier(name, model=arguments.model, metadata=arguments.metadata)
-    metadata = {"preprocessing": classifier.preprocessing.as_metadata()}
-    if classifier.classes is not None:
-        metadata["classes"] = list(classifier.classes)
-    return classifier.model, classifier.preprocessing.input_size, metadata, name
+    return classifier.model, classifier.preprocessing.input_size, classifier.metadata, name
 
 
 def _size(text: str) -> tuple[int, ...]:
@@ -77,16 +113,19 @@ def _facts(exported) -> dict:
             "constants": exported.parameters, "bytes": exported.nbytes}
 
 
-def _report(exported, origin: str, metadata: dict) -> str:
+def _report(exported, metadata: dict) -> list[tuple[str, str]]:
     def described(shapes: dict) -> str:
         return ", ".join(f"{name} ({' x '.join(map(str, shape))})" for name, shape in shapes.items())
     nodes = sorted(exported.nodes.items(), key=lambda item: (-item[1], item[0]))
     written = f"{exported.path} ({exported.path.stat().st_size / 1e6:.1f} MB)"
     if exported.data_path is not None:
         written += f" and {exported.data_path} ({exported.data_path.stat().st_size / 1e6:.1f} MB), which belong together"
-    rows = [("weights", origin), ("input", described(exported.inputs)), ("output", described(exported.outputs)),
+    return [("input", described(exported.inputs)), ("output", described(exported.outputs)),
             ("nodes", f"{sum(exported.nodes.values())} of opset {exported.opset}: " + ", ".join(
                 f"{n}\N{NO-BREAK SPACE}{op}" for op, n in nodes)),
             ("constants", f"{exported.parameters:,} numbers"), ("stored too", ", ".join(metadata)), ("written", written)]
-    return "\n".join(line.replace("\N{NO-BREAK SPACE}", " ") for label, text in rows for line in textwrap.wrap(
-        text, WIDTH, initial_indent=f"{label:<12}", subsequent_indent=" " * 12, break_long_words=False, break_on_hyphens=False))
+
+
+def _wrapped(label: str, text: str) -> str:
+    return textwrap.fill(text, WIDTH, initial_indent=f"{label:<12}", subsequent_indent=" " * 12, break_long_words=False,
+                         break_on_hyphens=False).replace("\N{NO-BREAK SPACE}", " ")

@@ -39,6 +39,7 @@ def open_classifier(source, arguments):
 def open_network(arguments):
     """(classifier, its name): as :func:`open_classifier`, or a model of the zoo with random weights, which standard error tells."""
     from numbanet.backends import get_backend
+    from numbanet.errors import UsageError
     from numbanet.zoo import list_models
     check_output(arguments)
     get_backend(arguments.device)
@@ -46,7 +47,11 @@ def open_network(arguments):
     if Path(source).exists() or source not in list_models():
         if not Path(source).exists() and not Path(source).suffix and "/" not in source and "\\" not in source:
             from numbanet.zoo import model_info
-            model_info(source)                      # says which name is near
+            try:
+                model_info(source)
+            except UsageError as error:             # says which name is near
+                near = next((f"{hint} " for hint in [str(error).partition("; ")[2]] if hint.startswith("did you mean")), "")
+                raise UsageError(f"MODEL: {source!r} is no file and no name of a model; {near}'numbanet models' lists the names") from None
         classifier = open_classifier(source, arguments)
         kind = type(classifier.model)._get_name(classifier.model)
         return classifier, Path(source).stem if kind in ("OnnxModel", "ChannelsFirst") else kind
@@ -104,6 +109,9 @@ def check_output(arguments) -> None:
         raise UsageError(f"--out: expected a name that ends in .png, received {arguments.out}")
     if arguments.out is not None and Path(arguments.out).is_dir():
         raise UsageError(f"--out: {arguments.out} is a folder")
+    for read in (getattr(arguments, "image", None), getattr(arguments, "network", None)):
+        if arguments.out and read and Path(arguments.out).exists() and Path(read).exists() and Path(read).samefile(arguments.out):
+            raise UsageError(f"--out: {arguments.out} is what this command reads; choose another name")
 
 
 def output_path(arguments, *words: str) -> Path:

@@ -7,6 +7,7 @@ import logging
 import os
 import shlex
 import sys
+import textwrap
 import time
 import typing
 from dataclasses import asdict
@@ -16,7 +17,7 @@ EXAMPLE = ("  numbanet train lenet5\n  numbanet train --recipe resnet20_cifar --
            "  numbanet train resnet18 --data photos/ --weights resnet18.pth \\\n    --freeze-until layer4 --lr 0.01\n"
            "  numbanet train --recipe vgg16 --print-config\n  numbanet train --resume runs/lenet5-1\n"
            "  mpiexec -n 4 numbanet train --recipe resnet50 --data photos/")
-MAY_CHANGE = ("workers", "device", "eager")         # in a run that goes on
+MAY_CHANGE = ("workers", "on_error", "device", "eager")         # in a run that goes on
 
 
 def configure(parser) -> None:
@@ -46,7 +47,7 @@ def configure(parser) -> None:
 
 
 def run(arguments) -> int:
-    from numbanet.errors import UsageError
+    from numbanet.errors import DataError, UsageError
     if arguments.threads is not None:
         if arguments.threads < 1:
             raise UsageError(f"--threads: expected at least 1, received {arguments.threads}")
@@ -80,10 +81,13 @@ def run(arguments) -> int:
         folder.write_environment()
         data.save_samples(folder.samples)
     started = time.perf_counter()
-    confusion = training.fit()
+    try:
+        confusion = training.fit()
+    except DataError as error:
+        raise DataError(f"{error.message}\n{_stopped(training, folder)}, or leave out what cannot be read:\n"
+                        f"  numbanet train --resume {shlex.quote(str(folder.path))} --on-error skip") from error
     if confusion is None:
-        print(f"stopped at epoch {training.progress.epoch + 1}, step {training.progress.step}; a checkpoint was written. Go on with:\n"
-              f"  numbanet train --resume {shlex.quote(str(folder.path))}")
+        print(_stopped(training, folder))
         return 1
     print(f"\ntest accuracy {100 * confusion.accuracy:.2f}% (best {100 * training.best:.2f}%), "
           f"{time.perf_counter() - started:.1f} s of training")
@@ -92,6 +96,13 @@ def run(arguments) -> int:
     print(f"run: {folder.path} (weights/, report.html, curves.png, metrics.csv)\ntry it:\n"
           f"  numbanet predict {shlex.quote(str(folder.path))} {shlex.quote(str(folder.samples))}")
     return 0
+
+
+def _stopped(training, folder) -> str:
+    """Where it stopped, and how it goes on."""
+    p = training.progress
+    return (f"stopped at epoch {p.epoch + 1}, step {p.step}; a checkpoint was written. Go on with:\n"
+            f"  numbanet train --resume {shlex.quote(str(folder.path))}")
 
 
 def _replicas():
@@ -169,9 +180,10 @@ def Reporter(epochs: int):
     """A live bar for each epoch, and a line when it ends."""
     from numbanet.train.callbacks import Callback
     from numbanet.train.classifier import as_row
+    from numbanet.train.report import waiting
 
     class ProgressBar(Callback):
-        bar, only_first = None, True
+        bar, only_first, told = None, True, False
 
         def on_epoch_begin(self, epoch, logs=None):
             from tqdm import tqdm
@@ -184,7 +196,8 @@ def Reporter(epochs: int):
         def on_train_batch_end(self, batch, logs=None):
             progress = self.trainer.progress
             self.bar.set_postfix_str(f"loss {logs['loss']:.3f}, accuracy {100 * logs['accuracy']:.1f}%, "
-                                     f"{progress.seen / max(progress.seconds, 1e-9):,.0f} images/s", refresh=False)
+                                     f"{progress.seen / max(progress.seconds, 1e-9):,.0f} images/s"
+                                     f"{_waiting(progress.waited, progress.seconds)}", refresh=False)
             self.bar.update(1)
 
         def on_epoch_end(self, epoch, logs=None):
@@ -192,7 +205,11 @@ def Reporter(epochs: int):
             row = as_row(self.trainer.progress.history[-1])
             number = f"{row['epoch']:>{len(str(epochs))}}/{epochs}"
             print(f"epoch {number}  loss {row['train_loss']:.3f} ({100 * row['train_accuracy']:.2f}%), test loss "
-                  f"{row['test_loss']:.3f} ({100 * row['test_accuracy']:.2f}%), {row['images_per_second']:,.0f} images/s", flush=True)
+                  f"{row['test_loss']:.3f} ({100 * row['test_accuracy']:.2f}%), {row['images_per_second']:,.0f} images/s"
+                  + (f", {row['skipped']:,} left out" if row["skipped"] else ""), flush=True)
+            if not self.told and _waiting(row["waited"], row["seconds"]) and not _is_in_memory(self.trainer.train_loader.dataset):
+                self.told = True
+                print(textwrap.fill(waiting([row]), 80, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False), flush=True)
 
         def on_train_end(self, logs=None):
             self.close()
@@ -205,3 +222,17 @@ def Reporter(epochs: int):
                 self.bar.close()
                 self.bar = None
     return ProgressBar()
+
+
+def _is_in_memory(dataset) -> bool:
+    """Whether there is nothing to be had from packing the data, or from threads that read ahead."""
+    from numbanet.data.dataset import ArrayDataset
+    while hasattr(dataset, "dataset"):
+        dataset = dataset.dataset
+    return isinstance(dataset, ArrayDataset)
+
+
+def _waiting(waited: float, seconds: float) -> str:
+    """What to say of waiting for data: nothing where it is little."""
+    from numbanet.data.loader import WAITING
+    return f", {100 * waited / seconds:.0f}% waiting" if seconds > 0 and waited > WAITING * seconds else ""

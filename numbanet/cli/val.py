@@ -38,7 +38,7 @@ def run(arguments) -> int:
         raise DataError(f"{recipe.data}: expected the classes that {weights} was trained with, {', '.join(stored['classes'])}, received "
                         f"{', '.join(data.classes)}")
     prepared.model.load_state_dict(arrays)
-    judgement = judge(Trainer(prepared.model), data.test, data.classes)
+    judgement = judge(Trainer(prepared.model), data.test, data.classes, on_error=recipe.on_error)
     if arguments.data is None:
         draw_judgement(folder.path, judgement, data.test, data.classes)
     if arguments.json:

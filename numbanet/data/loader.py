@@ -117,7 +117,7 @@ class DataLoader:
         The seed itself, instead of `generator`.
     on_error : {"raise", "skip"}
         Whether a sample that cannot be loaded is an error or left out of its batch, which is then smaller, or left out altogether
-        where it has no other samples. What is left out is logged as a warning and kept in `skipped`.
+        where it has no other samples. What is left out is logged, the first time as a warning, and kept in `skipped`.
     pin_memory, persistent_workers, in_order, pin_memory_device
         Accepted for compatibility and without effect: threads start in microseconds, and batches always come in order.
 
@@ -125,8 +125,11 @@ class DataLoader:
     ----------
     waited : Waited
         How long the loop over this epoch's batches (or the last one's) has waited for data; logged when an epoch ends.
+    position : int
+        Batches of this epoch that the loop has passed, those that were left out altogether among them: where ``set_epoch(epoch,
+        first_batch=position)`` goes on.
     skipped : list of DataError
-        Samples that were left out, by all iterations.
+        Samples that were left out, by all iterations; ``error.index`` says which.
 
     Raises
     ------
@@ -144,7 +147,8 @@ class DataLoader:
         _check(num_workers, timeout, prefetch_factor, multiprocessing_context)
         if on_error not in ("raise", "skip"):
             raise UsageError(f"DataLoader: expected on_error to be raise or skip, received {on_error!r}")
-        self.on_error, self.skipped, self.waited = on_error, [], Waited()
+        self.on_error, self.skipped, self.waited, self.position = on_error, [], Waited(), 0
+        self._told: set = set()                 # indices of `skipped`
         self.dataset, self.num_workers, self.timeout, self.drop_last = dataset, num_workers, timeout, drop_last
         self.worker_init_fn, self.generator, self.pin_memory = worker_init_fn, generator, pin_memory
         self.prefetch_factor = prefetch_factor or _PREFETCH_FACTOR
@@ -201,7 +205,8 @@ class DataLoader:
 
     def __iter__(self) -> Iterator[Any]:
         epoch, self._next_epoch = self._next_epoch, self._next_epoch + 1
-        first, self._first_batch = self._first_batch, 0
+        self.position = first = self._first_batch
+        self._first_batch = 0
         # The seed is drawn now and in this thread: default generators belong to threads.
         tasks = self._stream_tasks(self.seed, epoch) if self._stream else itertools.islice(self._tasks(self.seed, epoch), first, None)
         batches = self._load_ahead(tasks) if self.num_workers else self._load(tasks)
@@ -220,6 +225,7 @@ class DataLoader:
                 if batch is _END:
                     break
                 waited.batches += 1
+                self.position += 1
                 if waited.batches == 1:
                     waited.first = now - asked
                 yield batch
@@ -267,7 +273,7 @@ class DataLoader:
             if self.on_error == "raise" or isinstance(error.__cause__, MemoryError):
                 raise
             if len(indices) == 1:
-                self._skip(error)
+                self._skip(error, indices[0])
                 return None
         good = []
         for index in indices:       # which are they? Loaded a second time with the others, a sample is the same
@@ -275,11 +281,13 @@ class DataLoader:
                 load(self.dataset, [index])
                 good.append(index)
             except DataError as error:
-                self._skip(error)
+                self._skip(error, index)
         return load(self.dataset, good) if good else None
 
-    def _skip(self, error: DataError) -> None:
-        logger.warning("skipped: %s", error)
+    def _skip(self, error: DataError, index: Any) -> None:
+        error.index = index
+        logger.log(logging.DEBUG if index in self._told else logging.WARNING, "skipped: %s", error)
+        self._told.add(index)
         self.skipped.append(error)
 
     def _stream_tasks(self, seed: int, epoch: int) -> Iterator[Callable[[], Any]]:
@@ -309,7 +317,9 @@ class DataLoader:
     def _load(self, tasks: Iterator[Callable[[], Any]]) -> Iterator[Any]:
         for task in tasks:
             batch = task()
-            if batch is not _END and batch is not _SKIPPED:
+            if batch is _SKIPPED:
+                self.position += 1
+            elif batch is not _END:
                 yield batch
 
     def _load_ahead(self, tasks: Iterator[Callable[[], Any]]) -> Iterator[Any]:
@@ -332,7 +342,9 @@ class DataLoader:
                 pending.popleft()
                 for task in itertools.islice(tasks, 1):
                     pending.append(workers.submit(self._run, task, numbers))
-                if batch is not _END and batch is not _SKIPPED:
+                if batch is _SKIPPED:
+                    self.position += 1
+                elif batch is not _END:
                     yield batch
         finally:    # also when the loop over batches is left early or raises
             workers.shutdown(wait=wait, cancel_futures=True)

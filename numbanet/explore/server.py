@@ -91,7 +91,7 @@ class _Api:
         self.thread = ThreadPoolExecutor(1, "numbanet-explore")
 
     async def model(self, request: Request) -> Response:
-        return await self._compute(self.explorer.model)
+        return await self._compute(lambda: self.explorer.model() | {"largest": LARGEST})
 
     async def look(self, request: Request) -> Response:
         return await self._with_picture(request, self.explorer.look)

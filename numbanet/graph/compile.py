@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 
 import numpy as np
 
 from numbanet._tensor import Tensor, as_tensor, tensor
-from numbanet.errors import ShapeError, UsageError
+from numbanet.autograd.grad_mode import no_grad
+from numbanet.backends import PRIMITIVES
+from numbanet.errors import MemoryLimitError, ShapeError, UnsupportedOperationError, UsageError
 from numbanet.graph.graph import Graph
-from numbanet.graph.passes import FOR_INFERENCE, FOR_TRAINING
-from numbanet.graph.plan import Plan
+from numbanet.graph.passes import FOR_INFERENCE, FOR_TRAINING, recompute, round_linear_weights
+from numbanet.graph.plan import Plan, layout_of
 from numbanet.graph.slices import Slices, slice_size
 from numbanet.graph.trace import trace_step
+from numbanet.graph.tuning import load_choices
 from numbanet.random import recorded_keys
 
 MAX_PLANS = 16              # of one compiled model: one a batch size, the longest unused goes
 
 
-def compile(model, example, *, loss: Callable | None = None, optimizer=None):
+def compile(model, example, *, loss: Callable | None = None, optimizer=None, weights: str | None = None, memory_limit: int | None = None,
+            choices: Mapping[str, str] | None = None):
     """Compile a model for inference, or with `loss` and `optimizer` for training.
 
     Parameters
@@ -32,6 +37,13 @@ def compile(model, example, *, loss: Callable | None = None, optimizer=None):
         indices, or (x, y).
     loss : callable (output, y) -> scalar tensor, or a tuple whose first is that and whose others are handed out with it
     optimizer : Optimizer of the model's parameters
+    weights : "bfloat16", for inference
+        Linear layers of a million weights and more take them rounded to 8 significant bits, which halves what they read of memory.
+    memory_limit : int, for training
+        Bytes that a plan may take for maps and gradients. Where it would take more, maps are dropped after forward and computed again
+        in backward, which takes time and changes no bit.
+    choices : dict, by default what :func:`numbanet.autotune` has found on this machine
+        Algorithms by the signatures of calls, such as the attribute `choices` of another compiled model; {} for the backend's own alone.
 
     Returns
     -------
@@ -40,21 +52,28 @@ def compile(model, example, *, loss: Callable | None = None, optimizer=None):
     Raises
     ------
     UsageError
-        Only one of `loss` and `optimizer`.
+        Only one of `loss` and `optimizer`; an option of the other kind of plan.
+    MemoryLimitError
+        The plan fits neither into `memory_limit` nor with all recomputation, or not into the machine; it says the least possible.
     UnsupportedOperationError
         The model reads values of its tensors.
     """
     if (loss is None) != (optimizer is None):
         raise UsageError("compile: training needs both loss= and optimizer=, received only one; leave both out for inference")
+    if weights not in (None, "bfloat16") or (weights and loss is not None):
+        raise UsageError(f"compile: weights expects None or, for inference, 'bfloat16', received {weights!r}")
+    if memory_limit is not None and (loss is None or type(memory_limit) is not int or memory_limit < 1):
+        raise UsageError("compile: memory_limit expects bytes, an integer of at least 1, and is for training (loss=, optimizer=), "
+                         f"received {memory_limit!r}" + (" for inference" if loss is None else ""))
     examples = tuple(map(as_tensor, example)) if isinstance(example, (tuple, list)) else (as_tensor(example),)
     if loss is None:
-        return CompiledModel(model, examples)
+        return CompiledModel(model, examples, weights, choices)
     if len(examples) == 1:
         x = examples[0]
         examples = (x, tensor(np.zeros(x.shape[0], np.int64), device=x.device))
     if len(examples) != 2:
         raise UsageError(f"compile: example expects x or (x, y) for training, received {len(examples)} tensors")
-    return CompiledStep(model, examples, loss, optimizer)
+    return CompiledStep(model, examples, loss, optimizer, memory_limit, choices)
 
 
 class _Plans:
@@ -65,10 +84,11 @@ class _Plans:
         self.known: OrderedDict = OrderedDict()
         self.lock = threading.Lock()
 
-    def find(self, inputs: tuple[Tensor, ...]):
+    def find(self, inputs: tuple[Tensor, ...], of_model: tuple = ()):
+        """The plan for such inputs, and for a model in such a state."""
         if len(inputs) != len(self.examples):
             raise ShapeError(f"compiled model: expected {len(self.examples)} inputs, as in the example, received {len(inputs)}")
-        key = tuple([(t.array.shape, t.array.dtype) for t in inputs])
+        key = of_model, *[(t.array.shape, t.array.dtype) for t in inputs]
         with self.lock:
             plan = self.known.get(key)
             if plan is None:
@@ -89,11 +109,21 @@ class _Plans:
                                  f"received {given.dtype}{list(given.shape)}; compile again with such an example")
 
 
+def _known_choices(choices: Mapping[str, str] | None, examples: tuple[Tensor, ...]) -> dict[str, str]:
+    """What was given, by default what was measured on this machine."""
+    if choices is None:
+        return load_choices(examples[0].backend) if examples else {}
+    if not isinstance(choices, Mapping) or not all(isinstance(name, str) for item in choices.items() for name in item):
+        raise UsageError(f"compile: choices expects a dict of signature -> algorithm, received {choices!r}"[:200])
+    return dict(choices)
+
+
 @contextmanager
-def _mode(model, training: bool):
-    """The model in one mode; each module's own is restored."""
+def _mode(model, training: bool | None):
+    """The model in one mode, None: each module in its own, which is restored."""
     before = [(module, module.training) for module in model.modules()]
-    model.train(training)
+    if training is not None:
+        model.train(training)
     try:
         yield
     finally:
@@ -116,8 +146,8 @@ class CompiledModel:
     compute is part of the plan. Threads take turns.
     """
 
-    def __init__(self, model, examples: tuple[Tensor, ...]):
-        self.model = model
+    def __init__(self, model, examples: tuple[Tensor, ...], weights: str | None = None, choices: Mapping[str, str] | None = None):
+        self.model, self.weights, self.choices = model, weights, _known_choices(choices, examples)
         self._structure = None
         self._plans = _Plans(examples, self._compile)
         self._plans.find(examples)
@@ -132,6 +162,11 @@ class CompiledModel:
         results = plan.run(*inputs, out=out if out is None or isinstance(out, tuple) else (out,))
         return self._structure(results)
 
+    @property
+    def examples(self) -> tuple[Tensor, ...]:
+        """What it was compiled with."""
+        return self._plans.examples
+
     def plan(self, *inputs) -> Plan | Slices:
         """The plan for inputs of these shapes, by default the example's; where the batch is walked in slices, theirs."""
         return self._plans.find(tuple(map(as_tensor, inputs)) or self._plans.examples)
@@ -141,17 +176,26 @@ class CompiledModel:
         return self.plan(*inputs).describe()
 
     def _compile(self, inputs) -> Plan | Slices:
-        graph, plan = self._compile_whole(inputs)
+        graph = self._graph(inputs)
+        plan = self._plan(graph)
         batch, size = inputs[0].shape[0] if inputs and inputs[0].ndim else 1, slice_size(graph, plan)
         if size >= batch:
-            return plan
+            return plan if not self.weights else self._plan(self._rounded(graph))
+        del plan
         sizes = [min(size, batch - begin) for begin in range(0, batch, size)]
-        plans = {n: self._compile_whole(tuple([t[:n] for t in inputs]))[1] for n in set(sizes)}
+        plans = {n: self._plan(self._rounded(self._graph(tuple([t[:n] for t in inputs])))) for n in set(sizes)}
         return Slices(graph, [plans[n] for n in sizes])
 
-    def _compile_whole(self, inputs) -> tuple[Graph, Plan]:
-        from numbanet.autograd.grad_mode import no_grad
+    def _plan(self, graph: Graph) -> Plan:
+        return Plan(graph, _places(self.model), choices=self.choices)
 
+    def _rounded(self, graph: Graph) -> Graph:
+        """The graph with weights in bfloat16 where that is asked for."""
+        if self.weights:
+            round_linear_weights(graph)
+        return graph
+
+    def _graph(self, inputs) -> Graph:
         def run(*tensors):
             results, self._structure = _flatten(self.model(*tensors))
             return results
@@ -159,7 +203,7 @@ class CompiledModel:
             graph = trace_step(run, *inputs, model=self.model)
         for optimise in FOR_INFERENCE:
             optimise(graph)
-        return graph, Plan(graph, _places(self.model))
+        return graph
 
     def __repr__(self):
         return f"<compiled {type(self.model).__name__} for {', '.join(str(list(t.shape)) for t in self._plans.examples)}>"
@@ -179,26 +223,59 @@ def _flatten(results):
 class CompiledStep:
     """Forward pass, loss, backward pass and update as one call: ``step(x, y)`` returns what the loss function does.
 
-    The plan is traced in training mode; running statistics, random masks and the optimiser's numbers advance with each call.
+    Running statistics, random masks and the optimiser's numbers advance with each call. Each module is trained in its own mode, so that
+    a batch norm in evaluation mode keeps its statistics; where the whole model is in evaluation mode, all of it is trained. Layers that
+    are frozen or set free (``requires_grad_``), and modes that change, are noticed. Threads take turns.
+
+    Hooks that the model and its parameters have are run once, while compiling: what they compute is part of the plan. Those of
+    ``register_post_accumulate_grad_hook`` raise: use :meth:`on_gradient`.
     """
 
-    def __init__(self, model, examples: tuple[Tensor, ...], loss: Callable, optimizer):
-        self.model, self.loss, self.optimizer = model, loss, optimizer
+    def __init__(self, model, examples: tuple[Tensor, ...], loss: Callable, optimizer, memory_limit: int | None = None,
+                 choices: Mapping[str, str] | None = None):
+        self.choices = _known_choices(choices, examples)
+        self.model, self.loss, self.optimizer, self.memory_limit = model, loss, optimizer, memory_limit
         self._callbacks: list[Callable] = []
+        self._parameters, self._modules = list(model.parameters()), list(model.modules())
+        if optimizer is not None and not {id(p) for g in optimizer.param_groups for p in g["params"]} & set(map(id, self._parameters)):
+            raise UsageError(f"compile: optimizer expects parameters of the model, received a {type(optimizer).__name__} that has none of "
+                             f"them; make it with {type(optimizer).__name__}(model.parameters(), ...)")
+        self._turn, self._is_running = threading.RLock(), False
         self._plans = _Plans(examples, self._compile)
-        self._plans.find(examples)
+        self._plans.find(examples, self._state())
 
     def __call__(self, x, y):
         """One training step: gradients anew, then the update. Returns the loss before it."""
-        self.optimizer.zero_grad()
-        results = self.forward_backward(x, y)
-        self.update()
-        return results
+        with self._turn:
+            self._refuse_callbacks()
+            self.optimizer.zero_grad()
+            results = self.forward_backward(x, y)
+            self.update()
+            return results
 
     def forward_backward(self, x, y):
-        """What the loss function returns; gradients are added to the parameters' ``.grad``."""
+        """What the loss function returns; gradients are added to the parameters' ``.grad``.
+
+        A gradient lies in memory of the plan until the next call. A tensor that is still held then takes its numbers along.
+        """
         inputs = tuple([t if isinstance(t, Tensor) else as_tensor(t) for t in (x, y)])
-        return self._plans.find(inputs).run(*inputs)
+        with self._turn:
+            self._refuse_callbacks()
+            plan = self._plans.find(inputs, self._state())
+            self._is_running = True
+            try:
+                return plan.run(*inputs)
+            finally:
+                self._is_running = False
+
+    def _refuse_callbacks(self) -> None:
+        if self._is_running:
+            raise UsageError("compiled step: called by a callback of on_gradient while it runs; call it after the step")
+
+    def _state(self) -> tuple:
+        """What of the model decides about the plan: which parameters have gradients, and which modules are in evaluation mode."""
+        return (tuple([p.requires_grad for p in self._parameters]),
+                tuple([m.training for m in self._modules]) if self.model.training else None)
 
     def update(self) -> None:
         """One step of the optimiser."""
@@ -212,9 +289,14 @@ class CompiledStep:
         self._callbacks.append(callback)
         return lambda: self._callbacks.remove(callback) if callback in self._callbacks else None
 
+    @property
+    def examples(self) -> tuple[Tensor, ...]:
+        """What it was compiled with: x and y."""
+        return self._plans.examples
+
     def plan(self) -> Plan:
         """The plan of the example's shapes."""
-        return self._plans.find(self._plans.examples).plan
+        return self._plans.find(self._plans.examples, self._state()).plan
 
     def describe(self) -> str:
         """The program of the example's shapes."""
@@ -222,7 +304,9 @@ class CompiledStep:
 
     def _compile(self, inputs) -> _Gradients:
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-
+        if hooked := [name for name, p in self.model.named_parameters() if p._post_hooks]:
+            raise UnsupportedOperationError(f"compile: {hooked[0]} has a hook of register_post_accumulate_grad_hook, which a plan does not "
+                                            "call; remove it, and give its function to on_gradient of the compiled step")
         reached: list[Tensor] = []
         structure = []
 
@@ -232,48 +316,71 @@ class CompiledStep:
             reached.extend(p for p in parameters if p.grad is not None)
             structure.append(restore)
             return *results, *[p.grad for p in reached]
-        with _mode(self.model, True), recorded_keys() as keys:
+        with _mode(self.model, None if self.model.training else True), recorded_keys() as keys:
             graph = trace_step(run, *inputs, model=self.model)
         for optimise in FOR_TRAINING:
             optimise(graph)
-        return _Gradients(graph, _places(self.model), reached, keys, self._callbacks, structure[0])
+        return _Gradients(graph, _places(self.model), reached, keys, self._callbacks, structure[0], self.memory_limit,
+                          self.choices)
 
     def __repr__(self):
         return f"<compiled training step of {type(self.model).__name__} for {list(self._plans.examples[0].shape)}>"
 
 
+def _limit(graph: Graph, kept, limit: int) -> None:
+    """Recompute what does not fit into `limit` bytes together with the gradients."""
+    gradients = sum(v.nbytes for v in kept)
+    least = gradients + recompute(graph, limit - gradients, lambda changed: layout_of(changed, kept))
+    if least > limit:
+        shapes = ", ".join(str(list(v.shape)) for v in graph.inputs)
+        raise MemoryLimitError(f"compile: memory_limit is {limit:,} bytes, but a step on inputs of shape {shapes} takes {least:,} at "
+                               f"least, {gradients:,} of them for gradients; raise the limit to that, or take a smaller batch")
+
+
 class _Gradients:
     """A plan of loss and gradients, and the parameters that these belong to."""
 
-    def __init__(self, graph, places, parameters: list[Tensor], keys, callbacks: list[Callable], structure: Callable):
+    def __init__(self, graph, places, parameters: list[Tensor], keys, callbacks: list[Callable], structure: Callable,
+                 memory_limit: int | None, choices: Mapping[str, str]):
         self.parameters, self.callbacks, self.structure = parameters, callbacks, structure
         self.results = len(graph.outputs) - len(parameters)         # of the loss function; gradients follow them
         values = graph.outputs[self.results:]
-        made = [v for node in graph.nodes for v in node.outputs if v is not None]
+        made = {v for node in graph.nodes if not PRIMITIVES[node.primitive].view for v in node.outputs}     # views lie in the arena
         kept = {v: p for v, p in zip(values, parameters) if values.count(v) == 1 and v in made}
-        self.plan = Plan(graph, places, kept, keys, frozen=False,
+        if memory_limit is not None:
+            _limit(graph, kept, memory_limit)
+        self.plan = Plan(graph, places, kept, keys, frozen=False, choices=choices,
                          when_ready={v: lambda p=p: self._announce(p) for v, p in kept.items()})
         self.early = {id(p) for p in kept.values()}
         self.accumulating = False
-        self._lock = threading.RLock()
+        self._given: list[weakref.ref[Tensor]] = []         # gradients that lie in the plan's memory
 
     def run(self, x, y):
-        with self._lock:
-            before = [p.grad for p in self.parameters]
-            self.accumulating = any(g is not None for g in before)
-            if self.accumulating:           # the plan's own arrays are about to be overwritten
-                before = [None if g is None else g.clone() for g in before]
+        plan = self.plan
+        for reference in self._given:
+            if (tensor := reference()) is not None:         # somebody holds it, perhaps as a .grad
+                tensor.array = plan.backend.copy(tensor.array)
+        self._given.clear()
+        before = [p.grad for p in self.parameters]
+        self.accumulating = any(g is not None for g in before)
+        if not self.accumulating:
+            for p, v in zip(self.parameters, plan.graph.outputs[self.results:]):
+                if v in plan.own:
+                    p.grad = Tensor._wrap(plan.own[v], plan.backend)                # for callbacks within the replay
+        results = plan.run(x, y)
+        results, gradients = results[:self.results], results[self.results:]
+        for p, v, gradient, old in zip(self.parameters, plan.graph.outputs[self.results:], gradients, before):
+            if old is None:
+                if p.grad is None or v not in plan.own:
+                    p.grad = gradient
+                if v in plan.own and p.grad.array is plan.own[v]:
+                    self._given.append(weakref.ref(p.grad))
             else:
-                for p, v in zip(self.parameters, self.plan.graph.outputs[self.results:]):
-                    if v in self.plan.own:
-                        p.grad = Tensor._wrap(self.plan.own[v], self.plan.backend)
-            results = self.plan.run(x, y)
-            results, gradients = results[:self.results], results[self.results:]
-            for p, gradient, old in zip(self.parameters, gradients, before):
-                p.grad = gradient if old is None else old.add_(gradient)
-                if self.accumulating or id(p) not in self.early:
-                    self._call(p)
-            return self.structure(results)
+                with no_grad():
+                    old.add_(gradient)
+            if self.accumulating or id(p) not in self.early:
+                self._call(p)
+        return self.structure(results)
 
     def _announce(self, parameter: Tensor) -> None:
         if not self.accumulating:

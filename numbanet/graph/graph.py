@@ -50,7 +50,8 @@ class Node:
     outputs: tuple[Value | None, ...]
     writes_into: tuple[Value, ...] | None   # given as `out=`: results go into existing values
     path: str                           # of the layer whose operation this is; "" outside of layers
-    phase: str                          # "forward", "backward" or "update"
+    phase: str                          # "forward", "backward", "update"; "recompute": a forward node again, for backward
+    again_of: Node | None = None        # which node is computed again
 
     def operands(self):
         """The values read, in order."""

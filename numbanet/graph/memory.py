@@ -76,7 +76,9 @@ def _place_parts(graph: Graph, layout: Layout, results: set[Value]) -> None:
     made_by = {v: node for node in graph.nodes for v in node.outputs}
     reshaped = {next(node.operands()) for node in graph.nodes if node.primitive == "reshape"}      # may need memory without gaps
     excluded = {*graph.outputs, *graph.changed(), *reshaped}
-    for node in reversed(graph.nodes):                  # outer ones first: inner ones then lie inside of them
+    # outer ones first: inner ones then lie inside of them; what is computed again lies as it did before
+    position = {id(node): i for i, node in enumerate(graph.nodes)}
+    for node in sorted(graph.nodes, key=lambda node: (node.again_of is not None, -position[id(node.again_of or node)])):
         if node.primitive != "concatenate" or node.writes_into:
             continue
         parts, axis = node.arguments

@@ -7,15 +7,16 @@ it cannot is the primitive itself, without its checks, which the trace has made.
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 
 import numpy as np
 
 from numbanet._tensor import Tensor
 from numbanet.backends import PRIMITIVES, get_backend
-from numbanet.errors import ShapeError
+from numbanet.errors import MemoryLimitError, ShapeError, UsageError
 from numbanet.graph import timing
 from numbanet.graph.graph import Graph, Node, Value
-from numbanet.graph.memory import plan_memory
+from numbanet.graph.memory import Layout, plan_memory
 from numbanet.random import next_key
 
 
@@ -31,6 +32,8 @@ class Plan:
         ``load_state_dict(assign=True)``) is noticed, and so are changed weights, which are prepared again.
     keys : list of (Generator or None, key)
         The random keys of the trace and who drew them; each replay draws new ones in the same order.
+    choices : dict of signature -> algorithm
+        What calls take in place of the backend's own choice; see `tuning.py`.
     frozen : bool
         Whether weights rarely change: they are then prepared (packed, transformed) once.
     when_ready : dict from a kept value to a function of no arguments, called within the replay as soon as the value is known
@@ -42,14 +45,14 @@ class Plan:
     """
 
     def __init__(self, graph: Graph, places: dict[str, tuple[dict, str]], kept=(), keys=(), frozen: bool = True,
-                 when_ready: dict | None = None):
+                 when_ready: dict | None = None, choices: Mapping[str, str] | None = None):
         self.graph, self.kept, self.keys, self.frozen = graph, tuple(kept), list(keys), frozen
-        self.when_ready = when_ready or {}
+        self.when_ready, self.choices = when_ready or {}, dict(choices or {})
         self.backend = get_backend(graph.device)
-        self.layout = plan_memory(graph, self._views(), self.kept)
+        self.layout = layout_of(graph, self.kept)
         self._lock = threading.Lock()
-        self._arena = self.backend.empty((max(self.layout.size, 1),), np.dtype(np.uint8))
-        self.own = {v: self.backend.empty(v.shape, v.dtype, v.order) for v in self.kept}
+        self.signatures = {}
+        self._allocate()
         self._places = {graph.state[name]: place for name, place in places.items() if name in graph.state}
         self._fixed = {v for node in graph.preparation for v in node.operands() if v in self._places}
         changed = graph.changed()
@@ -60,6 +63,20 @@ class Plan:
         self._expected = [(v.shape, v.dtype, v.strides) for v in graph.inputs]
         self._copy = self.backend.unchecked("copy")
         self.run_steps = timing.log_steps if timing.is_wanted() else None
+
+    def _allocate(self) -> None:
+        there = self.backend.memory_size()
+        try:
+            if there is not None and self.nbytes > there:
+                raise MemoryError(f"there are {_megabytes(there)}")
+            self._arena = self.backend.empty((max(self.layout.size, 1),), np.dtype(np.uint8))
+            self.own = {v: self.backend.empty(v.shape, v.dtype, v.order) for v in self.kept}
+        except MemoryError as error:
+            shapes = ", ".join(str(list(v.shape)) for v in self.graph.inputs)
+            raise MemoryLimitError(
+                f"compile: the plan for inputs of shape {shapes} needs {_megabytes(self.nbytes)} on {self.backend.name!r}, of these "
+                f"{_megabytes(self.layout.size)} for maps, which do not fit ({error}); take a smaller batch, or for training "
+                "memory_limit=") from error
 
     @property
     def nbytes(self) -> int:
@@ -72,6 +89,7 @@ class Plan:
         if len(inputs) != len(self._expected):
             raise ShapeError(f"plan: expected {len(self._expected)} inputs, received {len(inputs)}")
         arrays = [self._checked(i, t) for i, t in enumerate(inputs)]
+        check_out(graph, backend, out)
         with self._lock:
             if self._seen is None or self._have_changed():
                 self._bind()
@@ -118,32 +136,23 @@ class Plan:
 
     # Binding: from values to arrays and prepared calls
     def _versions(self) -> list:
-        live = [(v, registry, key) for v, (registry, key) in self._places.items()]
         return [(registry, key, registry[key].array, registry[key].storage.version if v in self._fixed else None)
-                for v, registry, key in live]
+                for v, (registry, key) in self._places.items()]
 
     def _have_changed(self) -> bool:
         for registry, key, array, version in self._seen:
             tensor = registry[key]
-            if tensor.array is not array or (version is not None and tensor.storage.version != version):
+            if tensor is None or tensor.array is not array or (version is not None and tensor.storage.version != version):
                 return True
         return False
 
-    def _views(self) -> dict[Value, Value]:
-        """Which results are views, and of what; a reshape that has to copy is none."""
-        graph = self.graph
-        return {node.outputs[0]: next(node.operands()) for node in graph.nodes
-                if PRIMITIVES[node.primitive].view and next(node.operands()) not in graph.inputs and not _must_copy(node)}
-
     def _bind(self) -> None:
-        graph, backend = self.graph, self.backend
+        graph = self.graph
         self._arrays: dict[Value, object] = dict(graph.initial)
         for v, (registry, key) in self._places.items():
-            self._arrays[v] = registry[key].array
-        for node in graph.preparation:
-            results = getattr(backend, node.primitive)(*self._arguments(node))
-            for v, array in zip(node.outputs, results if isinstance(results, tuple) else (results,)):
-                self._arrays[v] = array
+            self._arrays[v] = self._live(v, registry[key])
+        preparing = {v: node for node in graph.preparation for v in node.outputs}
+        last_reads = {v: node for node in graph.nodes for v in node.operands() if v in preparing}
         self._steps: list[tuple] = []
         self._reads_of_inputs: list[list] = [[] for _ in graph.inputs]
         self._reads_of_keys: list[tuple[list, int, object]] = []
@@ -152,12 +161,38 @@ class Plan:
         if not self.frozen:
             constant -= self._places.keys()
         self._nodes: list[Node | None] = []             # of each step
-        for node in graph.nodes:
+        self.signatures: dict[int, str] = {}            # of nodes whose algorithm can be chosen, by identity
+        self._offers: dict[str, tuple[str, ...]] = {}
+        for v in graph.outputs:
+            self._compute(v, preparing)
+        for node in graph.nodes:                        # what is prepared for one node need not outlive what the backend makes of it
+            for v in node.operands():
+                self._compute(v, preparing)
             self._bind_node(node, inputs, constant)
+            for v in {v for v in node.operands() if last_reads.get(v) is node} - {*graph.outputs}:
+                del self._arrays[v]
             self._nodes += [None if function in self.when_ready.values() else node
                             for function, _ in self._steps[len(self._nodes):]]
         self._joined = self._join()
         self._seen = self._versions()
+
+    def _live(self, value: Value, tensor: Tensor | None):
+        """The array that stands for a parameter or buffer now."""
+        if tensor is None or tensor.backend is not self.backend or (tensor.shape, tensor.dtype) != (value.shape, value.dtype):
+            received = "none" if tensor is None else f"{tensor.dtype}{list(tensor.shape)} on {tensor.backend.name!r}"
+            raise UsageError(f"plan: {value.name} was {value.dtype}{list(value.shape)} on {self.backend.name!r} when the model was "
+                             f"compiled, and is {received} now; compile again")
+        return tensor.array
+
+    def _compute(self, value: Value, preparing: dict[Value, Node]) -> None:
+        """Run the node of the preparation that gives a value, and those that it needs, unless its result is there."""
+        node = preparing.get(value)
+        if node is None or value in self._arrays:
+            return
+        for v in node.operands():
+            self._compute(v, preparing)
+        results = getattr(self.backend, node.primitive)(*self._arguments(node))
+        self._arrays.update(zip(node.outputs, results if isinstance(results, tuple) else (results,)))
 
     def _join(self) -> list[tuple]:
         """The steps, of which the backend may have made fewer; not where random keys change from replay to replay."""
@@ -212,12 +247,12 @@ class Plan:
         out = tuple(self._array_of(v) for v in targets)
         known = {i for i, a in enumerate(node.arguments)
                  if isinstance(a, (Value, list)) and all(v in constant for v in (a if isinstance(a, list) else [a]))}
-        prepared = None if reads else backend.prepare(node.primitive, tuple(arguments), known)
-        if reads:
-            examples = [_Example(node.arguments[i]) if i in reads else a for i, a in enumerate(arguments)]
-            prepared = backend.prepare(node.primitive, tuple(examples), known)
+        examples = tuple([_Example(node.arguments[i]) if i in reads else a for i, a in enumerate(arguments)])
+        prepared = self._prepare(node, examples, known)
         function = prepared or backend.unchecked(node.primitive)
         call = list(arguments)
+        for i in getattr(prepared, "unread", ()):       # the backend holds what it made of these
+            call[i] = None
         if out:
             call.append(out[0] if len(out) == 1 else out)
         for i in reads:
@@ -227,6 +262,27 @@ class Plan:
             self._reads_of_keys.append((call, key, node.arguments[key]))
         self._steps.append((function, call))
         self._steps += [(self.when_ready[v], ()) for v in targets if v in self.when_ready]
+
+    def _prepare(self, node: Node, arguments: tuple, known: set):
+        """What the backend makes of a call, by the algorithm that was chosen for such calls."""
+        names = self.backend.candidates(node.primitive, arguments, known)
+        if not names:
+            return self.backend.prepare(node.primitive, arguments, known)
+        signature = self.signatures[id(node)] = _signature(node.primitive, arguments, known)
+        self._offers[signature] = names
+        return self.backend.prepare(node.primitive, arguments, known, self.choices.get(signature))
+
+    def offers(self) -> dict[str, tuple[str, ...]]:
+        """The algorithms that calls could take besides the backend's own choice, by signature."""
+        with self._lock:
+            if self._seen is None or self._have_changed():
+                self._bind()
+        return dict(self._offers)
+
+    def choose(self, choices: Mapping[str, str]) -> None:
+        """Take other algorithms from the next replay on."""
+        with self._lock:
+            self.choices, self._seen = dict(choices), None
 
     def _bind_view(self, node: Node, declared, arguments: list, of_input: bool, inputs: dict) -> None:
         """A view of fixed memory is made once; of an input, or where it must copy, in each replay."""
@@ -270,16 +326,23 @@ class Plan:
     def describe(self) -> str:
         """The program: a line a node with its kernel, shape, memory and what is fused in it."""
         lines = []
+        if self.choices:
+            self.offers()                               # binds: signatures are known then
         for node in self.graph.nodes:
             made = [v for v in (node.writes_into or node.outputs) if v is not None]
             shapes = ", ".join(f"{v.dtype}{list(v.shape)}" for v in made) or "-"
-            lines.append((node.path or "-", node.primitive, shapes, ", ".join(filter(None, map(self._where, made))), _fused_parts(node)))
+            parts = " ".join(filter(None, (_fused_parts(node), self._chosen(node))))
+            lines.append((node.path or "-", node.primitive, shapes, ", ".join(filter(None, map(self._where, made))), parts))
         widths = [max((len(line[i]) for line in lines), default=0) for i in range(5)]
         text = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths)).rstrip() for line in lines]
         total = sum(v.nbytes for node in self.graph.nodes for v in node.outputs if v is not None)
         text.append(f"{len(lines)} nodes; arena of {self.layout.size / 1e6:.1f} MB for {total / 1e6:.1f} MB of results; "
                     f"{len(self.graph.preparation)} nodes of preparation")
         return "\n".join(text)
+
+    def _chosen(self, node: Node) -> str:
+        choice = self.choices.get(self.signatures.get(id(node), ""))
+        return f"[{choice}]" if choice else ""
 
     def _where(self, value: Value) -> str:
         layout = self.layout
@@ -290,6 +353,48 @@ class Plan:
         if value in layout.overwrites:
             return f"over {layout.overwrites[value].name}"
         return f"at {layout.offsets[value]}" if value in layout.offsets else ""
+
+
+def _signature(primitive: str, arguments: tuple, known: set) -> str:
+    """What names a call: everything but contents and addresses."""
+    def show(i, a):
+        if isinstance(a, (list, tuple)):
+            return f"[{', '.join(show(i, x) for x in a)}]"
+        if not hasattr(a, "strides"):
+            return repr(a)
+        steps = "x".join(str(s // a.dtype.itemsize) for s in a.strides)
+        return f"{a.dtype}[{'x'.join(map(str, a.shape))}]/{steps}{'!' if i in known else ''}"
+    return f"{primitive}({', '.join(show(i, a) for i, a in enumerate(arguments))})"
+
+
+def check_out(graph: Graph, backend, out: tuple | None) -> None:
+    """Raise unless `out` can take the results of a graph."""
+    if out is None:
+        return
+    expected = graph.outputs
+    if len(out) != len(expected):
+        raise ShapeError(f"plan: out expects {len(expected)} tensors, received {len(out)}")
+    for v, t in zip(expected, out):
+        if not isinstance(t, Tensor):
+            raise UsageError(f"plan: out expects tensors, received {type(t).__name__}")
+        if t.backend is not backend or (t.shape, t.dtype) != (v.shape, v.dtype):
+            raise ShapeError(f"plan: out expects {v.dtype}{list(v.shape)} on {backend.name!r}, received {t.dtype}{list(t.shape)} on "
+                             f"{t.backend.name!r}")
+
+
+def layout_of(graph: Graph, kept=()) -> Layout:
+    """Where a plan of this graph keeps its maps."""
+    return plan_memory(graph, views_of(graph), kept)
+
+
+def views_of(graph: Graph) -> dict[Value, Value]:
+    """Which results are views, and of what; a reshape that has to copy is none, nor is a view of an input."""
+    return {node.outputs[0]: next(node.operands()) for node in graph.nodes
+            if PRIMITIVES[node.primitive].view and next(node.operands()) not in graph.inputs and not _must_copy(node)}
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"
 
 
 class _Example:

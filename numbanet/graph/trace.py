@@ -145,8 +145,9 @@ class Tracer(Backend):
 
     def to_numpy(self, array):
         raise UnsupportedOperationError(
-            "trace: the program reads the values of a tensor (item(), numpy(), tolist(), bool() or print), which a traced program "
-            "cannot, for it has none; keep the decision out of the traced part, or use numbanet.where")
+            "trace: the program reads the values of a tensor (item(), numpy(), tolist(), bool(), print, or an operation whose result "
+            "has a shape that depends on them: nonzero, masked_select, x[mask]), which a traced program cannot, for it has none; keep "
+            "that out of the traced part, or use numbanet.where")
 
     def may_share_memory(self, first, second):
         return first.memory is second.memory

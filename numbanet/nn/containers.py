@@ -8,6 +8,7 @@ from itertools import islice
 
 from numbanet._tensor import Tensor
 from numbanet.errors import UsageError
+from numbanet.nn.joined import can_join, forward_joined
 from numbanet.nn.module import Module
 from numbanet.nn.parameter import Parameter
 
@@ -84,7 +85,11 @@ class _ModuleSequence(Module):
 
 
 class Sequential(_ModuleSequence):
-    """Modules applied one after the other. Arguments: modules, or one ordered mapping of names to modules."""
+    """Modules applied one after the other. Arguments: modules, or one ordered mapping of names to modules.
+
+    Conv2d or Linear with a ReLU behind it, and Conv2d, ReLU and MaxPool2d, run as one operation: the same numbers, without
+    maps between them in memory (`joined.py`).
+    """
 
     def __init__(self, *modules):
         super().__init__()
@@ -101,6 +106,8 @@ class Sequential(_ModuleSequence):
         return self._modules[self._name_at(index)]
 
     def forward(self, x):
+        if can_join(x):
+            return forward_joined(list(self._modules.values()), x)
         for module in self._modules.values():
             x = module(x)
         return x

@@ -39,6 +39,14 @@ class Module(StateMixin):
             self._locate(error)
             raise
 
+    def call_as(self, forward: Callable, x):
+        """forward(x), a variant of this module's own; errors are located as those of a call."""
+        try:
+            return forward(x)
+        except NumbanetError as error:
+            self._locate(error)
+            raise
+
     def _call_with_hooks(self, args: tuple, kwargs: dict):
         hooks = self._hooks
         if not any(hooks.values()):

@@ -6,9 +6,11 @@ each of its taps.
 
 from __future__ import annotations
 
+from functools import partial
+
 from numbanet.autograd.operation import Operation
 from numbanet.errors import ShapeError
-from numbanet.geometry import conv_geometry
+from numbanet.geometry import conv_geometry, pool_geometry
 from numbanet.ops.factories import zeros
 from numbanet.ops.rearrange import cat, stack
 from numbanet.ops.shape import permute, reshape
@@ -25,12 +27,51 @@ class Conv2d(Operation):
         return y
 
     def backward(self, backend, grad_y, needs):
-        x, weight, geometry, has_bias = self.saved
+        return self.backward_linear(backend, grad_y, needs)
+
+    def backward_linear(self, backend, grad_y, needs):
+        x, weight, geometry, has_bias = self.saved[:4]
         grad_x = backend.conv2d_backward_input(grad_y, weight, geometry) if needs[0] else None
         grad_weight = backend.conv2d_backward_weight(grad_y, x, geometry) if needs[1] else None
         if not has_bias:
             return grad_x, grad_weight
         return grad_x, grad_weight, backend.conv2d_backward_bias(grad_y) if needs[2] else None
+
+
+class Conv2dReLU(Conv2d):
+    """:class:`Conv2d`, then max(y, 0) in the same pass over y, so that the values before it are never in memory."""
+
+    operation_name = "conv2d_relu"
+    overwrites_gradient = True
+
+    def forward(self, backend, x, weight, bias, geometry):
+        y = backend.conv2d_fused(x, weight, bias, None, geometry, 0.0, None)
+        self.save(x, weight, geometry, bias is not None, y)
+        return y
+
+    def backward(self, backend, grad_y, needs):
+        *_, y = self.saved
+        return self.backward_linear(backend, backend.relu_backward_input(grad_y, y, out=self.out), needs)
+
+
+class Conv2dReLUMaxPool2d(Conv2d):
+    """:class:`Conv2dReLU`, then the maximum over windows, of which backward reads the result only.
+
+    A maximum of 0 has no gradient, wherever it was, so ReLU's backward comes before pooling's, on the smaller map.
+    """
+
+    operation_name = "conv2d_relu_max_pool2d"
+    overwrites_gradient = True
+
+    def forward(self, backend, x, weight, bias, geometry, window):
+        y, argmax = backend.max_pool2d_forward(backend.conv2d_fused(x, weight, bias, None, geometry, 0.0, None), window)
+        self.save(x, weight, geometry, bias is not None, y, argmax, window)
+        return y
+
+    def backward(self, backend, grad_y, needs):
+        *_, y, argmax, window = self.saved
+        grad_maxima = backend.relu_backward_input(grad_y, y, out=self.out)
+        return self.backward_linear(backend, backend.max_pool2d_backward_input(grad_maxima, argmax, window), needs)
 
 
 class ConvTranspose2d(Operation):
@@ -98,11 +139,27 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     ShapeError
         Ranks, channels or sizes do not fit.
     """
+    return _conv2d(Conv2d, (), x, weight, bias, stride, padding, dilation, groups)
+
+
+def conv2d_relu(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    """relu(conv2d(...)) as one operation: the same numbers, without the map between the two."""
+    return _conv2d(Conv2dReLU, (), x, weight, bias, stride, padding, dilation, groups)
+
+
+def conv2d_relu_max_pool2d(window, x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    """max_pool2d(relu(conv2d(...)), *window) as one operation: the same numbers, without the maps between them."""
+    return _conv2d(Conv2dReLUMaxPool2d, window, x, weight, bias, stride, padding, dilation, groups)
+
+
+def _conv2d(operation, window, x, weight, bias, stride, padding, dilation, groups):
     if x.ndim == 3:
-        return _without_batch(conv2d, x, weight, bias, stride, padding, dilation, groups)
+        return _without_batch(partial(_conv2d, operation, window), x, weight, bias, stride, padding, dilation, groups)
     _check("conv2d", x, weight, bias, 2, groups)
     geometry = _geometry("conv2d", x, weight, stride, padding, dilation, groups)
-    return Conv2d.apply(x, weight, bias, geometry)
+    if not window:
+        return operation.apply(x, weight, bias, geometry)
+    return operation.apply(x, weight, bias, geometry, pool_geometry(geometry.output_size, *window, "max_pool2d"))
 
 
 def conv3d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):

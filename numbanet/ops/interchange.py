@@ -14,6 +14,7 @@ from numbanet.ops.rearrange import unbind
 __all__ = ["from_dlpack"]
 
 CPU_DEVICE = (1, 0)         # DLPack's kDLCPU
+CUDA_DEVICES = (2, 13)      # kDLCUDA, kDLCUDAManaged
 
 
 # --- numbers --------------------------------------------------------------------------------------------------------
@@ -96,28 +97,39 @@ def _dlpack(x, **options):
     """A capsule over the same memory (`__dlpack__`), for torch.from_dlpack, numpy.from_dlpack, ..."""
     if x.requires_grad:
         raise AutogradError("dlpack: the tensor requires a gradient, which would be lost; use .detach()")
-    return _host_array(x).__dlpack__(**options)
+    return _exchangeable(x).__dlpack__(**options)
 
 
 def _dlpack_device(x) -> tuple[int, int]:
-    _host_array(x)
-    return CPU_DEVICE
+    return _exchangeable(x).__dlpack_device__()
 
 
-def _host_array(x) -> np.ndarray:
-    if not isinstance(x.array, np.ndarray):
+def _exchangeable(x):
+    if not hasattr(x.array, "__dlpack__"):
         raise BackendError(f"dlpack: arrays of device {x.device} cannot be exchanged; copy with .to('cpu')")
     return x.array
 
 
+def _cuda_array_interface(x) -> dict:
+    """What CuPy, Numba and PyTorch read of a tensor on a GPU; an AttributeError elsewhere, as that protocol wants it."""
+    described = x.array.__cuda_array_interface__
+    if x.requires_grad:
+        raise AutogradError("__cuda_array_interface__: the tensor requires a gradient, which would be lost; use .detach()")
+    return described
+
+
 def from_dlpack(source) -> Tensor:
-    """A tensor on the CPU over the memory of any object with `__dlpack__`, such as a PyTorch or JAX array.
+    """A tensor over the memory of any object with `__dlpack__`, such as a PyTorch or JAX array: on the CPU, or on the object's GPU.
 
     Raises
     ------
     BackendError
-        The memory is not the host's.
+        The memory is neither the host's nor that of a GPU that numbanet can use.
     """
+    kind, number = source.__dlpack_device__() if hasattr(source, "__dlpack_device__") else CPU_DEVICE
+    if kind in CUDA_DEVICES:
+        backend = backend_of(f"cuda:{number}")
+        return Tensor._wrap(backend.from_dlpack(source), backend)
     try:
         array = np.from_dlpack(source)
     except (BufferError, RuntimeError) as error:
@@ -126,6 +138,7 @@ def from_dlpack(source) -> Tensor:
 
 
 Tensor.__dlpack__, Tensor.__dlpack_device__ = _dlpack, _dlpack_device
+Tensor.__cuda_array_interface__ = property(_cuda_array_interface)
 
 
 # --- devices and kinds ----------------------------------------------------------------------------------------------

@@ -26,7 +26,10 @@ class Linear(Operation):
         return y if len(shape) == 2 else backend.reshape(y, (*shape[:-1], y.shape[1]))
 
     def backward(self, backend, grad_y, needs):
-        x, weight, shape, has_bias = self.saved
+        return self.backward_linear(backend, grad_y, needs)
+
+    def backward_linear(self, backend, grad_y, needs):
+        x, weight, shape, has_bias = self.saved[:4]
         if len(shape) != 2:
             grad_y = backend.reshape(grad_y, (x.shape[0], weight.shape[0]))    # (M, O)
         grad_x = backend.linear_backward_input(grad_y, weight) if needs[0] else None
@@ -36,6 +39,27 @@ class Linear(Operation):
         if not has_bias:
             return grad_x, grad_weight
         return grad_x, grad_weight, backend.linear_backward_bias(grad_y) if needs[2] else None
+
+
+class LinearReLU(Linear):
+    """:class:`Linear`, then max(y, 0) in the same pass over y."""
+
+    operation_name = "linear_relu"
+    overwrites_gradient = True
+
+    def forward(self, backend, x, weight, bias):
+        shape = x.shape
+        if len(shape) != 2:
+            x = backend.reshape(x, (prod(shape[:-1]), shape[-1]))              # (M, I)
+        y = backend.linear_fused(x, weight, bias, 0.0, None)                   # (M, O)
+        if len(shape) != 2:
+            y = backend.reshape(y, (*shape[:-1], y.shape[1]))
+        self.save(x, weight, shape, bias is not None, y)
+        return y
+
+    def backward(self, backend, grad_y, needs):
+        *_, y = self.saved
+        return self.backward_linear(backend, backend.relu_backward_input(grad_y, y, out=self.out), needs)
 
 
 def linear(input, weight, bias=None):
@@ -56,10 +80,20 @@ def linear(input, weight, bias=None):
     ShapeError
         The last axis of `input` is not I, or `weight` or `bias` have another rank.
     """
+    _check_linear(input, weight)
+    return Linear.apply(input, weight, bias)
+
+
+def linear_relu(input, weight, bias=None):
+    """relu(linear(...)) as one operation: the same numbers, without the matrix between the two."""
+    _check_linear(input, weight)
+    return LinearReLU.apply(input, weight, bias)
+
+
+def _check_linear(input, weight) -> None:
     if not input.ndim or weight.ndim != 2 or input.shape[-1] != weight.shape[1]:
         expected = f"(..., {weight.shape[1]})" if weight.ndim == 2 else "(..., I) and weight (O, I)"
         raise ShapeError(f"linear: input expects shape {expected}, received {input.shape} for weight {weight.shape}")
-    return Linear.apply(input, weight, bias)
 
 
 class MatMul(Operation):

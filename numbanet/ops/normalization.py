@@ -45,6 +45,33 @@ class BatchNormInference(Operation):
         return _of_tensors(gradients, weight is not None, has_bias) + (None, None)
 
 
+class SyncBatchNorm(Operation):
+    """Each channel by its statistics over the batches of all processes of `group`; moves the running statistics.
+
+    x, y and the gradients are this process's. Its loss is the mean over its own samples, and gradients are averaged afterwards with each
+    process's share of the samples, as data-parallel training does.
+    """
+
+    operation_name = "sync_batch_norm"
+
+    def forward(self, backend, x, weight, bias, running_mean, running_var, momentum, epsilon, group):
+        count = x.shape[0] * prod(x.shape[2:])
+        _, mean, variance = backend.batch_norm_forward(x, None, None, epsilon)
+        mean, variance, unbiased = backend.batch_norm_gather_forward(mean, variance, count, group)
+        if running_mean is not None:
+            backend.running_average_update(running_mean, mean, momentum, 1.0)
+            backend.running_average_update(running_var, unbiased, momentum, 1.0)
+        self.save(x, weight, mean, variance, epsilon, count, group, bias is not None, running_mean is not None)
+        return backend.batch_norm_inference_forward(x, weight, bias, mean, variance, epsilon)
+
+    def backward(self, backend, grad_y, needs):
+        x, weight, mean, variance, epsilon, count, group, has_bias, has_running = self.saved
+        grad_x, grad_weight, grad_bias = backend.batch_norm_inference_backward(grad_y, x, weight, mean, variance, epsilon)
+        scale, shift = backend.batch_norm_gather_backward(grad_weight, grad_bias, weight, variance, epsilon, count, group)
+        grad_x = backend.add(grad_x, backend.batch_norm_inference_forward(x, scale, shift, mean, variance, epsilon))
+        return _of_tensors((grad_x, grad_weight, grad_bias), weight is not None, has_bias) + (None, None) * has_running
+
+
 class GroupNorm(Operation):
     """Groups of channels of each sample by their statistics (Wu and He, 2018)."""
 
@@ -138,6 +165,17 @@ def _raise_versions(*running) -> None:
     for tensor in running:
         if tensor is not None:
             tensor.storage.version += 1
+
+
+def sync_batch_norm(x, running_mean, running_var, weight, bias, momentum, eps, group):
+    """:func:`batch_norm` in training, with the statistics of the batches of all processes of `group`."""
+    _check_channels("sync_batch_norm", x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    _check_running("sync_batch_norm", running_mean, running_var, needed=False)
+    if not x.shape[0] * prod(x.shape[2:]):
+        raise ShapeError(f"sync_batch_norm: expected values on every process, received x {x.shape}")
+    y = SyncBatchNorm.apply(x, weight, bias, running_mean, running_var, float(momentum), float(eps), group)
+    _raise_versions(running_mean, running_var)
+    return y
 
 
 def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):

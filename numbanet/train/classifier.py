@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from numbanet.data import DataLoader, RandomSampler, SequentialSampler
+from numbanet.data.dataset import sample_path
 from numbanet.errors import CheckpointError
+from numbanet.nn import SyncBatchNorm
 from numbanet.random import seed_everything
 from numbanet.train.callbacks import BackupAndRestore, Callback, EarlyStopping
 from numbanet.train.classifier_data import ClassifierData, open_classifier_data
@@ -23,7 +25,7 @@ from numbanet.vision.training import draw_filters, draw_layers
 from numbanet.weights import save_weights
 from numbanet.zoo import create_model, model_info
 
-NOT_OF_THE_RUN = ("workers", "device", "eager", "source")       # what a run may go on with another value of
+NOT_OF_THE_RUN = ("workers", "on_error", "device", "eager", "source")       # what a run may go on with another value of
 
 
 @dataclass
@@ -45,7 +47,7 @@ def prepare(recipe: Recipe, watch=None) -> Prepared:
     """
     info = model_info(recipe.model)
     data = open_classifier_data(recipe.data, info, recipe.val_fraction, recipe.seed, recipe.distort, watch, recipe.train_transforms,
-                                recipe.resize)
+                                recipe.resize, recipe.on_error)
     seed_everything(recipe.seed)
     classes, channels = len(data.classes), data.preprocessing.input_size[0]
     if recipe.weights is None:
@@ -55,6 +57,8 @@ def prepare(recipe: Recipe, watch=None) -> Prepared:
         if model.num_classes != classes:
             model.reset_classifier(classes)
     model = model.to(recipe.device)
+    if recipe.sync_batch_norm:
+        model = SyncBatchNorm.convert_sync_batchnorm(model)
     if recipe.freeze_until is not None:
         freeze_until(model, recipe.freeze_until)
     metadata = {"model": recipe.model, "num_classes": classes, "in_chans": channels, "classes": list(data.classes),
@@ -80,7 +84,7 @@ class ClassifierTraining:
 
     def __init__(self, model, train, test, recipe: Recipe, run: RunDirectory, metadata: dict, callbacks=(), replicas=None):
         self.recipe, self.run = recipe, run
-        options = {"num_workers": recipe.workers, "seed": recipe.seed}
+        options = {"num_workers": recipe.workers, "seed": recipe.seed, "on_error": recipe.on_error}
         self.replicas = replicas
         if replicas is None:
             self.train_loader = DataLoader(train, recipe.batch_size, shuffle=True, **options)
@@ -101,7 +105,7 @@ class ClassifierTraining:
         if classes > 10:
             metrics["top5"] = Accuracy(top_k=5)
         self.test, self.classes = test, metadata["classes"]
-        self.statistics = LayerStatistics(*next(iter(DataLoader(test, min(64, len(test)), seed=0))))
+        self.statistics = LayerStatistics(*next(iter(DataLoader(test, min(64, len(test)), seed=0, on_error=recipe.on_error))))
         self.trainer = Trainer(model, None, optimizer, scheduler, [*stopping, self.statistics, RunFiles(run, metadata),
                                                                      *callbacks, self.backup], metrics=metrics,
                                compiled=not recipe.eager, accumulate=recipe.accumulate, clip_norm=recipe.clip_norm,
@@ -116,6 +120,15 @@ class ClassifierTraining:
     def best(self) -> float:
         """The best accuracy on the test images so far."""
         return max((row["val_accuracy"] for row in self.progress.history), default=-1.0)
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Pictures that were left out, and why."""
+        found = {}
+        for loader in (self.train_loader, self.test_loader):
+            for error in loader.skipped:
+                found.setdefault(sample_path(loader.dataset, error.index) or f"sample {error.index}", str(error))
+        return found
 
     def resume(self) -> None:
         """Go on from the newest checkpoint of the run."""
@@ -134,7 +147,8 @@ class ClassifierTraining:
             self.trainer.evaluate(self.test_loader)
         confusion = self.trainer.val_metrics["confusion"]
         if self.replicas is None or self.replicas.rank == 0:
-            self.tell(judge(self.trainer, self.test, self.classes, max(self.recipe.batch_size, 250), self.recipe.workers))
+            self.tell(judge(self.trainer, self.test, self.classes, max(self.recipe.batch_size, 250), self.recipe.workers,
+                            self.recipe.on_error))
         return confusion
 
     def tell(self, judgement) -> None:
@@ -144,7 +158,7 @@ class ClassifierTraining:
             draw_filters(self.run.path / "filters.png", self.statistics.filters)
         if self.statistics.history:
             draw_layers(self.run.path / "layers.png", self.statistics.history)
-        write_report(self.run, judgement, self.statistics.history)
+        write_report(self.run, judgement, self.statistics.history, self.skipped)
 
 
 class RunFiles(Callback):
@@ -175,7 +189,7 @@ def as_row(logs: dict) -> dict:
     """An epoch's entry of the history with the names of ``metrics.csv``."""
     row = {}
     for name, value in logs.items():
-        if name in ("epoch", "step", "learning_rate", "seconds"):
+        if name in ("epoch", "step", "learning_rate", "seconds", "waited", "skipped"):
             row[name] = value
         elif name == "samples_per_second":
             row["images_per_second"] = value

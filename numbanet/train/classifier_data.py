@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,14 +11,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from numbanet.data import ArrayDataset, Dataset, load_image
-from numbanet.data.datasets import ImageFolder, MNISTSample, open_image_data
-from numbanet.data.transforms import Compose
-from numbanet.data.transforms import Image as PixelArray
+from numbanet.data import ArrayDataset
+from numbanet.data.datasets import MNISTSample, open_image_data
 from numbanet.errors import DataError, UsageError
-from numbanet.train.preprocessing import MNIST_SIZE, PictureFolder, Preprocessing
+from numbanet.train.pictures import KEPT_BYTES, PictureFolder, TransformedPictures, picture_of
+from numbanet.train.preprocessing import MNIST_SIZE, Preprocessing
 from numbanet.train.recipe import make_transforms
 from numbanet.vision.draw import save_image
+
+logger = logging.getLogger(__name__)
 
 NAMED_AT_MOST = 5       # broken images that an error names
 
@@ -40,20 +42,24 @@ class ClassifierData:
             members = np.flatnonzero(targets == label)
             chosen += [(int(i), label) for i in members[:max(1, count // len(self.classes))]]
         for index, label in chosen[:count]:
-            pixels = self.test.picture(index) if isinstance(self.test, PictureFolder) else self.test.data[index]
+            try:
+                pixels = picture_of(self.test, index)
+            except DataError:               # on_error="skip", or it was whole a moment ago
+                continue
             name = re.sub(r"[^\w-]+", "_", self.classes[label]) or "class"
             save_image(folder / f"{name}-{index}.png", pixels)
 
 
 def open_classifier_data(directory, info, val_fraction: float, seed: int, distort: bool, watch=None, train_transforms=(),
-                         resize: int | None = None) -> ClassifierData:
+                         resize: int | None = None, on_error: str = "raise") -> ClassifierData:
     """The data of `directory` (None: the digits that the package ships), for the model of `info`.
 
     `train_transforms`, as :func:`~numbanet.train.recipe.make_transforms` takes them, work on each training picture as it was decoded, and
     give uint8 pictures of the network's size. Test pictures are scaled to the shorter side `resize`, of which the centre is cut out.
 
-    Pictures of class folders are decoded here, so that training does not meet a broken one; `watch(iterator, total=...)` passes on
-    what it is given and may show progress.
+    Pictures in files are looked at here, and decoded where they can be kept, so that training does not meet a broken one; `watch(iterator,
+    total=...)` passes on what it is given and may show progress. With `on_error` "skip" broken ones are told of and stay in the datasets,
+    for the loader to leave out: positions, on which random numbers depend, are the same when a file breaks later.
 
     Raises
     ------
@@ -71,8 +77,8 @@ def open_classifier_data(directory, info, val_fraction: float, seed: int, distor
         raise DataError(f"{directory}: expected two classes or more, received only {', '.join(classes)}; a classifier of one has nothing "
                         "to tell apart")
     pad = isinstance(train, ArrayDataset) and size == MNIST_SIZE
-    # Pictures in folders are made to look like MNIST's; arrays must do so already.
-    digits = channels == 1 and classes == MNISTSample.classes and (pad or isinstance(train, ImageFolder))
+    # Pictures in files are made to look like MNIST's; arrays must do so already.
+    digits = channels == 1 and classes == MNISTSample.classes and (pad or not isinstance(train, ArrayDataset))
     preprocessing = Preprocessing.for_data(info, channels, MNIST_SIZE if digits else size, pad or digits, digits)
     if resize is not None:
         try:
@@ -86,48 +92,11 @@ def open_classifier_data(directory, info, val_fraction: float, seed: int, distor
         made = [TransformedPictures(train, make_transforms(train_transforms), preprocessing), _prepared(test, preprocessing, False)]
     else:
         made = [_prepared(part, preprocessing, distort and part is train) for part in (train, test)]
-    _check([part for part in made if isinstance(part, PictureFolder)], watch)
+    _check([part for part in made if hasattr(part, "problems")], watch, on_error)
     kind = "grey" if channels == 1 else "colour"
     description += (f"\n      {len(made[0]):,} training and {len(made[1]):,} test images, {len(classes)} classes, "
                     f"{'x'.join(map(str, size))} {kind} -> {'x'.join(map(str, preprocessing.input_size))}")
     return ClassifierData(*made, classes, preprocessing, description)
-
-
-class TransformedPictures(Dataset):
-    """Pictures of a folder or an array, each changed by transforms, as batches of network input: uint8 until the last step."""
-
-    def __init__(self, source, transforms: list, preprocessing: Preprocessing):
-        self.source, self.transform, self.preprocessing = source, Compose(transforms), preprocessing
-        self.targets = np.asarray(source.targets, np.int64)
-        self.batch_transform = preprocessing.batch_transform()
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def sample_path(self, index: int) -> str | None:
-        return self.source.sample_path(index) if hasattr(self.source, "sample_path") else None
-
-    def picture(self, index: int) -> np.ndarray:
-        """One transformed picture as uint8 (H, W) or (H, W, 3), in the network's order of channels."""
-        mode = self.preprocessing.mode
-        if isinstance(self.source, ArrayDataset):
-            picture = Image.fromarray(np.asarray(self.source.data[index])).convert(mode)
-        else:
-            picture = load_image(self.source.sample_path(index), mode)
-        made = self.transform(picture)
-        pixels = np.asarray(made)
-        if isinstance(made, PixelArray):
-            pixels = pixels.transpose(1, 2, 0)
-        if pixels.ndim == 3 and pixels.shape[2] == 1:
-            pixels = pixels[..., 0]
-        expected = (*self.preprocessing.image_size, *((3,) if mode == "RGB" else ()))
-        if pixels.dtype != np.uint8 or pixels.shape != expected:
-            raise DataError(f"--train-transforms: expected them to give uint8 pictures of {expected}, received {pixels.dtype} of "
-                            f"{pixels.shape}; end with a crop or Resize to that size, and leave normalising to the run")
-        return pixels[..., ::-1] if self.preprocessing.channel_order == "bgr" and pixels.ndim == 3 else pixels
-
-    def __getitem__(self, index: int):
-        return self.batch_transform(self.picture(index)[None], [index])[0], int(self.targets[index])
 
 
 def _prepared(data, preprocessing: Preprocessing, distort: bool):
@@ -136,18 +105,29 @@ def _prepared(data, preprocessing: Preprocessing, distort: bool):
         return PictureFolder(data, preprocessing, transform)
     images = data.data
     if images.shape[1:3] != preprocessing.image_size:
+        if len(images) * preprocessing.picture_bytes > KEPT_BYTES:
+            return TransformedPictures(data, [], preprocessing, distort)
         images = np.stack([preprocessing.pixels(Image.fromarray(i), raw=True) for i in images])
     return ArrayDataset(images, data.targets, batch_transform=transform)
 
 
-def _check(folders: list[PictureFolder], watch) -> None:
-    """Raise where pictures cannot be used, naming the first few."""
-    total = sum(map(len, folders))
+def _check(parts: list, watch, on_error: str) -> None:
+    """Raise where pictures cannot be used, naming the first few; with `on_error` "skip" only where none can."""
+    total = sum(map(len, parts))
     if not total:
         return
-    problems = itertools.chain.from_iterable(f.problems() for f in folders)
-    broken = [p for p in (problems if watch is None else watch(problems, total=total)) if p is not None]
-    if broken:
-        more = f"\n  and {len(broken) - NAMED_AT_MOST} more" if len(broken) > NAMED_AT_MOST else ""
-        raise DataError(f"{len(broken)} of {total} images cannot be used; replace or remove them:"
-                        + "".join(f"\n  {p}" for p in broken[:NAMED_AT_MOST]) + more)
+    problems = itertools.chain.from_iterable(part.problems() for part in parts)
+    found = list(problems if watch is None else watch(problems, total=total))
+    broken = [p for p in found if p is not None]
+    if not broken:
+        return
+    more = f"\n  and {len(broken) - NAMED_AT_MOST} more" if len(broken) > NAMED_AT_MOST else ""
+    named = "".join(f"\n  {p}" for p in broken[:NAMED_AT_MOST]) + more
+    if on_error == "raise":
+        raise DataError(f"{len(broken)} of {total} images cannot be used; replace or remove them, or leave them out with --on-error skip:"
+                        + named)
+    for part in parts:
+        if all(p is not None for p in itertools.islice(found, len(part))):
+            raise DataError(f"none of {len(part)} images can be used, so that nothing is left to train or to test with:" + named)
+        found = found[len(part):]
+    logger.warning("%d of %d images cannot be used and are left out:%s", len(broken), total, named)

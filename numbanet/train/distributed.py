@@ -17,6 +17,7 @@ import numpy as np
 
 from numbanet.data import Sampler
 from numbanet.errors import UnsupportedOperationError, UsageError
+from numbanet.nn import SyncBatchNorm
 
 BUCKET_BYTES = 4 << 20          # large enough that latency does not count, small enough to start early
 SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE", "MPI_LOCALNRANKS")
@@ -106,6 +107,10 @@ class Replicas:
         """All ranks take the weights of the first, and gradients are reduced as they come."""
         for tensor in trainer.model.state_dict().values():
             tensor.copy_(_tensor_like(self.communicator.bcast(tensor.detach().numpy(), 0), tensor))
+        group = Group(self.communicator.Dup())          # of its own: what steps say is not mixed up with what is said between them
+        for module in trainer.model.modules():
+            if isinstance(module, SyncBatchNorm) and module.process_group is None:
+                module.process_group = group
         bucket, parameters = None, [p for p in trainer.model.parameters() if p.requires_grad]
         for p in reversed(parameters):                  # the backward pass comes to the last layers first
             if bucket is None or bucket.nbytes >= BUCKET_BYTES or bucket.dtype != p.dtype:
@@ -184,6 +189,22 @@ class Replicas:
             logging.getLogger(__name__).error("rank %d: %s: %s", self.rank, type(error).__name__, error)
             sys.stderr.flush()
             self.communicator.Abort(1)
+
+
+class Group:
+    """What :class:`~numbanet.nn.SyncBatchNorm` tells the others by."""
+
+    def __init__(self, communicator):
+        self.communicator = communicator
+
+    def gather(self, values: np.ndarray) -> np.ndarray:
+        """The float64 vectors of all processes, (processes, len(values))."""
+        found = np.empty((self.communicator.Get_size(), len(values)))
+        self.communicator.Allgather(values, found)
+        return found
+
+    def __deepcopy__(self, memo) -> Group:
+        return self                         # a copy of a model talks to the same processes
 
 
 def _tensor_like(values: np.ndarray, other):

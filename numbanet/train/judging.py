@@ -8,6 +8,7 @@ import numpy as np
 
 from numbanet.data import DataLoader
 from numbanet.train.metrics import Accuracy, CalibrationError, ConfusionMatrix, F1Score, MetricCollection, Precision, Recall
+from numbanet.train.pictures import picture_of
 from numbanet.train.trainer import Trainer
 from numbanet.vision.training import draw_confusion, draw_mistakes
 
@@ -24,12 +25,13 @@ class Judgement:
     count: int
 
 
-def judge(trainer: Trainer, dataset, classes, batch_size: int = 250, workers: int = 0) -> Judgement:
-    """Run a dataset of (input, label) through a trainer's model once."""
+def judge(trainer: Trainer, dataset, classes, batch_size: int = 250, workers: int = 0, on_error: str = "raise") -> Judgement:
+    """Run a dataset of (input, label) through a trainer's model once; with `on_error` "skip", those that can be loaded."""
     n = len(classes)
-    loader = DataLoader(dataset, batch_size, num_workers=workers, seed=0)
-    targets = np.asarray(dataset.targets, np.int64)
+    loader = DataLoader(dataset, batch_size, num_workers=workers, seed=0, on_error=on_error)
     logits = trainer.predict(loader).astype(np.float64)
+    positions = np.setdiff1d(np.arange(len(dataset)), [error.index for error in loader.skipped])
+    targets = np.asarray(dataset.targets, np.int64)[positions]
     metrics = MetricCollection({
         "accuracy": Accuracy(), **({"top-5 accuracy": Accuracy(top_k=5)} if n > 5 else {}),
         "precision": Precision(num_classes=n, average="macro"), "recall": Recall(num_classes=n, average="macro"),
@@ -41,14 +43,9 @@ def judge(trainer: Trainer, dataset, classes, batch_size: int = 250, workers: in
     rows = np.arange(len(targets))
     wrong = np.flatnonzero(predicted != targets)
     order = wrong[np.argsort(logarithms[wrong, targets[wrong]], kind="stable")][:MOST_MISTAKES]
-    mistakes = [(int(i), int(targets[i]), int(predicted[i]), float(np.exp(logarithms[i, predicted[i]]))) for i in order]
+    mistakes = [(int(positions[i]), int(targets[i]), int(predicted[i]), float(np.exp(logarithms[i, predicted[i]]))) for i in order]
     values = {name: value for name, value in metrics.compute().items() if isinstance(value, float)}
     return Judgement({"cross-entropy": float(-logarithms[rows, targets].mean()), **values}, metrics["confusion"], mistakes, len(targets))
-
-
-def picture_of(dataset, index: int) -> np.ndarray:
-    """The uint8 picture of a sample, before normalisation."""
-    return dataset.picture(index) if hasattr(dataset, "picture") else dataset.data[index]
 
 
 def draw_judgement(folder, judgement: Judgement, dataset, classes) -> None:

@@ -18,8 +18,9 @@ from numbanet.zoo import create_model, model_info
 class Classifier:
     """Names what is on a picture; without names of classes, by their numbers."""
 
-    def __init__(self, model, classes: list[str] | None, preprocessing: Preprocessing, device: str = "cpu"):
+    def __init__(self, model, classes: list[str] | None, preprocessing: Preprocessing, device: str = "cpu", metadata: dict | None = None):
         self.model, self.classes, self.preprocessing, self.device = model.to(device).eval(), classes, preprocessing, device
+        self.metadata = metadata or {}          # what stands with the weights, and what was told instead
         self._transform = preprocessing.batch_transform()
 
     def probabilities(self, pixels) -> np.ndarray:
@@ -87,7 +88,13 @@ def load_classifier(path, device: str = "cpu", model: str | None = None, metadat
     if classes is not None and len(classes) != stored["num_classes"] or in_chans != preprocessing.input_size[0]:
         raise CheckpointError(f"{file}: the weights contradict themselves: {stored.get('num_classes')} classes, named {classes}, "
                               f"{in_chans} channels, input {preprocessing.input_size}")
-    return Classifier(create_model(stored["model"], weights=(arrays, stored)), classes, preprocessing, device)
+    stored = stored | {"in_chans": in_chans, "preprocessing": preprocessing.as_metadata()}
+    options = stored.get("model_options") or {}
+    try:
+        made = create_model(stored["model"], weights=(arrays, stored), **options)
+    except TypeError as error:
+        raise CheckpointError(f"{file}: the options stored with the weights, {options}, are none of {stored['model']} ({error})") from None
+    return Classifier(made, classes, preprocessing, device, stored)
 
 
 def _nearest(path: Path) -> str:

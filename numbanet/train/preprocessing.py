@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from numbanet.data import CollatedBatch, Dataset, load_image
-from numbanet.data.images import image_header
+from numbanet.data import load_image
 from numbanet.data.transforms import BatchAffineNormalize
 from numbanet.errors import CheckpointError, DataError
 
 MNIST_SIZE = (28, 28)
 DISTORTIONS = {"degrees": 12.0, "translate": (0.08, 0.08), "scale": (0.85, 1.15), "shear": 10.0}
 INTERPOLATIONS = ("bilinear", "bicubic")
-KEPT_BYTES = 1 << 30        # decoded pictures kept in memory between epochs, at most
 
 
 @dataclass(frozen=True)
@@ -95,6 +91,20 @@ class Preprocessing:
         """Pillow's name for the network's channels."""
         return "L" if self.input_size[0] == 1 else "RGB"
 
+    @property
+    def picture_shape(self) -> tuple[int, ...]:
+        """Of a uint8 picture before it is normalised: (H, W), or (H, W, 3)."""
+        return (*self.image_size, 3) if self.input_size[0] == 3 else self.image_size
+
+    @property
+    def picture_bytes(self) -> int:
+        return math.prod(self.picture_shape)
+
+    @property
+    def scaled_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """(mean, std) of pixels between 0 and 1."""
+        return tuple(value / self.pixel_scale for value in self.mean), tuple(value / self.pixel_scale for value in self.std)
+
     def read(self, source, raw: bool = False) -> np.ndarray:
         """Decode an image (path or open binary file) into :meth:`pixels`.
 
@@ -107,7 +117,7 @@ class Preprocessing:
         try:
             return self.pixels(picture, raw)
         except DataError as error:
-            raise DataError(f"{source if isinstance(source, (str, os.PathLike)) else source.name}: {error}") from error
+            raise DataError(f"{source if isinstance(source, (str, os.PathLike)) else getattr(source, 'name', 'image')}: {error}") from error
 
     def pixels(self, picture, raw: bool = False) -> np.ndarray:
         """A decoded picture (Pillow) as uint8 (H, W) or (H, W, 3) of `image_size`, in the network's order of channels; `raw` leaves
@@ -152,55 +162,4 @@ class Preprocessing:
 
     def batch_transform(self, distort: bool = False) -> BatchAffineNormalize:
         """uint8 pictures of `image_size` to float32 input, with small random affine distortions or without."""
-        mean, std = (tuple(value / self.pixel_scale for value in values) for values in (self.mean, self.std))
-        return BatchAffineNormalize(self.input_size[1:], mean, std, **(DISTORTIONS if distort else {}))
-
-
-class PictureFolder(Dataset):
-    """An image folder as batches of network input: decoded and scaled once, kept in memory up to a limit."""
-
-    def __init__(self, folder, preprocessing: Preprocessing, batch_transform: BatchAffineNormalize):
-        self.preprocessing, self.batch_transform = preprocessing, batch_transform
-        self.targets = np.asarray(folder.targets, np.int64)
-        self.samples = folder.samples
-        channels = preprocessing.input_size[0]
-        shape = (*preprocessing.image_size, 3) if channels == 3 else preprocessing.image_size
-        self._capacity = KEPT_BYTES // math.prod(shape)
-        self._kept: dict[int, np.ndarray] = {}
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def sample_path(self, index: int) -> str:
-        return self.samples[index][0]
-
-    def problems(self) -> Iterator[DataError | None]:
-        """What is wrong with each picture, in order: those that can be kept are decoded, of the others the headers are read."""
-        def problem(index: int) -> DataError | None:
-            try:
-                if index < self._capacity:
-                    self.picture(index)
-                else:
-                    image_header(self.sample_path(index))
-            except DataError as error:
-                return error
-
-        with ThreadPoolExecutor(os.cpu_count()) as workers:
-            yield from workers.map(problem, range(len(self)))
-
-    def picture(self, index: int) -> np.ndarray:
-        """One picture as uint8 of the preprocessing's size."""
-        kept = self._kept.get(index)
-        if kept is None:
-            kept = self.preprocessing.read(self.sample_path(index))
-            if index < self._capacity:
-                self._kept[index] = kept
-        return kept
-
-    def __getitem__(self, index: int):
-        return self.batch_transform(self.picture(index)[None], [index])[0], int(self.targets[index])
-
-    def __getitems__(self, indices):
-        indices = np.asarray(indices)
-        pictures = np.stack([self.picture(int(i)) for i in indices])
-        return CollatedBatch((self.batch_transform(pictures, indices), self.targets[indices]))
+        return BatchAffineNormalize(self.input_size[1:], *self.scaled_statistics, **(DISTORTIONS if distort else {}))

@@ -71,6 +71,7 @@ class Recipe:
     cutmix: float = _field(0.0, "alpha of CutMix; 0 is none", 0)
     ema_decay: float | None = _field(None, "decay of the moving average of the weights", 0, 0.999999)
     early_stopping: int | None = _field(None, "epochs without a better validation loss after which it ends", 1)
+    sync_batch_norm: bool = _field(False, "on several processes, normalise by the statistics of the whole batch")
     weights: str | None = _field(None, "weights to begin with; a last layer of other classes is made anew")
     freeze_until: str | None = _field(None, "layer before which nothing learns, such as layer4")
     distort: bool = _field(True, "small random affine distortions, where there are no train_transforms")
@@ -79,6 +80,8 @@ class Recipe:
     checkpoint_every: int | None = _field(None, "updates between checkpoints within an epoch", 1)
     keep_checkpoints: int = _field(2, "newest checkpoints that are kept, besides the best", 1)
     workers: int = _field(0, "threads that load pictures", 0)
+    on_error: str = _field("raise", "what a picture that cannot be read does: raise ends the run, skip leaves it out",
+                           choices=("raise", "skip"))
     seed: int = _field(0, "of weights, order and distortions")
     device: str = _field("cpu", "cpu or reference")
     eager: bool = _field(False, "record every step anew instead of replaying a compiled one")

@@ -25,7 +25,7 @@ from numbanet.errors import CheckpointError, UsageError
 from numbanet.files import write_text
 
 FIELDS = ("epoch", "step", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "learning_rate", "seconds",
-          "images_per_second")
+          "images_per_second", "waited", "skipped")
 
 
 class RunDirectory:

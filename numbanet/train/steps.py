@@ -43,16 +43,27 @@ class EagerSteps:
         with no_grad():
             return first(self.model(x))
 
+    def choices(self) -> dict[str, str] | None:
+        """The algorithms that plans take in place of the backend's own choice; None: no plan has been made."""
+        return None
+
+    def set_choices(self, choices: dict[str, str] | None) -> None:
+        """Let all plans take these: a run that goes on takes what it took."""
+
     def on_gradient(self, callback) -> None:
         """Call `callback(parameter)` as soon as its gradient is whole; here that is after the whole backward pass."""
         self.callbacks.append(callback)
 
 
 class CompiledSteps(EagerSteps):
-    """Plans, one for each kind of batch, that are made when it first comes."""
+    """Plans, one for each kind of batch, that are made when it first comes.
+
+    All take the same choices of algorithms: what was measured on this machine when the first was made, or what :meth:`set_choices` gave.
+    """
 
     def __init__(self, model, loss, optimizer):
         super().__init__(model, loss, optimizer)
+        self._choices: dict[str, str] | None = None
         self._training: dict = {}
         self._inference: dict = {}
 
@@ -61,10 +72,12 @@ class CompiledSteps(EagerSteps):
         step = self._training.get(key)
         if step is None:
             try:
-                step = numbanet.compile(self.model, (x, y), loss=self._loss_and_outputs, optimizer=self.optimizer)
+                step = numbanet.compile(self.model, (x, y), loss=self._loss_and_outputs, optimizer=self.optimizer,
+                                        choices=self._choices)
             except UnsupportedOperationError as error:
                 raise UnsupportedOperationError(f"{error}. The training step of {type(self.model).__name__} cannot be compiled: --eager "
                                                 "(compiled=False) records each step anew") from error
+            self._choices = step.choices
             for callback in self.callbacks:
                 step.on_gradient(callback)
             _keep(self._training, key, step)
@@ -74,8 +87,19 @@ class CompiledSteps(EagerSteps):
         key = x.shape[1:], x.dtype
         model = self._inference.get(key)
         if model is None:
-            model = _keep(self._inference, key, numbanet.compile(self.model, x))
+            model = _keep(self._inference, key, numbanet.compile(self.model, x, choices=self._choices))
+            self._choices = model.choices
         return first(model(x))
+
+    def choices(self):
+        return self._choices
+
+    def set_choices(self, choices):
+        if choices is not None and not (isinstance(choices, dict) and all(isinstance(v, str) for v in choices.values())):
+            raise TypeError(f"choices of algorithms: expected a table of names, received {type(choices).__name__}")
+        self._choices = choices
+        self._training.clear()
+        self._inference.clear()
 
     def on_gradient(self, callback) -> None:
         """Call `callback(parameter)` in the backward pass as soon as its gradient is whole."""

@@ -23,7 +23,7 @@ import numpy as np
 
 from numbanet._tensor import Tensor, as_tensor
 from numbanet.data import DataLoader, TensorDataset
-from numbanet.errors import CheckpointError, TrainingError, UsageError
+from numbanet.errors import CheckpointError, DataError, TrainingError, UsageError
 from numbanet.nn import functional as F
 from numbanet.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 from numbanet.optim import lr_scheduler
@@ -42,11 +42,12 @@ class Progress:
     """Where a run stands."""
 
     epoch: int = 0                  # epochs that are done: the one that runs, from 0
-    batch: int = 0                  # batches of it that are done
+    batch: int = 0                  # batches of it that are done, or were left out by the loader
     step: int = 0                   # updates of the parameters
     loss_sum: float = 0.0           # of this epoch, over samples
     seen: int = 0
     seconds: float = 0.0            # of training, without evaluation
+    waited: float = 0.0             # of them, for data
     stopped: bool = False           # a callback ended the training
     history: list[dict] = field(default_factory=list)
 
@@ -128,7 +129,7 @@ class Trainer:
         self.stop_training, self.interrupted = False, False
         self.train_loader = self.val_loader = None
         self.epochs = 0
-        self._accumulated = 0
+        self._accumulated = self._skipped = 0
         self._parameters = [p for p in model.parameters() if p.requires_grad]
 
     @property
@@ -196,20 +197,23 @@ class Trainer:
         """The rest of the running epoch; False if it was interrupted before its last batch."""
         p, loader, calls = self.progress, self.train_loader, self.callbacks
         self.model.train()
-        if hasattr(loader, "set_epoch"):
-            loader.set_epoch(p.epoch)
         if p.batch == 0:
             self.metrics.reset()
         calls.on_epoch_begin(p.epoch)
-        length = _length(loader)
-        started, before = time.perf_counter(), p.seconds
-        for batch in itertools.islice(iter(loader), p.batch, None):
+        length, self._skipped = _length(loader), len(getattr(loader, "skipped", ()))
+        batches, measured = self._rest_of_epoch(loader), isinstance(loader, DataLoader)
+        started, before, waited_before = time.perf_counter(), p.seconds, p.waited
+        for batch in batches:
             x, y = self._unpacked(batch)
+            self._check_parts(p.batch + 1)
+            p.batch = loader.position - 1 if measured else p.batch      # the loader may have left out whole batches
             if calls.watches_batches:
                 calls.on_train_batch_begin(p.batch)
             value = self._train_batch(x, y)
             p.batch += 1
             p.seconds = before + time.perf_counter() - started
+            if measured:
+                p.waited = waited_before + loader.waited.seconds
             if calls.watches_batches:
                 calls.on_train_batch_end(p.batch - 1, self._logs())
             if self.replicas is not None:
@@ -220,12 +224,31 @@ class Trainer:
                 break
             if self.interrupted and not self._accumulated and p.batch != length:
                 return False
+        else:
+            self._check_parts(p.batch)
         if not p.seen:
             raise UsageError("Trainer.fit: train_loader gave no batch; an iterator can be read only once, pass what makes one")
         if self._accumulated:
             self._update()
         self._finish_epoch()
         return True
+
+    def _rest_of_epoch(self, loader) -> Iterable:
+        """The batches of this epoch that are not done."""
+        p = self.progress
+        if isinstance(loader, DataLoader):
+            loader.set_epoch(p.epoch, p.batch)          # and loads none of those before
+            return loader
+        if hasattr(loader, "set_epoch"):
+            loader.set_epoch(p.epoch)
+        return itertools.islice(iter(loader), p.batch, None)
+
+    def _check_parts(self, position: int) -> None:
+        """Every process has a part of every batch: one whose part was left out altogether would let the others wait for ever."""
+        loader = self.train_loader
+        if self.replicas is not None and isinstance(loader, DataLoader) and loader.position != position:
+            raise DataError(f"rank {self.replicas.rank}: of its part of batch {position - 1} no sample can be loaded; remove the broken "
+                            f"files, or use larger batches ({loader.skipped[-1]})")
 
     def _train_batch(self, x: Tensor, y: Tensor) -> float:
         """One batch: gradients, and an update where it is time; returns the loss."""
@@ -289,7 +312,8 @@ class Trainer:
         return x, y
 
     def _finish_epoch(self) -> None:
-        p = self.progress
+        """Evaluation, schedule and history."""
+        p, loader = self.progress, self.train_loader
         if self.replicas is not None:
             self.replicas.sum_states(self.metrics.states)
             self.replicas.share_buffers(self.model)
@@ -307,9 +331,10 @@ class Trainer:
                 self.scheduler.step(logs.get("val_loss", logs["loss"]))
             else:
                 self.scheduler.step()
+        loaded = {"waited": round(p.waited, 3), "skipped": len(loader.skipped) - self._skipped} if isinstance(loader, DataLoader) else {}
         p.history.append({"epoch": p.epoch + 1, "step": p.step, **logs, "seconds": round(p.seconds, 3),
-                          "samples_per_second": round(p.seen / max(p.seconds, 1e-9), 1)})
-        p.epoch, p.batch, p.loss_sum, p.seen, p.seconds = p.epoch + 1, 0, 0.0, 0, 0.0
+                          "samples_per_second": round(p.seen / max(p.seconds, 1e-9), 1), **loaded})
+        p.epoch, p.batch, p.loss_sum, p.seen, p.seconds, p.waited = p.epoch + 1, 0, 0.0, 0, 0.0, 0.0
         self.callbacks.on_epoch_end(p.epoch - 1, logs)
         p.stopped = self.stop_training
 
@@ -414,7 +439,7 @@ class Trainer:
                 "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
                 "ema": None if self.ema is None else self.ema.state_dict(), "random": get_random_state(),
                 "samplers": [{"seed": getattr(loader, "seed", None)} for loader in (self.train_loader, self.val_loader)],
-                "progress": {**asdict(self.progress), "stopped": self.stop_training},
+                "progress": {**asdict(self.progress), "stopped": self.stop_training}, "choices": self.steps.choices(),
                 "metrics": [state.arrays() for state in self.metrics.states], "callbacks": self.callbacks.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
@@ -444,6 +469,7 @@ class Trainer:
             for loader, sampler in zip((self.train_loader, self.val_loader), state["samplers"], strict=True):
                 if sampler["seed"] is not None and hasattr(loader, "seed"):
                     loader.seed = sampler["seed"]
+            self.steps.set_choices(state.get("choices", {}))        # older checkpoints: the backend's own
             set_random_state(state["random"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, CheckpointError):

@@ -81,11 +81,11 @@ def save_sheet(path, image: Image.Image) -> None:
         image.save(temporary, "PNG", optimize=False)
 
 
-def number(value: float) -> str:
-    """Three significant digits, or all before the point."""
+def number(value: float, digits: int = 3) -> str:
+    """That many significant digits, or all before the point."""
     if not math.isfinite(value):
         return str(value)
-    text = f"{value:,.0f}" if 100 <= abs(value) < 1e7 else f"{value:.3g}"
+    text = f"{value:,.0f}" if 100 <= abs(value) < 1e7 else f"{value:.{digits}g}"
     return "0" if text in ("-0", "0") else text
 
 

@@ -95,7 +95,7 @@ def _overview(chosen, there: int, picture, title, lines):
         low, high = min(m.low for m in found), max(m.high for m in found)
         colours = "signed" if low < 0 else "maps"
         ends = (-max(-low, high), max(-low, high)) if low < 0 else (low, high)
-        cells = [Cell(colourise(m.values, colours, *ends), (f"map {m.index}", f"{number(m.low)} to {number(m.high)}")) for m in found]
+        cells = [Cell(colourise(m.values, colours, *ends), (f"map {m.index}", f"{number(m.low, 2)} to {number(m.high, 2)}")) for m in found]
         shape = " x ".join(map(str, activation.output.shape[1:]))
         sections.append(Section(cells, f"{activation.path}  {activation.kind}, {shape}", MOST_OVERVIEW, Scale(colours, *ends),
                                 longest=120))

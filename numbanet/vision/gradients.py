@@ -20,6 +20,7 @@ from numbanet.autograd.grad_mode import enable_grad, no_grad
 from numbanet.autograd.tape import grad
 from numbanet.errors import ShapeError, UsageError
 from numbanet.nn import Module
+from numbanet.nn.joined import layers_apart
 from numbanet.random import Generator
 from numbanet.vision.cam import scale_to_one
 from numbanet.vision.layers import evaluating
@@ -62,7 +63,7 @@ class PixelMethod:
 
     def _gradient(self, x: Tensor, targets) -> Tensor:
         """d total / d x, for a batch."""
-        with evaluating(self.model), enable_grad():
+        with evaluating(self.model), enable_grad(), layers_apart():
             leaf = x.detach().requires_grad_()
             outputs = self.model(leaf)
             self._prepare(outputs)

@@ -43,6 +43,7 @@ class PrimitiveCase:
     tolerance: float = 1e-5                 # relative to the largest element of the reference result
     float64: bool = True                    # run in float64 too (arrays are converted), to 1e-12
     label: str = field(default="")
+    large: bool = False                     # too large for simulated threads that wait for one another
 
 
 def integers(rng, *shape, low=-4, high=5, dtype=np.float32) -> np.ndarray:

@@ -19,6 +19,18 @@ def _conv2d(name, options, x, weight, bias=0):
     return _case(convolution.conv2d, convolution.Conv2d, name, options, x, weight, bias)
 
 
+def _joined(name, operation, call, *layers):
+    """A convolution and what runs with it, beside PyTorch's separate layers."""
+    def torch_twin(x, weight, bias):
+        import torch
+        y = torch.nn.functional.conv2d(x, weight, bias, padding=1)
+        for layer in layers:
+            y = getattr(torch.nn.functional, layer[0])(y, *layer[1:])
+        return y
+    shapes = (2, 3, 6, 5), (4, 3, 3, 2), (4,)
+    return OperationCase(name, (operation,), call, lambda rng: tuple(floats(rng, *s, dtype=float) for s in shapes), torch_twin)
+
+
 def _conv1d(name, options, x, weight, bias=0):
     return _case(convolution.conv1d, convolution.Conv2d, name, options, x, weight, bias)
 
@@ -36,6 +48,9 @@ OPERATION_CASES = [
     _conv2d("strided-padded", {"stride": (2, 1), "padding": (1, 2)}, (2, 3, 7, 5), (2, 3, 3, 3), 2),
     _conv2d("dilated-grouped", {"dilation": (1, 2), "groups": 2, "padding": 1}, (1, 4, 5, 7), (6, 2, 2, 3)),
     _conv2d("depthwise-same", {"groups": 3, "padding": "same"}, (1, 3, 5, 5), (3, 1, 4, 3)),
+    _joined("conv2d_relu", convolution.Conv2dReLU, lambda *t: convolution.conv2d_relu(*t, padding=1), ("relu",)),
+    _joined("conv2d_relu_max_pool2d", convolution.Conv2dReLUMaxPool2d,
+            lambda *t: convolution.conv2d_relu_max_pool2d((3, 2, 1, 1, False), *t, padding=1), ("relu",), ("max_pool2d", 3, 2, 1)),
     _conv2d("no-batch", {"padding": "valid"}, (3, 5, 4), (2, 3, 2, 2), 2),
     _conv1d("strided", {"stride": 2, "padding": 1, "dilation": 2}, (2, 3, 9), (4, 3, 3), 4),
     _conv1d("grouped-same", {"padding": "same", "groups": 2}, (2, 4, 6), (2, 2, 4)),
@@ -92,8 +107,14 @@ GEOMETRIES = {
     "depthwise-beyond-map": (2, conv_geometry(18, 18, (3, 4), (2, 2), 1, 5, groups=18)),
     "depthwise-multiplier": (2, conv_geometry(5, 15, (6, 5), (3, 3), padding=1, groups=5)),
     "one-pixel": (5, conv_geometry(20, 40, (1, 1), (1, 1))),
+    "one-row": (1, conv_geometry(4, 6, (3, 9), (3, 3))),
     "no-images": (0, conv_geometry(4, 8, (5, 5), (3, 3))),
 }
+
+
+def is_large(batch, g) -> bool:
+    """Whether it takes a simulated GPU more than a tenth of a second a pass."""
+    return g.multiply_adds(batch) > 100_000
 
 
 def _primitive_cases(label, batch, g, layout):
@@ -108,7 +129,7 @@ def _primitive_cases(label, batch, g, layout):
         return integers(rng, *g.weight_shape)
 
     def case(primitive, arguments, suffix=""):
-        return PrimitiveCase(primitive, arguments, exact=True, label=label + suffix)
+        return PrimitiveCase(primitive, arguments, exact=True, label=label + suffix, large=is_large(batch, g))
 
     return [
         case("conv2d_forward", lambda rng: (x(rng), weight(rng), integers(rng, g.filters), g)),

@@ -106,6 +106,7 @@ def _special_pair(rng):
 
 
 _COMPARISONS = ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal", "logical_and", "logical_or", "logical_xor")
+_ARITHMETIC = ("add", "subtract", "multiply", "divide", "maximum", "minimum", "floor_divide", "remainder", "power")
 _ROUNDINGS = ("negative", "absolute", "sign", "square", "floor", "ceil", "round", "trunc", "logical_not", "isnan", "isinf", "isfinite")
 _FLOATING = ("exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal", "sin", "cos", "tan", "erf")
 
@@ -113,8 +114,17 @@ PRIMITIVE_CASES = [
     *_layouts("add"), *_layouts("multiply"),
     *[_binary(name, "channels", lambda rng: (channels_last(integers(rng, 3, 6, 5, 7)), _nonzero(rng, 6, 1, 1)))
       for name in ("subtract", "divide", "maximum", "minimum", "floor_divide", "remainder", "power", *_COMPARISONS)],
+    *[_binary(name, label, make) for name in (*_ARITHMETIC, *_COMPARISONS) for label, make in (
+        ("number-left", lambda rng: (3.0, _nonzero(rng, 3, 4))), ("number-right", lambda rng: (_nonzero(rng, 3, 4), 3.0)))],
+    *[_binary(name, label, make) for name in ("floor_divide", "remainder", "power") for label, make in (
+        ("integer-left", lambda rng: (7, rng.integers(1, 5, (3, 4)))), ("integer-right", lambda rng: (rng.integers(-9, 9, (3, 4)), 3)),
+        ("integers", lambda rng: (rng.integers(-9, 9, (3, 4)), rng.integers(1, 5, 4))))],
+    *[_binary(name, label, make) for name in ("maximum", "minimum", "multiply") for label, make in (
+        ("booleans", lambda rng: (integers(rng, 3, 4) > 0, integers(rng, 4) > 0)),
+        ("boolean", lambda rng: (integers(rng, 3, 4) > 0, True)))],
+    *[_binary(name, "integers", lambda rng: (rng.integers(-9, 9, (3, 4)),)) for name in ("sign", "absolute", "negative", "square")],
     *[_binary(name, "special", _special_pair) for name in ("subtract", "divide", "maximum", "minimum", *_COMPARISONS)],
-    *[_binary(name, "integers", lambda rng: (integers(rng, 3, 4, dtype=np.int64), 3)) for name in ("add", "divide", "remainder")],
+    *[_binary(name, "integers", lambda rng: (integers(rng, 3, 4, dtype=np.int64), 3)) for name in ("add", "divide")],
     *[_binary(name, "special", lambda rng: _special(rng)[:1]) for name in _ROUNDINGS],
     *[PrimitiveCase(name, lambda rng: (strided(np.abs(floats(rng, 3, 5, 37)) + 0.1),), label="strided") for name in _FLOATING],
     *[PrimitiveCase(name, lambda rng: (_special(rng)[0][:8],), label="special") for name in ("exp", "expm1", "log", "log1p", "erf")],

@@ -4,7 +4,7 @@ import numpy as np
 
 from numbanet.geometry import conv_geometry, pool_geometry
 from tests.cases.case import PrimitiveCase, channels_last, floats, integers, strided
-from tests.cases.convolution import GEOMETRIES
+from tests.cases.convolution import GEOMETRIES, is_large
 from tests.cases.pooling import GEOMETRIES as POOL_GEOMETRIES
 
 LIMITS = ((0.0, None), (0.0, 6.0), (None, 4.0), (None, None))
@@ -15,7 +15,8 @@ def _convolution(label, batch, g, layout, residual, limits):
         x = layout(integers(rng, batch, g.channels, *g.input_size))
         added = layout(integers(rng, batch, g.filters, *g.output_size)) if residual else None
         return x, integers(rng, *g.weight_shape), integers(rng, g.filters), added, g, *limits
-    return PrimitiveCase("conv2d_fused", arguments, exact=True, label=f"{label}-{'residual-' * residual}{limits[0]}-{limits[1]}")
+    return PrimitiveCase("conv2d_fused", arguments, exact=True, label=f"{label}-{'residual-' * residual}{limits[0]}-{limits[1]}",
+                         large=is_large(batch, g))
 
 
 def _convolutions():
@@ -62,7 +63,22 @@ def _linears():
     for M, K, O, limits in ((1, 70, 33, (0.0, None)), (5, 17, 40, (0.0, 6.0)), (37, 64, 64, (None, 3.0)), (0, 3, 4, (0.0, None))):
         def arguments(rng, M=M, K=K, O=O, limits=limits, bias=O != 40):
             return integers(rng, M, K), integers(rng, O, K), integers(rng, O) if bias else None, *limits
-        yield PrimitiveCase("linear_fused", arguments, exact=True, label=f"{M}-{K}-{O}")
+        for name in ("linear_fused", "linear_fused_bfloat16"):
+            yield PrimitiveCase(name, arguments, exact=True, label=f"{M}-{K}-{O}", large=M * K * O > 100_000)
+    for M in (1, 3, 5, 7):                                  # many weights, more than one chunk of them, nothing a multiple of anything
+        yield PrimitiveCase("linear_fused", exact=True, label=f"{M}-many", large=True, arguments=lambda rng, M=M: (
+            integers(rng, M, 8300), integers(rng, 67, 8300), integers(rng, 67), -90.0, 95.0))
+    yield PrimitiveCase("linear_fused_bfloat16", lambda rng: (floats(rng, 4, 8300), floats(rng, 67, 8300), floats(rng, 67), None, 20.0),
+                        float64=False, label="rounded", large=True)
+    yield PrimitiveCase("round_to_bfloat16", _awkward, exact=True)
+    yield PrimitiveCase("round_to_bfloat16", lambda rng: (floats(rng, 7, 33),), exact=True, label="normal")
+
+
+def _awkward(rng):
+    """NaN of both kinds, infinities, what rounds up to one, ties, zeros, denormals."""
+    bits = [0x7F800001, 0x7FC00000, 0xFFFFFFFF, 0x7F800000, 0xFF800000, 0x7F7FFFFF, 0x3F808000, 0x3F818000, 0x80000000, 0x00008001,
+            0x3F807FFF]
+    return np.array(bits, np.uint32).view(np.float32),
 
 
 def _affines():

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tests.cases.case import PrimitiveCase, channels_last, floats, integers, strided
-from tests.cases.convolution import GEOMETRIES
+from tests.cases.convolution import GEOMETRIES, is_large
 from tests.cases.fused import LIMITS
 
 
@@ -73,7 +73,8 @@ def _added_gradients():
             def arguments(rng, batch=batch, g=g, layout=layout):
                 grad_y = layout(integers(rng, batch, g.filters, *g.output_size))
                 return grad_y, integers(rng, *g.weight_shape), layout(integers(rng, batch, g.channels, *g.input_size)), g
-            yield PrimitiveCase("conv2d_backward_input_added", arguments, exact=True, label=f"{label}-{layout.__name__}")
+            yield PrimitiveCase("conv2d_backward_input_added", arguments, exact=True, label=f"{label}-{layout.__name__}",
+                                large=is_large(batch, g))
 
 
 PRIMITIVE_CASES = [*_batch_norms(), *_far_from_limits(), *_added_gradients()]

@@ -18,7 +18,14 @@ def _case(label, function, *shapes, float32_tolerance=1e-5, **options):
                          float32_tolerance=float32_tolerance)
 
 
+def _linear_relu(x, weight, bias):
+    import torch
+    return torch.relu(torch.nn.functional.linear(x, weight, bias))
+
+
 OPERATION_CASES = [
+    OperationCase("linear_relu", (linear.LinearReLU,), linear.linear_relu,
+                  lambda rng: tuple(floats(rng, *s, dtype=float) for s in ((2, 3, 5), (4, 5), (4,))), _linear_relu),
     _case("bias", "linear", (5, 7), (3, 7), (3,)),
     _case("no-bias-rank-3", "linear", (2, 3, 5), (4, 5)),
     _case("rank-1", "linear", (5,), (4, 5), (4,)),
@@ -39,30 +46,33 @@ def _transposed(rng, *shape):
     return integers(rng, *shape[:-2], shape[-1], shape[-2]).swapaxes(-1, -2)
 
 
-def _primitives(label, M, I, O, layout=lambda x: x):
+def _primitives(label, M, I, O, layout=lambda x: x, large=False):
     def operand(rng, *shape):
         return layout(integers(rng, *shape))
     return [
         PrimitiveCase("linear_forward", lambda r: (operand(r, M, I), operand(r, O, I), operand(r, O)), exact=True,
-                      label=label),
+                      label=label, large=large),
         PrimitiveCase("linear_forward", lambda r: (operand(r, M, I), operand(r, O, I), None), exact=True,
-                      label=f"{label}-no-bias"),
-        PrimitiveCase("linear_backward_input", lambda r: (operand(r, M, O), operand(r, O, I)), exact=True, label=label),
+                      label=f"{label}-no-bias", large=large),
+        PrimitiveCase("linear_backward_input", lambda r: (operand(r, M, O), operand(r, O, I)), exact=True, label=label, large=large),
         PrimitiveCase("linear_backward_weight", lambda r: (operand(r, M, O), operand(r, M, I)), exact=True,
-                      label=label),
-        PrimitiveCase("linear_backward_bias", lambda r: (operand(r, M, O),), exact=True, label=label),
+                      label=label, large=large),
+        PrimitiveCase("linear_backward_bias", lambda r: (operand(r, M, O),), exact=True, label=label, large=large),
     ]
 
 
 PRIMITIVE_CASES = [
-    *_primitives("odd", 33, 37, 19),
-    *_primitives("large", 130, 150, 70),
+    *_primitives("odd", 33, 37, 19, large=True),
+    *_primitives("small", 7, 11, 5),
+    *_primitives("large", 130, 150, 70, large=True),
     *_primitives("one", 1, 1, 1),
     *_primitives("strided", 9, 18, 10, strided),
     *_primitives("empty-batch", 0, 5, 3),
     *_primitives("no-features", 4, 0, 3),
-    PrimitiveCase("matmul", lambda r: (integers(r, 17, 33), integers(r, 33, 35)), exact=True, label="matrices"),
-    PrimitiveCase("matmul", lambda r: (_transposed(r, 17, 33), _transposed(r, 33, 35)), exact=True, label="transposed"),
+    PrimitiveCase("matmul", lambda r: (integers(r, 17, 33), integers(r, 33, 35)), exact=True, label="matrices", large=True),
+    PrimitiveCase("matmul", lambda r: (_transposed(r, 17, 33), _transposed(r, 33, 35)), exact=True, label="transposed",
+                  large=True),
+    PrimitiveCase("matmul", lambda r: (_transposed(r, 7, 5), _transposed(r, 5, 8)), exact=True, label="small-transposed"),
     PrimitiveCase("matmul", lambda r: (integers(r, 3, 1, 5, 7), integers(r, 2, 7, 18)), exact=True, label="broadcast"),
     PrimitiveCase("matmul", lambda r: (strided(integers(r, 2, 3, 5, 7)), integers(r, 7, 6)), exact=True,
                   label="batch-by-matrix"),

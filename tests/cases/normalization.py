@@ -38,7 +38,21 @@ def _torch_running(C):
     return torch.arange(C).double() * 0.1, 1 + torch.arange(C).double() * 0.5
 
 
+class _Alone:
+    """A group of one process."""
+
+    @staticmethod
+    def gather(values):
+        return values[None]
+
+
 OPERATION_CASES = [
+    _case("sync_batch_norm", "alone", normalization.SyncBatchNorm, ((3, 4, 3, 2), (4,), (4,)),
+          lambda x, w, b: normalization.sync_batch_norm(x, None, None, w, b, 0.1, 1e-5, _Alone),
+          lambda F, x, w, b: F.batch_norm(x, None, None, w, b, True)),
+    _case("sync_batch_norm", "alone-without-parameters", normalization.SyncBatchNorm, ((6, 3),),
+          lambda x: normalization.sync_batch_norm(x, *_running(x, 3), None, None, 0.1, 1e-5, _Alone),
+          lambda F, x: F.batch_norm(x, *_torch_running(3), training=True)),
     _batch("maps", (3, 4, 3, 2)),
     _batch("rows", (6, 3)),
     _batch("signal-without-parameters", (3, 5, 4), affine=False),

@@ -80,6 +80,8 @@ def _ties(rng):
 
 
 PRIMITIVE_CASES = [
+    *[PrimitiveCase(name, lambda rng: (integers(rng, 2, 200), 1, False), exact=True, label="ties-far-apart")
+      for name in ("argmax", "argmin", "max_with_index", "min_with_index")],
     *[_reduce(name, label, make, axes) for name in ("sum", "max_reduce", "min_reduce") for label, (make, axes) in _FORMS.items()],
     *[_reduce("mean", label, *_FORMS[label], keepdims=True, exact=False, tolerance=1e-6) for label in ("all", "pixels", "last-long")],
     _reduce("prod", "last", lambda rng: (1 + floats(rng, 40, 21) / 9), (1,), exact=False),

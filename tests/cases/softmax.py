@@ -32,9 +32,10 @@ _INPUTS = {"rows": lambda rng: 5 * floats(rng, 1900, 10), "wide": lambda rng: 5 
            "channels": lambda rng: channels_last(floats(rng, 2, 17, 5, 3)), "strided": lambda rng: strided(floats(rng, 5, 7))}
 
 PRIMITIVE_CASES = [
-    *[PrimitiveCase(f"{name}_forward", lambda rng, make=make: (make(rng), 1), label=label, tolerance=1e-6)
+    *[PrimitiveCase(f"{name}_forward", lambda rng, make=make: (make(rng), 1), label=label, tolerance=1e-6, large=label == "rows")
       for name in ("softmax", "log_softmax") for label, make in (*_INPUTS.items(), ("special", _special))],
-    *[PrimitiveCase(f"{name}_backward_input", lambda rng, make=make: (x := make(rng), -np.abs(x) / 3, 1), label=label, tolerance=2e-6)
+    *[PrimitiveCase(f"{name}_backward_input", lambda rng, make=make: (x := make(rng), -np.abs(x) / 3, 1), label=label, tolerance=2e-6,
+                    large=label == "rows")
       for name in ("softmax", "log_softmax") for label, make in _INPUTS.items()],
     PrimitiveCase("softmax_forward", lambda rng: (floats(rng, 4, 5, 3), 0), label="first-axis"),
     PrimitiveCase("log_softmax_forward", lambda rng: (floats(rng, 0, 5), 1), label="empty"),

@@ -89,6 +89,8 @@ def test_the_classical_filters(tmp_path):
     (["filters", "RUN", "--layer", "features.c2"], "layer 'features.c2' does not exist in LeNet5; did you mean features."),
     (["filters", "RUN", "--layer", "classifier"], "is a Sequential, which has no kernels of its own"),
     (["filters", "lenet55"], "did you mean lenet5?"),
+    (["filters", "zzz"], "'zzz' is no file and no name of a model; 'numbanet models' lists the names"),
+    (["convolve", "three.png", "--filter", "box", "--out", "./three.png"], "--out: ./three.png is what this command reads"),
     (["filters", "RUN", "--out", "f.jpg"], "--out: expected a name that ends in .png, received f.jpg"),
     (["features", "RUN", "three.png", "--layer", "relu1"], "did you mean features.relu1"),
     (["receptive-field", "RUN", "three.png", "--layer", "classifier.f6"], "has no positions"),

@@ -11,7 +11,7 @@ import yaml
 
 from numbanet.train.trainer import Trainer
 from numbanet.weights import load_weights
-from tests.cli.conftest import last_command, run, write_digits
+from tests.cli.conftest import last_command, run, write_classes, write_digits
 
 OPTIONS = ("--data", "digits", "--epochs", "4", "--batch-size", "16", "--seed", "3")
 
@@ -102,3 +102,47 @@ def test_a_damaged_newest_checkpoint(finished):
     shutil.rmtree(finished / "checkpoints")
     answer = run("train", "--resume", finished)
     assert answer.code == 1 and "holds no checkpoint" in answer.err
+
+
+def test_a_picture_that_breaks_is_named_and_left_out_on_request(tmp_path, caplog):
+    """Its header is whole, so that training meets it; what was learned before is kept."""
+    write_classes(tmp_path / "photos", per_class=20, size=(40, 40), mode="RGB")
+    whole = (tmp_path / "photos/dark/3.png").read_bytes()
+    options = ("train", "resnet20_cifar", "--data", "photos", "--epochs", "2", "--batch-size", "8", "--train-transforms",
+               "[{RandomCrop: {size: 32}}, RandomHorizontalFlip]")
+    (tmp_path / "photos/dark/3.png").write_bytes(whole[:len(whole) // 2])
+    answer = run(*options, "--out", "stopped")
+    assert answer.code == 1 and "photos/dark/3.png: the image is broken" in answer.err and "sample " in answer.err
+    assert "stopped at epoch 1, step" in answer.err and last_command(answer.err)[-2:] == ["--on-error", "skip"]
+    answer = run(*last_command(answer.err))
+    assert answer.code == 0 and ", 1 left out" in answer.out
+    assert caplog.text.count("dark/3.png") == 1                 # told once, not in every epoch
+    assert run(*options, "--out", "whole", "--on-error", "skip").code == 0
+    assert weights("stopped") == weights("whole")
+    report = (tmp_path / "stopped/report.html").read_text()
+    assert "Pictures that were left out: 1" in report and "photos/dark/3.png" in report and "waiting for data" in report
+    lines = (tmp_path / "whole/metrics.csv").read_text().splitlines()
+    assert lines[0].endswith("images_per_second,waited,skipped") and all(line.endswith(",1") for line in lines[1:])
+    assert run("val", "whole").code == 0
+
+
+def test_pictures_that_are_broken_from_the_start(tmp_path, caplog):
+    write_classes(tmp_path / "photos", per_class=10, size=(32, 32))
+    for name in ("bright/0", "bright/1", "dark/7"):
+        (tmp_path / f"photos/{name}.png").write_bytes(b"no picture")
+    options = ("train", "lenet5", "--data", "photos", "--epochs", "1", "--batch-size", "8", "--out", "run")
+    answer = run(*options)
+    assert answer.code == 1 and "3 of 20 images cannot be used" in answer.err and "--on-error skip" in answer.err
+    assert not (tmp_path / "run").exists()
+    answer = run(*options, "--on-error", "skip")
+    assert answer.code == 0 and "3 of 20 images cannot be used and are left out" in caplog.text
+    total = sum(int(n) for line in answer.out.partition("each true class:")[2].splitlines()[2:4] for n in line.split()[1:] if n != ".")
+    config = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
+    assert total <= 4 and config["on_error"] == "skip"
+    assert run("val", "run").code == 0
+    for path in (tmp_path / "photos/dark").iterdir():
+        path.write_bytes(b"no picture")
+    for path in (tmp_path / "photos/bright").iterdir():
+        path.write_bytes(b"no picture")
+    answer = run(*options[:-1], "other", "--on-error", "skip")
+    assert answer.code == 1 and "not an image" in answer.err and not (tmp_path / "other").exists()

@@ -90,6 +90,30 @@ def test_a_picture_flows_through(client, explorer):
     assert GradCAM(explorer.classifier.model, [explorer.classifier.model.features.s4])(x).shape == (1, 32, 32)
 
 
+def test_the_same_page_on_every_backend(explorer):
+    """What is sent of a picture, up to single steps of colour."""
+    def looked(device):
+        classifier = explorer.classifier
+        model = create_model("lenet5").to(device)
+        state = classifier.model.state_dict().items()
+        model.load_state_dict({name: numbanet.tensor(value.numpy(), device=device) for name, value in state})
+        return Explorer(Classifier(model, classifier.classes, classifier.preprocessing, device), "lenet5", False).look(png(8))
+
+    def pixels(coded):
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(coded.partition(",")[2]))), int)
+    ours, theirs = looked("cpu"), looked("reference")
+    assert ours["top"] == [row | {"probability": pytest.approx(row["probability"], rel=1e-4)} for row in theirs["top"]]
+    assert ours["picture"] == theirs["picture"] and ours["cam"]["layer"] == theirs["cam"]["layer"]
+    assert np.abs(pixels(ours["cam"]["picture"]) - pixels(theirs["cam"]["picture"])).max() <= 3
+    for layer, other in zip(ours["layers"], theirs["layers"], strict=True):
+        assert (layer["path"], layer["shape"]) == (other["path"], other["shape"])
+        for one, two in zip(layer.get("maps", ()), other.get("maps", ()), strict=True):
+            steps = [np.frombuffer(base64.b64decode(m["data"]), np.uint8).astype(int) for m in (one, two)]
+            assert one["index"] == two["index"] and np.abs(steps[0] - steps[1]).max() <= 1
+        units = [{u["index"]: u["value"] for u in told.get("units", ())} for told in (layer, other)]
+        assert units[0] == {index: pytest.approx(value, abs=1e-4) for index, value in units[1].items()}
+
+
 def test_units_agree_with_the_engine(client, explorer):
     found = ok(client.post("/api/look", content=png(5)))
     look = explorer._looks[found["id"]]

@@ -9,7 +9,7 @@ import pytest
 import numbanet
 from numbanet import nn
 from numbanet.errors import ShapeError, UnsupportedOperationError, UsageError
-from numbanet.graph.memory import plan_memory
+from numbanet.graph.plan import layout_of
 from numbanet.nn import functional as F
 
 
@@ -95,6 +95,19 @@ def test_changed_weights_are_noticed(branches, rng):
     _close(compiled(x).numpy(), _eager(branches, x))
 
 
+def test_folded_weights_are_packed_once_and_not_kept_beside(branches, rng):
+    """Plans of other batch sizes fold anew, and find the packed ones by their numbers."""
+    from numbanet.backends.cpu.prepared import _shared
+    branches = branches.to("cpu")
+    compiled = numbanet.compile(branches, _tensor(rng, 2, 3, 8, 6))
+    compiled(_tensor(rng, 2, 3, 8, 6))
+    plan, count = compiled.plan(), len(_shared)
+    folded = [node for node in plan.graph.preparation if node.primitive == "fold_batch_norm"]
+    assert folded and not any(v in plan._arrays for node in folded for v in node.outputs)
+    compiled(_tensor(rng, 3, 3, 8, 6))
+    assert len(_shared) == count
+
+
 def test_several_results_keep_their_structure(rng):
     class Named(nn.Module):
         def forward(self, x):
@@ -159,7 +172,7 @@ def test_memory_is_shared_only_by_values_that_never_meet(branches, rng):
             apart = layout.offsets[a] + a.nbytes <= layout.offsets[b] or layout.offsets[b] + b.nbytes <= layout.offsets[a]
             assert apart or not together
     assert layout.size < sum(v.nbytes for node in plan.graph.nodes for v in node.outputs)
-    assert plan_memory(plan.graph, plan._views()).offsets == layout.offsets
+    assert layout_of(plan.graph).offsets == layout.offsets
 
 
 def _steps(rng, backend, count=4):

@@ -35,9 +35,10 @@ def mpi():
         pytest.skip("there is no mpiexec")
 
 
-def test_two_processes_are_as_one(mpi, tmp_path):
+@pytest.mark.parametrize("words", [(), ("sync",), ("sync", "eager")], ids=["compiled", "synchronised", "synchronised eager"])
+def test_two_processes_are_as_one(words, mpi, tmp_path):
     for name, processes in (("one", None), ("two", 2)):
-        done = run(tmp_path / name, processes=processes)
+        done = run(tmp_path / name, *words, processes=processes)
         assert done.returncode == 0, done.stdout + done.stderr
     one, first, second = (json.loads((tmp_path / path).read_text()) for path in ("one/rank-0.json", "two/rank-0.json", "two/rank-1.json"))
     assert first["bits"] == second["bits"]

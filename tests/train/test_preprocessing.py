@@ -4,13 +4,17 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
+from numbanet.data import ArrayDataset
+from numbanet.data import transforms as T
 from numbanet.data.datasets import ImageFolder
+from numbanet.data.randomness import epoch_scope
 from numbanet.errors import CheckpointError
-from numbanet.train import preprocessing as module
+from numbanet.train import pictures as module
 from numbanet.train.classifier_data import open_classifier_data
-from numbanet.train.preprocessing import PictureFolder, Preprocessing
+from numbanet.train.pictures import PictureFolder, TransformedPictures, batch_kernel, picture_of
+from numbanet.train.preprocessing import Preprocessing
 from numbanet.zoo import model_info
 from tests.cli.conftest import write_classes, write_digits, write_idx
 
@@ -167,3 +171,83 @@ def test_samples_show_each_class(tmp_path):
     data.save_samples(tmp_path / "samples")
     names = sorted(p.name for p in (tmp_path / "samples").iterdir())
     assert len(names) == 10 and sum(n.startswith("a_b-") for n in names) == 5 and sum(n.startswith("çedille-") for n in names) == 5
+
+
+SMALL = model_info("resnet20_cifar")
+
+
+def _arrays(rng, shape):
+    return ArrayDataset(rng.integers(0, 256, shape, np.uint8), np.arange(len(range(shape[0]))) % 2)
+
+
+@pytest.mark.parametrize("shape", [(6, 37, 41, 3), (6, 32, 32, 3)])
+def test_cutting_an_array_is_one_kernel_and_gives_the_same_pixels(shape, rng):
+    """Of a whole batch as of one picture after the other, which torchvision's transforms cut and mirror."""
+    source, made = _arrays(rng, shape), Preprocessing.for_data(SMALL, 3, shape[1:3], False, False)
+    for listed, choices in (([T.CenterCrop(32)], 1), ([T.RandomCrop(32)], (shape[1] - 31) * (shape[2] - 31)),
+                            ([T.CenterCrop(32), T.RandomHorizontalFlip(1.0)], 1)):
+        pictures = TransformedPictures(source, listed, made)
+        assert pictures.kernel is not None and pictures.kernel.reads_rows
+        with epoch_scope(3, 0):
+            batch, labels = pictures.__getitems__([5, 0, 3])
+            single = [pictures[index][0] for index in (5, 0, 3)]
+        assert labels.tolist() == [1, 0, 1] and batch.dtype == np.float32
+        for x, alone, index in zip(batch, single, (5, 0, 3)):
+            np.testing.assert_array_equal(x, alone)
+            back = made.picture(x)
+            if isinstance(listed[0], T.RandomCrop):
+                windows = np.lib.stride_tricks.sliding_window_view(source.data[index], (32, 32, 3)).reshape(-1, 32, 32, 3)
+                assert len(windows) == choices and any(np.array_equal(back, w) for w in windows)
+            else:
+                np.testing.assert_array_equal(back, pictures.picture(index))
+
+
+def test_random_windows_of_an_array(rng):
+    """Means of windows of any size are those of the picture, and edges stay inside."""
+    gradient = np.broadcast_to(np.linspace(0, 255, 40).astype(np.uint8)[:, None], (40, 40))[..., None].repeat(3, 2)
+    source = ArrayDataset(np.stack([gradient] * 200), np.zeros(200, int))
+    made = Preprocessing.for_data(SMALL, 3, (40, 40), False, False)
+    pictures = TransformedPictures(source, [T.RandomResizedCrop(32, scale=(0.5, 1.0)), T.RandomHorizontalFlip()], made)
+    assert isinstance(pictures.kernel, T.BatchResizedCropNormalize)
+    shown = np.stack([made.picture(x) for x in pictures.__getitems__(range(200))[0]]).astype(float)
+    assert abs(shown.mean() - 127.5) < 6 and (np.diff(shown[:, :, 5, 0], axis=1) >= 0).all() and len({s.mean() for s in shown}) > 30
+    assert TransformedPictures(source, [T.RandomResizedCrop(16)], Preprocessing.for_data(LENET5, 3, (40, 40), False, False)).kernel is None
+
+
+@pytest.mark.parametrize("listed", [
+    [], [T.RandomHorizontalFlip()], [T.RandomCrop(32), T.Lighting()], [T.RandomCrop(32, padding=4, fill=9)],
+    [T.RandomCrop(32, padding=4, padding_mode="reflect")], [T.RandomCrop(30)], [T.RandomCrop(32), T.CenterCrop(32)],
+    [T.RandomResizedCrop(32, interpolation="bicubic")]])
+def test_what_no_kernel_does_is_done_picture_by_picture(listed):
+    made = Preprocessing.for_data(SMALL, 3, (40, 40), False, False)
+    assert batch_kernel(listed, (40, 40), made) is None
+
+
+def test_large_arrays_of_another_size_are_scaled_as_they_are_used(rng, monkeypatch):
+    from numbanet.train import classifier_data
+    source, made = _arrays(rng, (6, 50, 44, 3)), Preprocessing.for_data(SMALL, 3, (50, 44), False, False)
+    kept = classifier_data._prepared(source, made, False)
+    monkeypatch.setattr(classifier_data, "KEPT_BYTES", 100)
+    read = classifier_data._prepared(source, made, False)
+    assert isinstance(kept, ArrayDataset) and isinstance(read, TransformedPictures) and list(read.problems()) == []
+    np.testing.assert_array_equal(kept.__getitems__([4, 1])[0], read.__getitems__([4, 1])[0])
+    np.testing.assert_array_equal(picture_of(kept, 2), picture_of(read, 2))
+
+
+def test_digits_of_a_list_are_made_as_those_of_class_folders(tmp_path):
+    """Black on white, and much larger than MNIST's."""
+    lines = ["path,label"]
+    for label in range(10):
+        for i in range(2):
+            picture = Image.new("L", (90, 80), 255)
+            ImageDraw.Draw(picture).text((20, 10), str(label), fill=0, font_size=50 + 10 * i)
+            (tmp_path / "folders" / str(label)).mkdir(parents=True, exist_ok=True)
+            picture.save(tmp_path / "folders" / str(label) / f"{i}.png")
+            lines.append(f"folders/{label}/{i}.png,{label}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    listed, folders = (open_classifier_data(path, LENET5, 0.5, 0, False) for path in (tmp_path / "labels.csv", tmp_path / "folders"))
+    assert listed.preprocessing == folders.preprocessing and listed.preprocessing.digits
+    for part in ("train", "test"):
+        a, b = getattr(listed, part), getattr(folders, part)
+        order = np.argsort(a.targets, kind="stable")
+        np.testing.assert_array_equal(a.__getitems__(order)[0], b.__getitems__(range(len(b)))[0])

@@ -1,6 +1,7 @@
 """The engine beside a loop by hand: the same bits, and what each option adds, by its formula."""
 
 import copy
+import time
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 import numbanet
 from numbanet import nn, optim
 from numbanet.data import ArrayDataset, DataLoader
-from numbanet.errors import CheckpointError, TrainingError, UsageError
+from numbanet.errors import CheckpointError, DataError, TrainingError, UsageError
 from numbanet.nn import functional as F
 from numbanet.nn.utils import clip_grad_norm_
 from numbanet.optim import lr_scheduler
@@ -243,7 +244,7 @@ def test_all_that_has_a_memory_goes_on_to_the_same_bits(at, tmp_path):
     assert bits(second.model) == bits(whole.model)
     assert {k: v.numpy().tobytes() for k, v in second.ema.averages.items()} == {k: v.numpy().tobytes()
                                                                                  for k, v in whole.ema.averages.items()}
-    strip = lambda rows: [{k: v for k, v in row.items() if "second" not in k} for row in rows]
+    strip = lambda rows: [{k: v for k, v in row.items() if "second" not in k and k != "waited"} for row in rows]
     assert strip(rows) == strip(history)
 
 
@@ -337,3 +338,62 @@ def test_other_losses_and_shapes_of_batches():
     rows = trainer.fit([(X, target), (X[:7], target[:7])], [(X, target)], 40).rows
     assert rows[-1]["val_loss"] < 1e-3 and rows[-1].keys() == {"epoch", "step", "loss", "val_loss", "learning_rate", "seconds",
                                                                "samples_per_second"}
+
+
+class Watched(ArrayDataset):
+    """Remembers which samples were asked for; some cannot be loaded."""
+
+    def __init__(self, broken=()):
+        super().__init__(X, Y)
+        self.asked, self.broken = [], broken
+
+    def __getitem__(self, index):
+        self.asked.append(int(index))
+        if index in self.broken:
+            raise OSError("a file that is broken")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("broken", [(), (0, 1, 2, 3, 9, 20, 21)], ids=["whole", "broken"])
+def test_going_on_within_an_epoch_loads_what_is_left(workers, broken, tmp_path):
+    """Also where samples, and batches of them only, were left out."""
+    make = lambda: DataLoader(Watched(broken), 4, num_workers=workers, on_error="skip", seed=0)
+    whole = everything(tmp_path / "whole")
+    whole.fit(make(), loader(5), 2)
+    first, stopped = everything(tmp_path / "stopped"), make()
+
+    def stop(batch, logs):
+        first.interrupted = batch >= 3
+    first.callbacks = type(first.callbacks)([*first.callbacks, LambdaCallback(on_train_batch_end=stop)], first)
+    first.fit(stopped, loader(5), 2)
+    begin = 5 if broken else 4                      # an update is made after every second batch, and one was left out
+    assert first.progress.epoch == 0 and first.progress.batch == begin
+    second, rest = everything(tmp_path / "stopped"), make()
+    rows = second.fit(rest, loader(5), 2).rows
+    assert bits(second.model) == bits(whole.model)
+    assert set(rest.dataset.asked[:2]) <= set(range(4 * begin, 22)) and rest.dataset.asked.count(5) == 1
+    assert {error.index for error in rest.skipped} == set(broken)
+    assert rows[1]["skipped"] == len(broken) and rows[0]["skipped"] == sum(i >= 20 for i in broken)
+
+
+def test_waiting_is_part_of_the_time():
+    class Slow(Watched):
+        def __getitem__(self, index):
+            time.sleep(0.003)
+            return super().__getitem__(index)
+    net, data = model(), DataLoader(Slow(), 4)
+    row, = Trainer(net, None, sgd(net)).fit(data, None, 1).rows
+    assert 22 * 0.003 <= row["waited"] + 1e-3 <= row["seconds"] + 2e-3 and row["skipped"] == 0
+    assert row["waited"] == pytest.approx(data.waited.seconds, abs=2e-3)
+
+
+def test_a_sample_that_cannot_be_loaded_loses_nothing(tmp_path):
+    """The error names it, what was learned before it is kept, and leaving it out goes on from there."""
+    whole = everything(tmp_path / "whole")
+    whole.fit(DataLoader(Watched((9,)), 4, on_error="skip", seed=0), loader(5), 2)
+    with pytest.raises(DataError, match="sample 9 of Watched failed: OSError: a file that is broken"):
+        everything(tmp_path / "stopped").fit(DataLoader(Watched((9,)), 4, seed=0), loader(5), 2)
+    second = everything(tmp_path / "stopped")
+    second.fit(DataLoader(Watched((9,)), 4, on_error="skip", seed=0), loader(5), 2)
+    assert second.train_loader.dataset.asked[0] == 8 and bits(second.model) == bits(whole.model)

@@ -10,7 +10,7 @@ from numbanet.vision import find_layer, maximise, record_activations, strongest_
 from numbanet.vision.colours import NAMES, colour_table, colourise
 from numbanet.vision.composition import WIDTH, Cell, Scale, Section, compose, number, shorten, wrap
 from numbanet.vision.draw import text_font
-from numbanet.vision.explaining import explain, explanation_sheet
+from numbanet.vision.explaining import METHODS, explain, explanation_sheet
 from numbanet.vision.features import feature_sheet
 from numbanet.vision.fields import field_sheet
 from numbanet.vision.filters import filter_sheet, kernels_of
@@ -78,7 +78,9 @@ def test_sheets_are_the_same_on_every_backend(network, images):
         yield feature_sheet(model, x, picture())[0]
         yield feature_sheet(model, x, picture(), "7")[0]
         yield field_sheet(model, x, picture(), "4")[0]
-        yield explanation_sheet(explain(model, x, "gradcam", 1), picture(), "1, 20%", "title", ["line"])
+        for method in METHODS:
+            numbanet.manual_seed(4)                             # of SmoothGrad's noise
+            yield explanation_sheet(explain(model, x, method, 1), picture(), "1, 20%", "title", ["line"])
     for ours, theirs in zip(sheets("cpu"), sheets("reference"), strict=True):
         ours, theirs = np.asarray(ours, int), np.asarray(theirs, int)
         assert ours.shape == theirs.shape and ours.shape[1] == WIDTH

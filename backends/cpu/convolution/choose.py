@@ -83,13 +83,17 @@ def is_forward_over_gradients(geometry: ConvGeometry) -> bool:
     return not folds(geometry) and mirrors(geometry)
 
 
+def is_plain_product(geometry: ConvGeometry) -> bool:
+    """A matrix product of all pixels: 1x1, nothing skipped, nothing added around the map."""
+    return geometry.kernel_size == geometry.stride == (1, 1) and geometry.groups == 1 and geometry.padding == ((0, 0), (0, 0))
+
+
 def is_product_of_few_pixels(geometry: ConvGeometry, batch: int) -> bool:
     """A 1x1 layer with so many weights and so few pixels that its weight gradient needs no split of the pixels.
 
     It is one matrix product then: 1.0 ms instead of 2.4 ms for 512 to 512 channels at 7x7, batch 8, two threads.
     """
-    return (geometry.kernel_size == geometry.stride == (1, 1) and geometry.groups == 1 and geometry.padding == ((0, 0), (0, 0))
-            and min(geometry.channels, geometry.filters) >= 128
+    return (is_plain_product(geometry) and min(geometry.channels, geometry.filters) >= 128
             and batch * geometry.output_size[0] * geometry.output_size[1] <= 4 * min(geometry.channels, geometry.filters))
 
 

@@ -24,6 +24,7 @@ from numbanet.backends.cpu.convolution.interleave import deinterleave, interleav
 from numbanet.backends.cpu.convolution.run_tile import run_tile
 from numbanet.backends.cpu.limits import limit_run
 from numbanet.backends.cpu.out_of_line import out_of_line
+from numbanet.backends.cpu.shares import begin_shares, next_job
 from numbanet.backends.cpu.simd import L, fma, load, load_partial, reduce_add, splat, store, store_partial
 
 FILTERS = 6                 # 12 sums in flight hide the latency of the multiply-adds
@@ -97,14 +98,23 @@ def _forward_image(x, n, weight, bias, y, low, high, scratch, base, walk):
                             y[n, oh, first + column, k + i] = flat[corner + i * 2 * L + column]
 
 
+@worker
+def _forward_images(slot, counters, x, weight, bias, y, low, high, scratch, walk):
+    slots, base = scratch.shape[0], slot * scratch.shape[1]
+    n = next_job(counters, slot, slots, x.shape[0])
+    while n >= 0:
+        _forward_image(x, n, weight, bias, y, low, high, scratch, base, walk)
+        n = next_job(counters, slot, slots, x.shape[0])
+
+
 @kernel("void(const T[:,:,:,:], const T[:,:,::1], const T[::1], T[:,:,:,::1], f4, f4, T[:,::1], const i8[::1])",
         parallel=True)
 def conv2d_forward_columns(x, weight, bias, y, low, high, scratch, walk):
-    """x (N, H, W, C), y (N, OH, OW, K), scratch (slots, floats); each slot takes an equal share of the images."""
-    slots, N = scratch.shape[0], x.shape[0]
+    """x (N, H, W, C), y (N, OH, OW, K), scratch (slots, floats)."""
+    slots = scratch.shape[0]
+    counters = begin_shares(slots, x.shape[0])
     for slot in prange(slots):
-        for n in range(slot * N // slots, (slot + 1) * N // slots):
-            _forward_image(x, np.int64(n), weight, bias, y, low, high, scratch, np.int64(slot) * scratch.shape[1], walk)
+        _forward_images(np.int64(slot), counters, x, weight, bias, y, low, high, scratch, walk)
 
 
 @worker
@@ -185,21 +195,30 @@ def _sum_image(grad_y, x, n, sums, cells, scratch, base, walk):
                         at += CELL
 
 
+@worker
+def _sum_parts(slot, counters, grad_y, x, sums, scratch, walk):
+    slots, base, N, parts = scratch.shape[0], slot * scratch.shape[1], x.shape[0], sums.shape[0]
+    size = sums.size // parts
+    part = next_job(counters, slot, slots, parts)
+    while part >= 0:
+        for i in range(0, size, L):
+            store(sums, part * size + i, splat(np.float32(0)))
+        for n in range(part * N // parts, (part + 1) * N // parts):
+            _sum_image(grad_y, x, n, sums, part * size, scratch, base, walk)
+        part = next_job(counters, slot, slots, parts)
+
+
 @kernel("void(const T[:,:,:,:], const T[:,:,:,:], T[:,:,:,:], T[:,::1], T[:,:,:,:,:,::1], const i8[::1])", parallel=True)
 def conv2d_backward_weight_columns(grad_y, x, grad_weight, scratch, sums, walk):
     """grad_weight (K, C, R, S); parts are fixed ranges of images, added upwards.
 
     sums (parts, K rounded up to FILTERS / HALF, C * R, S rounded up / TAPS, TAPS * HALF, L).
     """
-    slots, N, parts = scratch.shape[0], x.shape[0], sums.shape[0]
+    slots, parts = scratch.shape[0], sums.shape[0]
     size = sums.size // parts
+    counters = begin_shares(slots, parts)
     for slot in prange(slots):
-        for part in range(slot * parts // slots, (slot + 1) * parts // slots):
-            for i in range(0, size, L):
-                store(sums, np.int64(part) * size + i, splat(np.float32(0)))
-            for n in range(part * N // parts, (part + 1) * N // parts):
-                _sum_image(grad_y, x, np.int64(n), sums, np.int64(part) * size, scratch,
-                           np.int64(slot) * scratch.shape[1], walk)
+        _sum_parts(np.int64(slot), counters, grad_y, x, sums, scratch, walk)
     K, C, R, S = grad_weight.shape
     for k in range(K):
         for row in range(C * R):

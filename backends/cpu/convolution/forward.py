@@ -127,7 +127,7 @@ def _forward(geometry, batch, adjacent_pixels, are_packed, precision) -> Algorit
         return _columns(walk, choose.columns_scratch(geometry), batch == 1 or choose.is_small(geometry, batch))
     if choose.has_few_filters(geometry) and adjacent_pixels:
         return _windows(choose.is_small(geometry, batch))
-    return _product(walk, batch, choose.may_use_winograd(geometry), are_packed, lambda weight: grouped(weight, geometry))
+    return product(walk, batch, choose.may_use_winograd(geometry), are_packed, lambda weight: grouped(weight, geometry))
 
 
 def backward_input(geometry, batch: int) -> Algorithm:
@@ -142,7 +142,7 @@ def _backward_input(geometry, batch, precision) -> Algorithm:
     walk = mirrored_walk(geometry)
     if choose.has_small_groups(geometry):
         return _small_groups(walk, geometry.stride[0], lambda weight: mirrored(weight, geometry))
-    return _product(walk, batch, choose.may_use_winograd(geometry), False, lambda weight: mirrored(weight, geometry))
+    return product(walk, batch, choose.may_use_winograd(geometry), False, lambda weight: mirrored(weight, geometry))
 
 
 def grouped(weight, geometry):
@@ -155,7 +155,7 @@ def mirrored(weight, geometry):
     return grouped(weight, geometry)[:, :, :, ::-1, ::-1].transpose(0, 2, 1, 3, 4)
 
 
-def _product(walk, batch, may_use_winograd, are_packed, arranged) -> Algorithm:
+def product(walk, batch, may_use_winograd, are_packed, arranged) -> Algorithm:
     """y (N, OH, OW, K) = the windows of x times arranged(weight) (G, Kg, Cg, R, S)."""
     Cg, Kg, G, _, _, R, S = map(int, walk[:7])
     output_size = tuple(map(int, walk[13:]))

@@ -28,10 +28,13 @@ from numbanet.backends.cpu.convolution.run_tile import run_tile
 from numbanet.backends.cpu.hardware import vector_registers
 from numbanet.backends.cpu.limits import limit_run
 from numbanet.backends.cpu.out_of_line import out_of_line
+from numbanet.backends.cpu.shares import begin_shares, next_job
 from numbanet.backends.cpu.simd import L, load, load_partial, splat, store, store_partial
 
 PIXELS = 10                                             # rows of a tile of one vector
 FOLDED = 10 if vector_registers() == 32 else 5          # rows of a tile of two vectors
+ROWS = 8                                                # of y in a job
+IMAGES = 4
 
 
 @worker
@@ -53,12 +56,21 @@ def _forward_rows(begin, end, x, packed, bias, y, low, high):
         limit_run(y, row * OW * K, OW * K, low, high)
 
 
+@worker
+def _forward_jobs(slot, slots, counters, jobs, x, packed, bias, y, low, high):
+    job = next_job(counters, slot, slots, jobs)
+    while job >= 0:
+        _forward_rows(job * ROWS, min(y.shape[0] * y.shape[1], (job + 1) * ROWS), x, packed, bias, y, low, high)
+        job = next_job(counters, slot, slots, jobs)
+
+
 @kernel("void(const T[:,:,:,:], const T[:,:,:,::1], const T[::1], T[:,:,:,::1], f4, f4, i8)", parallel=True)
 def conv2d_forward_windows(x, packed, bias, y, low, high, slots):
-    """x (N, H, W, C), packed (R, S, C, K), y (N, OH, OW, K); each slot takes an equal share of the rows."""
-    rows = y.shape[0] * y.shape[1]
+    """x (N, H, W, C), packed (R, S, C, K), y (N, OH, OW, K)."""
+    jobs = (y.shape[0] * y.shape[1] + ROWS - 1) // ROWS
+    counters = begin_shares(slots, jobs)
     for slot in prange(slots):
-        _forward_rows(slot * rows // slots, (slot + 1) * rows // slots, x, packed, bias, y, low, high)
+        _forward_jobs(np.int64(slot), slots, counters, jobs, x, packed, bias, y, low, high)
 
 
 @worker
@@ -85,8 +97,6 @@ def _backward_input_images(begin, end, grad_y, packed, grad_x, scratch, base):
     _, H, W, _ = grad_x.shape
     y_n, y_h, y_w = grad_y.strides[0] // 4, grad_y.strides[1] // 4, grad_y.strides[2] // 4
     pitch, width = 4 * L, S * C
-    for i in range(0, OW * pitch, L):
-        store(scratch, base + i, splat(np.float32(0)))
     for n in range(begin, end):
         for h in range(H):
             r, last = max(0, h - OH + 1), min(R - 1, h)
@@ -98,13 +108,24 @@ def _backward_input_images(begin, end, grad_y, packed, grad_x, scratch, base):
             _fold_row(scratch, base + L, pitch, width, C, OW, grad_x, (n * H + h) * W * C, W * C)
 
 
+@worker
+def _backward_input_jobs(slot, counters, grad_y, packed, grad_x, scratch):
+    (slots, size), N = scratch.shape, grad_y.shape[0]
+    for i in range(slot * size, slot * size + size, L):
+        store(scratch, i, splat(np.float32(0)))
+    jobs = (N + IMAGES - 1) // IMAGES
+    job = next_job(counters, slot, slots, jobs)
+    while job >= 0:
+        _backward_input_images(job * IMAGES, min(N, (job + 1) * IMAGES), grad_y, packed, grad_x, scratch, slot * size)
+        job = next_job(counters, slot, slots, jobs)
+
+
 @kernel("void(const T[:,:,:,:], const T[:,:,:,::1], T[:,:,:,::1], T[:,::1])", parallel=True)
 def conv2d_backward_input_windows(grad_y, packed, grad_x, scratch):
-    """packed (R, K, S, C), grad_x (N, H, W, C), scratch (slots, OW * 4L); each slot takes an equal share of the images."""
-    N, slots = grad_y.shape[0], scratch.shape[0]
-    for slot in prange(slots):
-        _backward_input_images(slot * N // slots, (slot + 1) * N // slots, grad_y, packed, grad_x, scratch,
-                               np.int64(slot) * scratch.shape[1])
+    """packed (R, K, S, C), grad_x (N, H, W, C), scratch (slots, OW * 4L)."""
+    counters = begin_shares(scratch.shape[0], (grad_y.shape[0] + IMAGES - 1) // IMAGES)
+    for slot in prange(scratch.shape[0]):
+        _backward_input_jobs(np.int64(slot), counters, grad_y, packed, grad_x, scratch)
 
 
 @worker
@@ -124,14 +145,24 @@ def _sum_images(begin, end, grad_y, x, sums, base):
                          n - begin, K)
 
 
-@kernel("void(const T[:,:,:,:], const T[:,:,:,:], T[:,:,:,:], T[:,:,:,:,::1])", parallel=True)
-def conv2d_backward_weight_windows(grad_y, x, grad_weight, sums):
-    """grad_weight (K, C, R, S); sums (parts, R, blocks, PIXELS, L), added upwards; parts are fixed ranges of images."""
+@worker
+def _sum_parts(slot, slots, counters, grad_y, x, sums):
     N, parts = x.shape[0], sums.shape[0]
+    part = next_job(counters, slot, slots, parts)
+    while part >= 0:
+        _sum_images(part * N // parts, (part + 1) * N // parts, grad_y, x, sums, part * (sums.size // parts))
+        part = next_job(counters, slot, slots, parts)
+
+
+@kernel("void(const T[:,:,:,:], const T[:,:,:,:], T[:,:,:,:], T[:,:,:,:,::1], i8)", parallel=True)
+def conv2d_backward_weight_windows(grad_y, x, grad_weight, sums, slots):
+    """grad_weight (K, C, R, S); sums (parts, R, blocks, PIXELS, L), added upwards; parts are fixed ranges of images."""
+    parts = sums.shape[0]
     K, C, R, S = grad_weight.shape
-    size = R * sums.shape[2] * PIXELS * L
-    for part in prange(parts):
-        _sum_images(part * N // parts, (part + 1) * N // parts, grad_y, x, sums, np.int64(part) * size)
+    size = sums.size // parts
+    counters = begin_shares(slots, parts)
+    for slot in prange(slots):
+        _sum_parts(np.int64(slot), slots, counters, grad_y, x, sums)
     for i in range(0, size, L):
         total = load(sums, i)
         for part in range(1, parts):

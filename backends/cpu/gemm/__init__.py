@@ -4,12 +4,14 @@ import numpy as np
 from numbanet.backends.cpu import memory, threads
 from numbanet.backends.cpu.compile import alone
 from numbanet.backends.cpu.gemm.blocking import PACKING_PAYS, PANEL, blocking, is_small
+from numbanet.backends.cpu.gemm.dots import multiply_dots, multiply_dots_bfloat16
 from numbanet.backends.cpu.gemm.kernels import gemm_plain, gemm_tiled, multiply_rows, pack_panels
 from numbanet.errors import ShapeError
 
-__all__ = ["PANEL", "gemm", "gemm_packed", "multiply_rows", "pack"]
+__all__ = ["PANEL", "gemm", "gemm_packed", "multiply_by_rows", "multiply_rows", "pack"]
 
 
+SMALL_PANELS = 1 << 14       # floats that one thread packs before another would have begun
 LINE = 64                    # bytes of a cache line
 ALIASING = 2048              # bytes: rows this far apart, or multiples, meet in few sets of the first-level cache
 
@@ -93,6 +95,22 @@ def packed_kernels(a: np.ndarray, packed: np.ndarray, c: np.ndarray, bias: np.nd
     return [(gemm_tiled, _packed_arguments(a[None], packed, c, bias, low, high))]
 
 
+def multiply_by_rows(a: np.ndarray, w: np.ndarray, c: np.ndarray, bias: np.ndarray | None, low: float, high: float) -> None:
+    """C (M, N) = A (M, K) @ W.T + bias (N,), limited to [low, high], for W (N, K) with unit stride over K, which is read as it lies.
+
+    A and C are float32, W too or bfloat16 as uint16; no size is 0.
+    """
+    if c.strides[1] != c.itemsize and c.shape[1] > 1:
+        ordered = memory.empty(c.shape, c.dtype)
+        multiply_by_rows(a, w, ordered, bias, low, high)
+        return np.copyto(c, ordered)
+    if a.strides[1] != a.itemsize and a.shape[1] > 1:
+        a = np.ascontiguousarray(a)
+    bias = c[:0] if bias is None else np.ascontiguousarray(bias)[None]
+    multiply = multiply_dots if w.dtype == np.float32 else multiply_dots_bfloat16
+    alone(multiply, is_small(1, *c.shape, a.shape[1]))(a, w, c, bias, low, high, threads.get_num_threads())
+
+
 def _spread(a: np.ndarray, N: int) -> np.ndarray:
     """A, or a copy with rows that stand in the way of nothing."""
     if not _reads_badly(a, N):
@@ -124,7 +142,7 @@ def _gemm_float32(a: np.ndarray, b: np.ndarray, c: np.ndarray, bias: np.ndarray,
         return multiply(a, b, c, bias, accumulate, rows, panels, depth, batch, PANEL, step, low, high, threads.get_num_threads())
     matrices = b if b.strides[0] else b[:1]
     packed = memory.empty((matrices.shape[0], -(-N // PANEL), K, PANEL), c.dtype)
-    pack_panels(matrices, packed)
+    alone(pack_panels, packed.size <= SMALL_PANELS)(matrices, packed)
     batch = packed.strides[0] // item if b.strides[0] else 0
     multiply(a, packed[0], c, bias, accumulate, rows, panels, depth, batch, K * PANEL, PANEL, low, high, threads.get_num_threads())
 

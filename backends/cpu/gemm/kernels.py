@@ -82,7 +82,7 @@ def _partial_rows(rows, lanes, a, a_offset, a_row, a_step, b, b_offset, b_step, 
 
 
 @worker
-def _finish(rows, columns, c, c_offset, c_row, bias, first_row, first_column, low, high):
+def finish(rows, columns, c, c_offset, c_row, bias, first_row, first_column, low, high):
     """C[:rows, :columns] + bias[first_row:, first_column:], limited; an axis of size 1 stands for all of it, an empty bias for 0."""
     row = bias.strides[0] // 4 if bias.shape[0] > 1 else 0
     for i in range(rows):
@@ -115,7 +115,7 @@ def _multiply_block(a, b, c, bias, g, i, rows, p, panels, b_offset, b_panel, b_s
                           b, b_offset + panel * b_panel + k * b_step, b_step,
                           c, c_offset + j, c_row, depth, accumulate + k)
             if k + depth == K and (bias.shape[0] or low > -np.inf or high < np.inf):
-                _finish(rows, columns, c, c_offset + j, c_row, bias, i, j, low, high)
+                finish(rows, columns, c, c_offset + j, c_row, bias, i, j, low, high)
 
 
 @worker

@@ -1,7 +1,8 @@
 """Loads and stores of SIMD vectors. Twins: `scalar.py`.
 
 An address is (array, offset): `offset` counts elements from the array's first one, in memory, whatever its shape; a
-kernel computes it from the strides. Float32 arrays give `f32xL`, int32 arrays `i32xL`. No alignment is required.
+kernel computes it from the strides. Float32 arrays give `f32xL`, int32 arrays `i32xL`. Uint16 arrays hold bfloat16, the upper
+halves of float32: `load` and `load_partial` give `f32xL` of them. No alignment is required.
 """
 import llvmlite.ir as ir
 from numba import types
@@ -65,10 +66,38 @@ def store_masked(builder: ir.IRBuilder, vector_type, address: ir.Value, vector: 
     builder.call(function, [vector, builder.bitcast(address, pointer_type), I32(ELEMENT_BYTES), mask])
 
 
+HALVES = ir.VectorType(ir.IntType(16), L)
+
+
+def _is_bfloat16(array: types.Type) -> bool:
+    return isinstance(array, types.Array) and array.dtype == types.uint16
+
+
+def _widened(builder: ir.IRBuilder, halves: ir.Value) -> ir.Value:
+    """bfloat16 lanes as float32."""
+    whole = builder.shl(builder.zext(halves, llvm_type(i32xL)), constant(i32xL, [16] * L))
+    return builder.bitcast(whole, llvm_type(f32xL))
+
+
+def _load_bfloat16(context, builder, sig, args):
+    address = builder.bitcast(pointer(context, builder, sig.args[0], *args[:2]), HALVES.as_pointer())
+    if len(args) == 2:
+        halves = builder.load(address)
+        halves.align = 2
+    else:
+        mask = first_lanes(builder, args[2])
+        function_type = ir.FunctionType(HALVES, [HALVES.as_pointer(), I32, mask.type, HALVES])
+        function = cgutils.get_or_insert_function(builder.module, function_type, f"llvm.masked.load.v{L}i16.p0")
+        halves = builder.call(function, [address, I32(2), mask, ir.Constant(HALVES, None)])
+    return _widened(builder, halves)
+
+
 @intrinsic
 def load(typingctx, array, offset):
     """The vector of elements offset, ..., offset + L - 1."""
     vector = vector_type_of(array)
+    if _is_bfloat16(array):
+        return f32xL(array, types.int64), _load_bfloat16
 
     def codegen(context, builder, sig, args):
         return load_value(builder, vector, pointer(context, builder, sig.args[0], *args))
@@ -104,6 +133,8 @@ def store_streamed(typingctx, array, offset, value):
 def load_partial(typingctx, array, offset, count):
     """The vector of elements offset, ..., offset + count - 1; the lanes from `count` on are zero and not read."""
     vector = vector_type_of(array)
+    if _is_bfloat16(array):
+        return f32xL(array, types.int64, types.int64), _load_bfloat16
 
     def codegen(context, builder, sig, args):
         address = pointer(context, builder, sig.args[0], *args[:2])

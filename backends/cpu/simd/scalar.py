@@ -100,8 +100,13 @@ def any_lane(mask):
 
 # --- memory ---------------------------------------------------------------------------------------------------------
 
+def _widened(vector):
+    """bfloat16 lanes, held as uint16, as float32; others as they are."""
+    return (vector.astype(np.uint32) << 16).view(np.float32) if vector.dtype == np.uint16 else vector
+
+
 def load(array, offset):
-    return _at(array, offset).copy()
+    return _widened(_at(array, offset).copy())
 
 
 def store(array, offset, value):
@@ -111,7 +116,7 @@ def store(array, offset, value):
 def load_partial(array, offset, count):
     vector, count = np.zeros(L, array.dtype), min(max(count, 0), L)
     vector[:count] = _at(array, offset, count=count)
-    return vector
+    return _widened(vector)
 
 
 store_streamed = store

@@ -231,6 +231,14 @@ def _has_folders(folder: Path) -> bool:
 
 
 def _look_at(images: ImageFiles) -> tuple[int, tuple[int, int]]:
+    """Channels and size, by what can be read of those looked at; the others are told of when they are used."""
     chosen = np.unique(np.linspace(0, len(images) - 1, min(_LOOKED_AT, len(images))).astype(int))
-    headers = [image_header(images.samples[i][0]) for i in chosen]
+    headers, broken = [], None
+    for i in chosen:
+        try:
+            headers.append(image_header(images.samples[i][0]))
+        except DataError as error:
+            broken = broken or error
+    if not headers:
+        raise broken
     return (1 if all(grey for _, grey in headers) else 3), Counter(size for size, _ in headers).most_common(1)[0][0]

@@ -8,7 +8,7 @@ import { sizes } from "./sizes.js";
 import { showUnit } from "./unit.js";
 
 const $ = (id) => document.getElementById(id);
-let current = null, sent = 0, filterWith = () => {}, picture = null;
+let current = null, sent = 0, filterWith = () => {}, picture = null, largest = Infinity;
 
 async function look(blob, again = false) {
   const number = ++sent, started = performance.now();
@@ -73,11 +73,11 @@ async function showClass(row, button) {
 let chosen = 0;
 async function choose(layer, unit, box) {
   const number = ++chosen;
-  for (const other of document.querySelectorAll(".map.chosen")) other.classList.remove("chosen");
+  for (const other of document.querySelectorAll("#strips .chosen")) other.classList.remove("chosen");
   box.classList.add("chosen");
   try {
     const found = await ask("unit", { id: current.id, layer: layer.index, unit: unit.join(",") });
-    if (number === chosen) showUnit($("unit"), found);
+    if (number === chosen) $("unit-said").textContent = showUnit($("unit"), found);
   } catch (error) {
     await again(error);
   }
@@ -94,7 +94,11 @@ async function again(error) {
 }
 
 function acceptFile(file) {
-  if (file) look(file);
+  if (file && file.size > largest) {                    // a server that stops reading looks to a browser like one that is gone
+    say(`a picture may have ${largest / 2 ** 20} MB, this one has ${Math.ceil(file.size / 2 ** 20)}`, true);
+  } else if (file) {
+    look(file);
+  }
 }
 
 const sheet = paper($("canvas"), async () => look(await sheet.picture()));
@@ -126,6 +130,7 @@ for (const form of document.querySelectorAll("form")) form.addEventListener("sub
 
 ask("model").then((model) => {
   setColours(model.colours);
+  largest = model.largest;
   $("model").textContent = `${model.name}${model.trained ? "" : " with random weights"}: input ${model.input.join(" x ")}, `
     + `${model.parameters.toLocaleString("en")} parameters, on ${model.device}`;
   filterWith = filters(model.filters, { select: $("filter-name"), table: $("kernel"), note: $("filter-note"), results: $("filter-results") });

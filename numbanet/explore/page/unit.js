@@ -41,6 +41,7 @@ function terms(found) {
   return parts.join(" + ").replaceAll("+ -", "- ");
 }
 
+// Draws it, and returns it in a sentence.
 export function showUnit(place, found) {
   const where = found.unit.length === 1 ? `unit ${found.unit[0]}` : `map ${found.unit[0]}, row ${found.unit[1]}, column ${found.unit[2]}`;
   const children = [element("h3", {}, `${found.layer}: ${where}`), element("p", { class: "hint" },
@@ -67,4 +68,5 @@ export function showUnit(place, found) {
     }
   }
   place.replaceChildren(...children);
+  return `${found.layer}: ${where} is ${short(found.value)}`;
 }

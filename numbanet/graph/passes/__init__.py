@@ -1,7 +1,8 @@
 """Rewritings of a graph. Each pass is one file and one function, changes the graph in place, and names no backend.
 
 `FOR_INFERENCE` and `FOR_TRAINING` are the orders in which plans run them. A rewritten graph is still a program of primitives:
-``graph.run`` executes it on any backend, and gives the same numbers up to float32 rounding.
+``graph.run`` executes it on any backend, and gives the same numbers up to float32 rounding. Two more run where they are asked for:
+`recompute` (``memory_limit=``) and `round_linear_weights` (``weights="bfloat16"``).
 """
 
 from numbanet.graph.passes.add_gradients import add_gradients
@@ -12,9 +13,11 @@ from numbanet.graph.passes.fuse_batch_norm import fuse_batch_norm
 from numbanet.graph.passes.fuse_epilogues import fuse_epilogues
 from numbanet.graph.passes.limit_before_pooling import limit_before_pooling
 from numbanet.graph.passes.nest_concatenations import nest_concatenations
+from numbanet.graph.passes.recompute import recompute
+from numbanet.graph.passes.round_linear_weights import round_linear_weights
 
 FOR_INFERENCE = (drop_unused, fold_batch_norm, fuse_epilogues, chain_convolutions, nest_concatenations, drop_unused)
 FOR_TRAINING = (drop_unused, fuse_batch_norm, fuse_epilogues, limit_before_pooling, add_gradients)
 
 __all__ = ["FOR_INFERENCE", "FOR_TRAINING", "add_gradients", "chain_convolutions", "drop_unused", "fold_batch_norm",
-           "fuse_batch_norm", "fuse_epilogues", "limit_before_pooling", "nest_concatenations"]
+           "fuse_batch_norm", "fuse_epilogues", "limit_before_pooling", "nest_concatenations", "recompute", "round_linear_weights"]

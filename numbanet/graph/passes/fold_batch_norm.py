@@ -22,11 +22,11 @@ def fold_batch_norm(graph: Graph) -> None:
         if node.primitive != "batch_norm_inference_forward" or node.writes_into:
             continue
         x, *per_channel, epsilon = node.arguments
-        if any(not _is_fixed(v, graph, changed) for v in per_channel):
+        if any(not is_fixed(v, graph, changed) for v in per_channel):
             continue
         before = made_by.get(x)
         if (before is not None and before.primitive in PRODUCERS and not before.writes_into and uses[x] == 1 and x not in changed
-                and all(_is_fixed(v, graph, changed) for v in before.arguments[1:3])):
+                and all(is_fixed(v, graph, changed) for v in before.arguments[1:3])):
             weight, bias = before.arguments[1:3]
             folded = graph.prepare("fold_batch_norm", (weight, bias, *per_channel, epsilon), node.path)
             made = Node(before.primitive, (before.arguments[0], *folded, *before.arguments[3:]), node.outputs, None, before.path,
@@ -40,7 +40,7 @@ def fold_batch_norm(graph: Graph) -> None:
     graph.nodes = [n for n in graph.nodes if n is not None]
 
 
-def _is_fixed(value, graph: Graph, changed: set) -> bool:
+def is_fixed(value, graph: Graph, changed: set) -> bool:
     """Whether an operand is None, or state and constants that the graph does not change itself."""
     return not isinstance(value, Value) or (value in graph.initial or value in graph.prepared()) and value not in changed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 from numbanet.errors import ShapeError, UsageError
 from numbanet.nn import functional as F
@@ -10,6 +11,7 @@ from numbanet.nn import init
 from numbanet.nn.layers.sizes import per_axis
 from numbanet.nn.module import Module
 from numbanet.nn.parameter import Parameter
+from numbanet.ops.convolution import conv2d_relu, conv2d_relu_max_pool2d
 from numbanet.ops.factories import empty
 
 _PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
@@ -128,6 +130,15 @@ class Conv2d(_Convolution):
 
     def forward(self, x):
         return self._convolve(F.conv2d, x)
+
+    def forward_relu(self, x):
+        """What a ReLU makes of :meth:`forward`'s result."""
+        return self._convolve(conv2d_relu, x)
+
+    def forward_relu_pool(self, x, pool):
+        """What a ReLU and the MaxPool2d `pool` make of :meth:`forward`'s result."""
+        window = pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode
+        return self._convolve(partial(conv2d_relu_max_pool2d, window), x)
 
 
 class Conv3d(_Convolution):

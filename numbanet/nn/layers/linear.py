@@ -9,6 +9,7 @@ from numbanet.nn import init
 from numbanet.nn.module import Module
 from numbanet.nn.parameter import Parameter
 from numbanet.ops.factories import empty
+from numbanet.ops.linear import linear_relu
 
 
 class Identity(Module):
@@ -43,6 +44,10 @@ class Linear(Module):
 
     def forward(self, x):
         return F.linear(x, self.weight, self.bias)
+
+    def forward_relu(self, x):
+        """What a ReLU makes of :meth:`forward`'s result."""
+        return linear_relu(x, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"

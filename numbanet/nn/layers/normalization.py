@@ -9,6 +9,7 @@ from numbanet.nn import init
 from numbanet.nn.module import Module
 from numbanet.nn.parameter import Parameter
 from numbanet.ops.factories import empty
+from numbanet.ops.normalization import sync_batch_norm
 
 
 def _register_affine(module: Module, shape, scale: bool, shift: bool, placement: dict) -> None:
@@ -76,8 +77,10 @@ class _BatchNorm(_ChannelNorm):
             self.num_batches_tracked.add_(1)
             if momentum is None:            # the plain average of all batches so far
                 momentum = 1.0 / self.num_batches_tracked.item()
-        return F.batch_norm(x, mean, variance, self.weight, self.bias, self.training or mean is None,
-                            0.0 if momentum is None else momentum, self.eps)
+        return self._normalized(x, mean, variance, 0.0 if momentum is None else momentum)
+
+    def _normalized(self, x, mean, variance, momentum):
+        return F.batch_norm(x, mean, variance, self.weight, self.bias, self.training or mean is None, momentum, self.eps)
 
 
 class BatchNorm1d(_BatchNorm):
@@ -110,6 +113,49 @@ class BatchNorm3d(_BatchNorm):
     """Batch normalisation of (N, C, D, H, W) (Ioffe and Szegedy, 2015)."""
 
     ranks = (5,)
+
+
+class SyncBatchNorm(_BatchNorm):
+    """Batch normalisation of (N, C, ...) over the batches of several processes that train together.
+
+    Parameters
+    ----------
+    num_features, eps, momentum, affine, track_running_stats
+        As of :class:`BatchNorm2d`.
+    process_group : optional
+        The processes; by default those of the ``Replicas`` that a Trainer is given. Without any, and in evaluation, this is batch norm.
+    """
+
+    ranks = (2, 3, 4, 5)
+
+    def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True, process_group=None, device=None,
+                 dtype=None, *, bias=True):
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
+        self.process_group = process_group
+
+    def _normalized(self, x, mean, variance, momentum):
+        if not self.training or self.process_group is None:
+            return super()._normalized(x, mean, variance, momentum)
+        return sync_batch_norm(x, mean, variance, self.weight, self.bias, momentum, self.eps, self.process_group)
+
+    @classmethod
+    def convert_sync_batchnorm(cls, module: Module, process_group=None) -> Module:
+        """`module` with every BatchNorm1d, 2d and 3d replaced by one that is synchronised, of the same parameters and statistics.
+
+        Returns `module` itself, changed, or, where it is a batch norm, what replaces it.
+        """
+        if isinstance(module, _BatchNorm) and not isinstance(module, cls):
+            made = cls(module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats, process_group,
+                       bias=module.bias is not None)
+            for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+                setattr(made, name, getattr(module, name))
+            made.train(module.training)
+            return made
+        for name, child in module.named_children():
+            replaced = cls.convert_sync_batchnorm(child, process_group)
+            if replaced is not child:
+                setattr(module, name, replaced)
+        return module
 
 
 class _InstanceNorm(_ChannelNorm):

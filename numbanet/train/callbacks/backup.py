@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
-from numbanet.errors import CheckpointError, UsageError
+from numbanet.errors import CheckpointError, DataError, NumbanetError, UsageError
 from numbanet.files import FolderLock
 from numbanet.train.callbacks.monitors import Monitor
 from numbanet.train.checkpoint import KEEP, Checkpoints, read_state, write_state
 from numbanet.weights import save_weights
+
+logger = logging.getLogger(__name__)
 
 WEIGHTS = (".safetensors", ".npz", ".pt", ".pth")
 
@@ -98,6 +101,12 @@ class BackupAndRestore(Monitor):
         self.lock.release()
 
     def on_exception(self, error):
+        trainer = self.trainer
+        if isinstance(error, DataError) and trainer.replicas is None and trainer.between_updates and self._saved != self._position():
+            try:                            # a picture that cannot be read: what was learned in this epoch is whole
+                self.save()
+            except NumbanetError as second:
+                logger.warning("no checkpoint of where it stood: %s", second)
         self.lock.release()
 
     def save(self, value: float | None = None) -> Path | None:

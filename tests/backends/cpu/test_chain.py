@@ -7,7 +7,7 @@ import sys
 import numpy as np
 
 from numbanet.backends import get_backend
-from numbanet.backends.cpu.convolution.chaining import chain_plan, chains
+from numbanet.backends.cpu.convolution.chaining import _floats, chain_plan, chains
 from numbanet.backends.cpu.hardware import cache_sizes
 from numbanet.geometry import conv_geometry
 
@@ -76,6 +76,9 @@ def test_bands_stay_in_the_second_level_cache():
         geometries = inverted_residual(channels, 6, channels, (size, size), stride)
         for batch in (1, 2, 16):
             plan = chain_plan(geometries, batch)
+            if plan is None:            # not even one row of the last map
+                assert size == 300 and 8 * _floats(geometries, 1) > cache_sizes().l2
+                continue
             assert plan.scratch * 4 <= cache_sizes().l2 * 0.6
             assert 1 <= plan.band <= plan.segment <= geometries[-1].output_size[0]
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from numbanet import backends
+from numbanet.backends import disk_cache
 from numbanet.backends.cpu import compile as compiler
 from numbanet.backends.cpu import kernel_cache
 from tests.backends.cpu import sample_kernels
@@ -66,7 +67,7 @@ def test_a_save_that_fails_leaves_no_temporary_file(folder, monkeypatch):
     def fail(*paths):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(kernel_cache.os, "replace", fail)
+    monkeypatch.setattr(disk_cache.os, "replace", fail)
     assert run_overwrite() == (0, 1)
     assert files_of(folder) == []
 
@@ -85,10 +86,10 @@ def test_flags_vector_width_and_versions_are_in_the_key(folder, monkeypatch):
 
 
 def test_old_versions_of_a_kernel_are_removed(folder, monkeypatch):
-    for version in range(kernel_cache.KEPT_VERSIONS + 3):
+    for version in range(disk_cache.KEPT_VERSIONS + 3):
         monkeypatch.setattr(kernel_cache, "source_digest", lambda module, version=version: f"source {version}")
         run_overwrite()
-    assert len(files_of(folder)) == kernel_cache.KEPT_VERSIONS
+    assert len(files_of(folder)) == disk_cache.KEPT_VERSIONS
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def modules(tmp_path, monkeypatch):
             path.write_text(text)
             os.utime(path, (time.time() - 1000,) * 2)
         importlib.invalidate_caches()
-        for cached in (kernel_cache._source, kernel_cache._imported_backend_modules, kernel_cache._is_backend_module):
+        for cached in (disk_cache._source, disk_cache._imported_backend_modules, disk_cache._is_backend_module):
             cached.cache_clear()
 
     write(**sources)

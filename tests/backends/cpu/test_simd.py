@@ -175,6 +175,24 @@ def test_integer_operations(rng):
     assert np.array_equal(out, np.concatenate(expected))
 
 
+@kernel("void(const u2[:], T[:], i8)")
+def widen(halves, out, count):
+    store(out, 0, load(halves, 1))
+    store(out, L, load_partial(halves, 1, count))
+
+
+@pytest.mark.parametrize("count", [0, 1, L - 1, L, L + 3])
+def test_bfloat16_is_widened(count):
+    """Every lane, from an odd address; what lies behind the count is not read."""
+    single = np.array([1.5, -np.inf, np.nan, 2.0 ** -126, -0.0, 3.0e38, 7.0], np.float32)
+    halves = np.resize((single.view(np.uint32) >> 16).astype(np.uint16), L + 1)
+    out = np.full(2 * L, 9, np.float32)
+    widen(halves, out, count)
+    expected = (halves[1:].astype(np.uint32) << 16).view(np.float32)
+    np.testing.assert_array_equal(out[:L], expected)
+    np.testing.assert_array_equal(out[L:], np.where(np.arange(L) < count, expected, 0))
+
+
 def test_conversions_and_fma(rng):
     x = (rng.standard_normal(6 * L) * 100).astype(np.float32)
     out = np.full((3, x.size), np.nan, np.float32)

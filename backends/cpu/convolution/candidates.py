@@ -1,0 +1,123 @@
+"""Algorithms that a convolution could take besides the one that `choose.py` names: what `numbanet.autotune` measures.
+
+Names: "gather" (windows copied into panels), "winograd" (also where few tiles make it doubtful), "scatter" (backward-input by products
+that are added up), "product" (a 1x1 layer's weight gradient as one matrix product).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+from numbanet.backends.cpu.convolution import choose
+from numbanet.backends.cpu.convolution.forward import (
+    F32,
+    NO_BIAS,
+    Algorithm,
+    backward_input,
+    execute,
+    forward,
+    grouped,
+    has_adjacent_pixels,
+    mirrored,
+    product,
+)
+from numbanet.backends.cpu.convolution.walk import forward_walk, mirrored_walk
+from numbanet.backends.cpu.limits import limits
+from numbanet.backends.cpu.prepared import holding, offers, shared
+from numbanet.backends.precision import get_float32_precision
+
+
+def kind(algorithm: Algorithm) -> str:
+    """Its name."""
+    return algorithm.packing if isinstance(algorithm.packing, str) else algorithm.packing[0]
+
+
+@lru_cache(maxsize=4096)
+def _products(geometry, batch, is_mirrored, precision) -> tuple[Algorithm, ...]:
+    """As `forward` or, mirrored, `backward_input`: the general product, and Winograd's algorithm where its transforms are of use."""
+    walk = mirrored_walk(geometry) if is_mirrored else forward_walk(geometry)
+    arrange = mirrored if is_mirrored else grouped
+    made = [product(walk, batch, may, True, lambda weight: arrange(weight, geometry)) for may in (False, choose.may_use_winograd(geometry))]
+    return tuple({kind(a): a for a in made}.values())
+
+
+def _usable(x, *shapes) -> bool:
+    return x.dtype == F32 and all(0 not in shape for shape in (x.shape, *shapes))
+
+
+@offers("conv2d_forward", "conv2d_fused")
+def forward_candidates(arguments, constant) -> dict[str, Callable]:
+    """Of a convolution whose weights may be packed once, or change."""
+    x, weight, bias = arguments[:3]
+    geometry = arguments[-1] if len(arguments) == 4 else arguments[4]
+    if not _usable(x) or choose.is_depthwise(geometry):
+        return {}
+    are_packed = 1 in constant and (bias is None or 2 in constant)
+    own = kind(forward(geometry, x.shape[0], has_adjacent_pixels(x), are_packed))
+    found = {kind(a): a for a in _products(geometry, x.shape[0], False, get_float32_precision())}
+    return {name: lambda a=a: _forward_call(a, arguments, are_packed) for name, a in found.items() if name != own}
+
+
+def _forward_call(algorithm: Algorithm, arguments: tuple, are_packed: bool) -> Callable:
+    low, high = limits(*arguments[5:]) if len(arguments) > 4 else limits(None, None)
+
+    def pack(weight, bias):
+        return algorithm.pack(weight, NO_BIAS if bias is None else bias)
+    packed = shared(algorithm.packing, pack, *arguments[1:3]) if are_packed else None
+
+    def run(x, weight, bias, residual, out):
+        execute(algorithm, packed.value if are_packed else pack(weight, bias), x, out, residual, low, high)
+
+    def call(*given):
+        run(*given[:3], given[3] if len(given) > 5 else None, given[-1])
+    call.kernel = f"conv2d {kind(algorithm)}"
+    return holding(call, 1, 2) if are_packed else call
+
+
+@offers("conv2d_backward_input", "conv2d_backward_input_added")
+def backward_input_candidates(arguments, constant) -> dict[str, Callable]:
+    """Forward products over the gradient at stride 1, or scattering."""
+    from numbanet.backends.cpu.convolution import scattered_input_gradient
+    grad_y, geometry = arguments[0], arguments[-1]
+    if not _usable(grad_y) or choose.is_depthwise(geometry) or choose.has_small_groups(geometry):
+        return {}
+    batch = grad_y.shape[0]
+    own = kind(backward_input(geometry, batch)) if choose.is_forward_over_gradients(geometry) else "scatter"
+    if choose.folds(geometry):
+        own = "folded"
+    found = {}
+    if choose.has_unit_stride(geometry):
+        for a in _products(geometry, batch, True, get_float32_precision()):
+            found[kind(a)] = lambda grad_y, weight, added, out, a=a: execute(a, a.pack(weight, NO_BIAS), grad_y, out, added)
+    found["scatter"] = lambda grad_y, weight, added, out: scattered_input_gradient(grad_y, weight, added, geometry, out)
+    return {name: lambda name=name, run=run: _backward_call(name, run) for name, run in found.items() if name != own}
+
+
+def _backward_call(name: str, run: Callable) -> Callable:
+    def call(*given):
+        run(given[0], given[1], given[2] if len(given) == 5 else None, given[-1])
+    call.kernel = f"conv2d {name}"
+    return call
+
+
+@offers("conv2d_backward_weight")
+def backward_weight_candidates(arguments, constant) -> dict[str, Callable]:
+    """Winograd's algorithm, the gathered product, and a plain one of 1x1 layers."""
+    from numbanet.backends.cpu.convolution import WEIGHT_GRADIENTS, weight_gradient_name
+    grad_y, x, geometry = arguments
+    if not _usable(x) or choose.is_depthwise(geometry) or choose.has_small_groups(geometry):
+        return {}
+    own, names = weight_gradient_name(geometry, x), ["gather"]
+    if choose.may_use_winograd_gradient(geometry) and choose.winograd_gradient_plan(geometry, x.shape[0]) is not None:
+        names.append("winograd")
+    if choose.is_plain_product(geometry):
+        names.append("product")
+    return {name: lambda name=name: _weight_call(name, WEIGHT_GRADIENTS[name]) for name in names if name != own}
+
+
+def _weight_call(name: str, run: Callable) -> Callable:
+    def call(grad_y, x, geometry, out):
+        run(grad_y, x, geometry, out)
+    call.kernel = f"conv2d {name}"
+    return call

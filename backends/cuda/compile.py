@@ -1,0 +1,155 @@
+"""`@kernel` and `@device`: what every CUDA kernel and its helper functions are made by. The compiler is called in `cubin.py`.
+
+A kernel is a plain Python function over pointers, integers and tuples of integers::
+
+    @kernel
+    def scale(x, out, factor, total):
+        for i in range(thread(), total, threads()):
+            out[i] = factor * x[i]
+
+- A pointer is indexed in elements; on a GPU it is a raw address, in Numba's simulator bounds are checked.
+- Python integers are `int32` in the kernel, or `int64` where an array or a size needs that (`launch.py` decides for a whole launch).
+- A literal such as 0.5 is float32 where no operand is float64, and float64 otherwise. An integer literal beside a float makes float64,
+  so write 1.0, not 1; a test looks for double precision in the code of float32 kernels.
+- `math` is the library of the GPU; its results follow IEEE at the edges (exp(1000) is inf), in the simulator too.
+- What a kernel takes from its module or its closure may be helper functions made by `@device`, constants, and the names of this module.
+
+One function serves every dtype: it is specialised by the types of a launch's arguments, explicitly, never by Numba's guess.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from types import CellType, CodeType, FunctionType
+
+import numpy as np
+from numba import cuda
+
+from numbanet.backends.cuda import hardware
+from numbanet.errors import BackendError
+
+SIMULATED = hardware.is_simulated()
+
+if SIMULATED:
+    from numbanet.backends.cuda.simulator import LIBRARY, context
+    int32, int64, uint8, uint32, uint64, float16, float32, float64, boolean = (
+        np.int32, np.int64, np.uint8, np.uint32, np.uint64, np.float16, np.float32, np.float64, np.bool_)
+else:
+    from numba.cuda.types import boolean, float16, float32, float64, int32, int64, uint8, uint32, uint64
+
+__all__ = ["SIMULATED", "Helper", "Kernel", "PerReal", "boolean", "device", "float16", "float32", "float64", "int32", "int64", "kernel",
+           "uint8", "uint32", "uint64"]
+
+
+class Helper:
+    """A function of kernels. In Python it is called like any other, so that it can be tested alone."""
+
+    def __init__(self, function):
+        self.function, self.__name__, self.__doc__ = function, function.__name__, function.__doc__
+
+    def __call__(self, *arguments):
+        return self.function(*arguments)
+
+
+class PerReal:
+    """A function of kernels of which float32 and float64 have one each."""
+
+    def __init__(self, single, double):
+        self.functions = {np.float32: single, np.float64: double}
+
+
+class Kernel:
+    """A kernel of all its dtypes; see :func:`~numbanet.backends.cuda.launch.launch`."""
+
+    def __init__(self, function):
+        self.function, self.__doc__ = function, function.__doc__
+        helpers = [cell.cell_contents.__name__ for cell in function.__closure__ or () if isinstance(cell.cell_contents, Helper)]
+        self.__name__ = "_".join([function.__name__, *[name.strip("_") for name in helpers]])
+        self.name = f"{function.__module__.partition('.cuda.')[2]}.{self.__name__}"
+        if self.name in KERNELS:
+            raise BackendError(f"kernel {self.name}: made twice")
+        KERNELS[self.name] = self
+
+    def specialised(self, real) -> FunctionType:
+        """The function whose literals and helpers compute in `real`, np.float32 or np.float64."""
+        return _specialised(self.function, real)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Whose sources define the kernel: its own and its helpers'."""
+        found: set[str] = set()
+        _collect_modules(self.function, found, set())
+        return tuple(sorted(found))
+
+    def __repr__(self):
+        return f"<kernel {self.name}>"
+
+
+KERNELS: dict[str, Kernel] = {}         # by family and name; a kernel around a helper has the helper's name behind its own
+
+
+def kernel(function) -> Kernel:
+    """Make a kernel (decorator)."""
+    return Kernel(function)
+
+
+def device(function) -> Helper:
+    """Make a function that kernels and other helpers can call (decorator)."""
+    return Helper(function)
+
+
+@cache
+def _specialised(function: FunctionType, real) -> FunctionType:
+    names = {**function.__globals__}
+    for name in _names(function.__code__) & set(names):
+        names[name] = _inside(names[name], real)
+    cells = tuple(CellType(_inside(cell.cell_contents, real)) for cell in function.__closure__ or ())
+    return FunctionType(_with_literals(function.__code__, real), names, function.__name__, function.__defaults__, cells)
+
+
+def _inside(value, real):
+    """What stands for a global or a variable of the closure inside a kernel."""
+    if isinstance(value, Helper):
+        made = _specialised(value.function, real)
+        return made if SIMULATED else _compiled_helper(made)
+    if isinstance(value, PerReal):
+        return value.functions[real]
+    if isinstance(value, Kernel):
+        raise BackendError(f"{value!r}: a kernel cannot call another kernel; make the common part a @device function")
+    if SIMULATED and value is math:
+        return LIBRARY
+    if SIMULATED and value is cuda:
+        return context
+    return real(value) if type(value) is float else value
+
+
+@cache
+def _compiled_helper(function):
+    return cuda.jit(function, device=True, forceinline=True)
+
+
+def _with_literals(code: CodeType, real) -> CodeType:
+    """The code with its floating-point literals in `real`."""
+    return code.replace(co_consts=tuple([_literal(c, real) for c in code.co_consts]))
+
+
+def _literal(constant, real):
+    if type(constant) is tuple:                     # of `a, b = 0.0, 1.0`
+        return tuple([_literal(c, real) for c in constant])
+    return real(constant) if type(constant) is float else _with_literals(constant, real) if isinstance(constant, CodeType) else constant
+
+
+def _names(code: CodeType) -> set[str]:
+    return set(code.co_names).union(*[_names(c) for c in code.co_consts if isinstance(c, CodeType)])
+
+
+def _collect_modules(function: FunctionType, found: set[str], seen: set) -> None:
+    if function in seen:
+        return
+    seen.add(function)
+    found.add(function.__module__)
+    used = [function.__globals__[name] for name in _names(function.__code__) & set(function.__globals__)]
+    for value in (*used, *[cell.cell_contents for cell in function.__closure__ or ()]):
+        if isinstance(value, Helper):
+            _collect_modules(value.function, found, seen)

@@ -1,0 +1,180 @@
+"""Losses over class indices: a row is the C logits of one position.
+
+Cross-entropy gives each row to a block, whose threads walk through it together; what a row adds to the loss and to the total weight is
+kept for each, and summed in a fixed order afterwards. Gradients: a thread an element. A label that is no class is marked by whoever meets
+it, and the entry waits for that mark, since the loss would be wrong.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import cuda
+
+from numbanet.backends.contract.loss import label_error
+from numbanet.backends.cuda.block import REAL, THREADS_OF_ROW, block_largest, block_sum, row_launch
+from numbanet.backends.cuda.compile import kernel
+from numbanet.backends.cuda.elementwise import divide_of
+from numbanet.backends.cuda.index import offset, quotient, thread, threads
+from numbanet.backends.cuda.launch import launch, number
+from numbanet.backends.cuda.layout import merged_in_order
+from numbanet.backends.cuda.limits import INFINITY, NAN
+from numbanet.backends.cuda.mathematics import larger
+from numbanet.backends.cuda.memory import DeviceArray
+from numbanet.backends.cuda.pointwise import on_host
+from numbanet.backends.cuda.reduction import sum_of
+from numbanet.backends.cuda.registry import implements
+from numbanet.backends.cuda.windows import optional
+
+
+@kernel
+def softmax_cross_entropy(x, target, class_weight, log_p, losses, weights, wrong, smoothing, ignored, total, classes, rows, x_rows,
+                          target_rows, log_p_rows, loss_rows, weight_rows, x_step, log_p_step, class_step, has_weight, is_smoothed):
+    scratch = cuda.shared.array(THREADS_OF_ROW, REAL)
+    t, width = cuda.threadIdx.x, cuda.blockDim.x
+    for row in range(cuda.blockIdx.x, total, cuda.gridDim.x):
+        begin, out_begin = offset(row, rows, x_rows), offset(row, rows, log_p_rows)
+        largest = -INFINITY
+        for c in range(t, classes, width):
+            largest = larger(largest, x[begin + c * x_step])
+        largest = block_largest(largest, scratch)
+        value = 0.0
+        for c in range(t, classes, width):
+            value += math.exp(x[begin + c * x_step] - largest)
+        logarithm, value = math.log(block_sum(value, scratch)), 0.0
+        for c in range(t, classes, width):
+            of_class = x[begin + c * x_step] - largest - logarithm
+            log_p[out_begin + c * log_p_step] = of_class
+            if is_smoothed:
+                value += of_class * class_weight[c * class_step] if has_weight else of_class
+        if is_smoothed:
+            value = block_sum(value, scratch)
+        if t == 0:
+            loss, weight, label = 0.0, 0.0, target[offset(row, rows, target_rows)]
+            if label != ignored:
+                if label < 0 or label >= classes:
+                    wrong[0] = 1
+                else:
+                    weight = class_weight[label * class_step] if has_weight else 1.0
+                    loss = (smoothing - 1.0) * weight * (x[begin + label * x_step] - largest - logarithm)
+                    if is_smoothed:
+                        loss -= smoothing / REAL(classes) * value
+            losses[offset(row, rows, loss_rows)] = loss
+            weights[offset(row, rows, weight_rows)] = weight
+
+
+@kernel
+def nll_loss(log_p, target, class_weight, losses, weights, wrong, ignored, total, classes, rows, log_p_rows, target_rows, loss_rows,
+             weight_rows, log_p_step, class_step, has_weight):
+    for row in range(thread(), total, threads()):
+        loss, weight, label = 0.0, 0.0, target[offset(row, rows, target_rows)]
+        if label != ignored:
+            if label < 0 or label >= classes:
+                wrong[0] = 1
+            else:
+                weight = class_weight[label * class_step] if has_weight else 1.0
+                loss = -weight * log_p[offset(row, rows, log_p_rows) + label * log_p_step]
+        losses[offset(row, rows, loss_rows)] = loss
+        weights[offset(row, rows, weight_rows)] = weight
+
+
+class _Sums:
+    """What the rows of one call leave, and what becomes of it."""
+
+    def __init__(self, target: DeviceArray, reduction: str, loss: DeviceArray, total_weight: DeviceArray):
+        allocator = target.lease.allocator
+        self.target, self.reduction, self.loss, self.total_weight = target, reduction, loss, total_weight
+        self.losses = loss if reduction == "none" else allocator.empty(target.shape, loss.dtype)
+        self.weights = allocator.empty(target.shape, loss.dtype)
+        self.wrong = allocator.from_numpy(np.zeros(1, np.uint8))
+
+    def finish(self, operation: str, classes: int, ignore_index: int) -> None:
+        """Raise where a label is no class; sum the rows."""
+        axes = tuple(range(self.target.ndim))
+        sum_of(self.weights, axes, 0, self.total_weight)
+        if self.reduction != "none":
+            sum_of(self.losses, axes, 0, self.loss)
+        if self.reduction == "mean":
+            divide_of(self.loss, self.total_weight, self.loss)
+        if self.wrong.lease.allocator.to_numpy(self.wrong)[0]:
+            labels = on_host(self.target)
+            position = tuple(np.argwhere((labels != ignore_index) & ((labels < 0) | (labels >= classes)))[0])
+            raise label_error(operation, position, int(labels[position]), classes, ignore_index)
+
+
+def _rows(x: DeviceArray, *others: DeviceArray) -> tuple:
+    """Shape and steps of the positions of x (N, C, ...), then of `others` (N, ...), or of all classes where they have an axis for them."""
+    positions = [(a.steps[0], *a.steps[2:]) if a.ndim == x.ndim else a.steps or (0,) * (x.ndim - 1) for a in (x, *others)]
+    return merged_in_order((x.shape[0], *x.shape[2:]), *positions)
+
+
+@implements
+def softmax_cross_entropy_forward(logits, target, class_weight, ignore_index, label_smoothing, reduction, out):
+    loss, log_p, total_weight = out
+    classes, sums = logits.shape[1], _Sums(target, reduction, loss, total_weight)
+    weight, steps, has_weight = optional(class_weight, logits)
+    launch(softmax_cross_entropy, target.size, logits, target, weight, log_p, sums.losses, sums.weights, sums.wrong,
+           number(label_smoothing, logits.dtype), ignore_index, target.size, classes,
+           *_rows(logits, target, log_p, sums.losses, sums.weights), logits.steps[1], log_p.steps[1], steps[0], has_weight,
+           int(label_smoothing > 0), **row_launch(target.size, classes))
+    sums.finish("cross_entropy", classes, ignore_index)
+
+
+@implements
+def nll_loss_forward(log_probabilities, target, class_weight, ignore_index, reduction, out):
+    loss, total_weight = out
+    log_p, classes, sums = log_probabilities, log_probabilities.shape[1], _Sums(target, reduction, loss, total_weight)
+    weight, steps, has_weight = optional(class_weight, log_p)
+    launch(nll_loss, target.size, log_p, target, weight, sums.losses, sums.weights, sums.wrong, ignore_index, target.size, classes,
+           *_rows(log_p, target, sums.losses, sums.weights), log_p.steps[1], steps[0], has_weight)
+    sums.finish("nll_loss", classes, ignore_index)
+
+
+@kernel
+def classification_gradient(grad_loss, log_p, target, class_weight, weight_sum, total_weight, out, smoothing, ignored, total, classes, rows,
+                            out_rows, log_p_rows, target_rows, grad_rows, out_step, log_p_step, class_step, has_weight, has_softmax,
+                            is_mean):
+    """With softmax grad * (p * sum of q - q), else -grad * q; NaN where a label is no class, which forward refuses."""
+    for i in range(thread(), total, threads()):
+        row = quotient(i, classes)
+        c, label = i - row * classes, target[offset(row, rows, target_rows)]
+        value = 0.0
+        if label != ignored:
+            value = NAN
+            if 0 <= label < classes:
+                weight = class_weight[label * class_step] if has_weight else 1.0
+                q = (1.0 - smoothing) * weight if c == label else 0.0
+                share = smoothing / REAL(classes)
+                q += share * class_weight[c * class_step] if has_weight else share
+                grad = grad_loss[offset(row, rows, grad_rows)]
+                if is_mean:
+                    grad /= total_weight[0]
+                if has_softmax:
+                    q_sum = (1.0 - smoothing) * weight + share * (weight_sum[0] if has_weight else REAL(classes))
+                    value = grad * (math.exp(log_p[offset(row, rows, log_p_rows) + c * log_p_step]) * q_sum - q)
+                else:
+                    value = -grad * q if q != 0.0 else 0.0
+        out[offset(row, rows, out_rows) + c * out_step] = value
+
+
+def _backward(grad_loss, log_p, target, class_weight, total_weight, ignore_index, label_smoothing, reduction, has_softmax, out) -> None:
+    weight, steps, has_weight = optional(class_weight, grad_loss)
+    weight_sum = grad_loss
+    if has_weight and has_softmax:
+        weight_sum = weight.lease.allocator.empty((), weight.dtype)
+        sum_of(weight, (0,), 0, weight_sum)
+    launch(classification_gradient, out.size, grad_loss, log_p, target, weight, weight_sum, total_weight, out,
+           number(label_smoothing, out.dtype), ignore_index, out.size, out.shape[1], *_rows(out, log_p, target, grad_loss), out.steps[1],
+           log_p.steps[1], steps[0] if has_weight else 0, has_weight, int(has_softmax), int(reduction == "mean"))
+
+
+@implements
+def softmax_cross_entropy_backward_input(grad_loss, log_probabilities, target, class_weight, total_weight, ignore_index, label_smoothing,
+                                         reduction, out):
+    _backward(grad_loss, log_probabilities, target, class_weight, total_weight, ignore_index, label_smoothing, reduction, True, out)
+
+
+@implements
+def nll_loss_backward_input(grad_loss, target, class_weight, total_weight, shape, ignore_index, reduction, out):
+    _backward(grad_loss, out, target, class_weight, total_weight, ignore_index, 0.0, reduction, False, out)

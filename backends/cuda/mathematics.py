@@ -1,0 +1,30 @@
+"""Functions that kernels call and `math` has not, or has with an integer as result."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from numbanet.backends.cuda.compile import SIMULATED, PerReal, device
+
+INFINITY = float("inf")         # a constant of a module takes the kernel's precision; `math.inf` would be float64
+
+if SIMULATED:
+    floor, ceil, trunc, rint = (PerReal(f, f) for f in (np.floor, np.ceil, np.trunc, np.rint))
+else:
+    from numba.cuda import libdevice
+    floor = PerReal(libdevice.floorf, libdevice.floor)
+    ceil = PerReal(libdevice.ceilf, libdevice.ceil)
+    trunc = PerReal(libdevice.truncf, libdevice.trunc)
+    rint = PerReal(libdevice.rintf, libdevice.rint)
+
+
+@device
+def larger(a, b):
+    """The larger of two; NaN where either is."""
+    return a if a >= b or a != a else b
+
+
+@device
+def smaller(a, b):
+    """The smaller of two; NaN where either is."""
+    return a if a <= b or a != a else b

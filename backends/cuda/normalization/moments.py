@@ -1,0 +1,99 @@
+"""Mean and variance a channel, from deviations, so that a mean of many deviations costs no digits.
+
+Rows are the positions of batch and pixels together. A thread walks through the rows of one channel in groups of 16: the mean of a group,
+then the sum of squared deviations from it (the group is read twice, the second time from cache), then both are merged into what it has,
+after T. Chan, G. Golub, R. LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979):
+
+    n = n_a + n_b,  d = mean_b - mean_a,  mean = mean_a + d * n_b / n,  m2 = m2_a + m2_b + d**2 * n_a * n_b / n
+
+What the threads have is merged in the same way, 64 to 1 until one is left, in an order that the shape alone decides.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from numbanet.backends.cuda.block import REAL
+from numbanet.backends.cuda.compile import device, kernel
+from numbanet.backends.cuda.index import offset, quotient, thread, threads
+from numbanet.backends.cuda.launch import launch
+from numbanet.backends.cuda.layout import merged_in_order
+from numbanet.backends.cuda.memory import DeviceArray
+from numbanet.backends.cuda.reduction import parts_of
+
+GROUP = 16
+MERGED = 64
+
+
+@device
+def merged_count(count, mean, m2, other_count, other_mean, other_m2):
+    """(count, mean, m2) of two sets together."""
+    together = count + other_count
+    if together == 0.0:
+        return count, mean, m2
+    share = other_count / together
+    apart = other_mean - mean
+    return together, mean + apart * share, m2 + other_m2 + apart * apart * count * share
+
+
+@kernel
+def moments_of_parts(x, out, total, channels, parts, count, rows, row_steps, channel_step):
+    """out (3, parts, C): count, mean and m2 of the groups p, p + parts, ... of each channel."""
+    for i in range(thread(), total, threads()):
+        p = quotient(i, channels)
+        begin = (i - p * channels) * channel_step
+        n, mean, m2 = 0.0, 0.0, 0.0
+        for first in range(p * GROUP, count, parts * GROUP):
+            last = min(first + GROUP, count)
+            size, value = REAL(last - first), 0.0
+            for row in range(first, last):
+                value += x[begin + offset(row, rows, row_steps)]
+            center, value, squares = value / size, 0.0, 0.0
+            for row in range(first, last):
+                deviation = x[begin + offset(row, rows, row_steps)] - center
+                value += deviation
+                squares += deviation * deviation
+            correction = value / size                   # what rounding took from the mean
+            n, mean, m2 = merged_count(n, mean, m2, size, center + correction, squares - value * correction)
+        out[i], out[total + i], out[2 * total + i] = n, mean, m2
+
+
+@kernel
+def moments_merged(moments, out, total, channels, parts):
+    """out (3, total / C, C): each from MERGED parts of moments (3, parts, C)."""
+    for i in range(thread(), total, threads()):
+        q = quotient(i, channels)
+        c = i - q * channels
+        n, mean, m2 = 0.0, 0.0, 0.0
+        for p in range(q * MERGED, min((q + 1) * MERGED, parts)):
+            at = p * channels + c
+            n, mean, m2 = merged_count(n, mean, m2, moments[at], moments[parts * channels + at], moments[2 * parts * channels + at])
+        out[i], out[total + i], out[2 * total + i] = n, mean, m2
+
+
+@kernel
+def moments_result(moments, mean, variance, channels, mean_step, variance_step):
+    for c in range(thread(), channels, threads()):
+        n = moments[c]
+        mean[c * mean_step] = moments[channels + c] if n > 0.0 else n / n           # of nothing: NaN
+        variance[c * variance_step] = moments[2 * channels + c] / n
+
+
+def rows_of(*arrays: DeviceArray) -> tuple[tuple[int, ...], ...]:
+    """Shape and steps of the rows of maps (N, C, ...), merged."""
+    shape = arrays[0].shape
+    return merged_in_order((shape[0], *shape[2:]), *[(x.steps[0], *x.steps[2:]) for x in arrays])
+
+
+def moments(x: DeviceArray, mean: DeviceArray, variance: DeviceArray) -> None:
+    """Mean (C,) and biased variance (C,) of x (N, C, ...); NaN where there are no elements."""
+    channels, count, empty = x.shape[1], x.shape[0] * prod(x.shape[2:]), x.lease.allocator.empty
+    parts = max(1, min(parts_of(channels, count), -(-count // GROUP)))
+    found = empty((3, parts, channels), x.dtype)
+    launch(moments_of_parts, parts * channels, x, found, parts * channels, channels, parts, count, *rows_of(x), x.steps[1])
+    while parts > 1:
+        fewer = -(-parts // MERGED)
+        merged = empty((3, fewer, channels), x.dtype)
+        launch(moments_merged, fewer * channels, found, merged, fewer * channels, channels, parts)
+        found, parts = merged, fewer
+    launch(moments_result, channels, found, mean, variance, channels, mean.steps[0], variance.steps[0])

@@ -1,0 +1,84 @@
+"""Host memory that a GPU copies from and to by itself, while Python goes on: pinned, which costs milliseconds to allocate, so it is kept.
+
+An upload is a copy into a pinned block and an asynchronous transfer after it; the array given by the caller can be reused at once. A block
+is free again when the transfer has passed its event on the stream.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections import deque
+from threading import Lock
+
+import numpy as np
+
+PIECE = 8 << 20                 # larger transfers go in pieces: while one is under way, the next is copied
+MOST = 8                        # blocks; then the oldest transfer is waited for
+
+
+class Staging:
+    """Blocks of pinned memory of one device.
+
+    Parameters
+    ----------
+    call
+        Calls a function of the driver by name and raises on errors.
+    stream
+        Where all copies go.
+    """
+
+    def __init__(self, call, stream: int):
+        self._call, self._stream = call, stream
+        self._busy: deque = deque()             # blocks in the order of their transfers
+        self._made = 0
+        self._lock = Lock()
+
+    def upload(self, pointer: int, host: np.ndarray) -> None:
+        """Copy the bytes of `host` (uint8, dense) to the device, in the order of the stream."""
+        with self._lock:
+            for begin in range(0, host.nbytes, PIECE):
+                block = self._take()
+                part = host[begin:begin + PIECE]
+                block.memory[:part.nbytes] = part
+                self._call("cuMemcpyHtoDAsync", pointer + begin, block.address, part.nbytes, self._stream)
+                self._release(block)
+
+    def download(self, host: np.ndarray, pointer: int) -> None:
+        """Copy bytes of the device to `host` (uint8, dense) once all work before is done; they are there afterwards."""
+        with self._lock:
+            pending: deque = deque()
+            for begin in range(0, host.nbytes, PIECE):
+                if len(pending) == 2:
+                    self._receive(host, *pending.popleft())
+                block, size = self._take(), min(PIECE, host.nbytes - begin)
+                self._call("cuMemcpyDtoHAsync", block.address, pointer + begin, size, self._stream)
+                self._call("cuEventRecord", block.event, self._stream)
+                pending.append((block, begin, size))
+            while pending:
+                self._receive(host, *pending.popleft())
+
+    def _receive(self, host, block, begin, size) -> None:
+        self._call("cuEventSynchronize", block.event)
+        host[begin:begin + size] = block.memory[:size]
+        self._busy.appendleft(block)            # its event has passed
+
+    def _take(self) -> _Block:
+        if self._busy and (self._made >= MOST or self._call("cuEventQuery", self._busy[0].event)):
+            block = self._busy.popleft()
+            self._call("cuEventSynchronize", block.event)
+            return block
+        self._made += 1
+        return _Block(self._call)
+
+    def _release(self, block) -> None:
+        self._call("cuEventRecord", block.event, self._stream)
+        self._busy.append(block)
+
+
+class _Block:
+    """PIECE bytes of pinned memory and the event of their last transfer."""
+
+    def __init__(self, call):
+        self.address = int(call("cuMemHostAlloc", PIECE, 0))
+        self.event = call("cuEventCreate", 0)
+        self.memory = np.frombuffer((ctypes.c_uint8 * PIECE).from_address(self.address), np.uint8)

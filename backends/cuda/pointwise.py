@@ -1,0 +1,157 @@
+"""Kernels around a function of elements, and conversion between dtypes: what families of elementwise primitives share."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from numbanet.backends.cuda.compile import device, kernel
+from numbanet.backends.cuda.index import offset, thread, threads
+from numbanet.backends.cuda.launch import launch, number
+from numbanet.backends.cuda.layout import broadcast_steps, merged
+from numbanet.backends.cuda.memory import DeviceArray
+from numbanet.backends.interface import like
+
+BOOL = np.dtype(np.bool_)
+
+
+class Unary:
+    """out = f(x), for x of any steps."""
+
+    def __init__(self, function):
+        @kernel
+        def unary(x, out, total, shape, x_steps, out_steps):
+            for i in range(thread(), total, threads()):
+                out[offset(i, shape, out_steps)] = function(x[offset(i, shape, x_steps)])
+        self.kernel = unary
+
+    def __call__(self, x: DeviceArray, out: DeviceArray) -> None:
+        shape, out_steps, x_steps = merged(out.shape, out.steps, x.steps)
+        launch(self.kernel, out.size, x, out, out.size, shape, x_steps, out_steps)
+
+
+class UnaryWith:
+    """out = f(x, parameters), for numbers in a tuple."""
+
+    def __init__(self, function):
+        @kernel
+        def unary_with(x, out, parameters, total, shape, x_steps, out_steps):
+            for i in range(thread(), total, threads()):
+                out[offset(i, shape, out_steps)] = function(x[offset(i, shape, x_steps)], parameters)
+        self.kernel = unary_with
+
+    def __call__(self, x: DeviceArray, out: DeviceArray, *parameters: float) -> None:
+        shape, out_steps, x_steps = merged(out.shape, out.steps, x.steps)
+        launch(self.kernel, out.size, x, out, numbers(parameters, out.dtype), out.size, shape, x_steps, out_steps)
+
+
+class Binary:
+    """out = f(a, b) for arrays of one dtype."""
+
+    def __init__(self, function):
+        @kernel
+        def binary(a, b, out, total, shape, a_steps, b_steps, out_steps):
+            for i in range(thread(), total, threads()):
+                out[offset(i, shape, out_steps)] = function(a[offset(i, shape, a_steps)], b[offset(i, shape, b_steps)])
+        self.kernel = binary
+
+    def __call__(self, a: DeviceArray, b: DeviceArray, out: DeviceArray) -> None:
+        """a and b broadcast to out's shape."""
+        shape, out_steps, a_steps, b_steps = merged(out.shape, out.steps, broadcast_steps(a, out.shape), broadcast_steps(b, out.shape))
+        launch(self.kernel, out.size, a, b, out, out.size, shape, a_steps, b_steps, out_steps)
+
+
+class Arithmetic(Binary):
+    """The same for arrays of any dtype, or an array and a number."""
+
+    def __init__(self, function):
+        super().__init__(function)
+
+        @kernel
+        def binary_left(value, b, out, total, shape, b_steps, out_steps):
+            for i in range(thread(), total, threads()):
+                out[offset(i, shape, out_steps)] = function(value, b[offset(i, shape, b_steps)])
+
+        @kernel
+        def binary_right(a, value, out, total, shape, a_steps, out_steps):
+            for i in range(thread(), total, threads()):
+                out[offset(i, shape, out_steps)] = function(a[offset(i, shape, a_steps)], value)
+        self.left, self.right = binary_left, binary_right
+
+    def __call__(self, a, b, out: DeviceArray, dtype: np.dtype | None = None) -> None:
+        """`dtype` is that of the arithmetic: out's, unless given."""
+        dtype = dtype or out.dtype
+        a, b = converted(a, dtype), converted(b, dtype)
+        if type(b) is not DeviceArray:
+            shape, out_steps, a_steps = merged(out.shape, out.steps, broadcast_steps(a, out.shape))
+            return launch(self.right, out.size, a, b, out, out.size, shape, a_steps, out_steps)
+        if type(a) is not DeviceArray:
+            shape, out_steps, b_steps = merged(out.shape, out.steps, broadcast_steps(b, out.shape))
+            return launch(self.left, out.size, a, b, out, out.size, shape, b_steps, out_steps)
+        return super().__call__(a, b, out)
+
+
+class BinaryWith:
+    """out = f(a, b, parameters), for arrays of out's shape and numbers in a tuple."""
+
+    def __init__(self, function):
+        @kernel
+        def binary_with(a, b, out, parameters, total, shape, a_steps, b_steps, out_steps):
+            for i in range(thread(), total, threads()):
+                out[offset(i, shape, out_steps)] = function(a[offset(i, shape, a_steps)], b[offset(i, shape, b_steps)], parameters)
+        self.kernel = binary_with
+
+    def __call__(self, a: DeviceArray, b: DeviceArray, out: DeviceArray, *parameters: float) -> None:
+        shape, out_steps, a_steps, b_steps = merged(out.shape, out.steps, a.steps, b.steps)
+        launch(self.kernel, out.size, a, b, out, numbers(parameters, out.dtype), out.size, shape, a_steps, b_steps, out_steps)
+
+
+def numbers(values, dtype: np.dtype) -> tuple[np.generic, ...]:
+    """Parameters of a kernel, in `dtype`."""
+    return tuple([number(v, dtype) for v in values])
+
+
+def converted(x, dtype: np.dtype):
+    """x in `dtype`: an array, cast where it has another, or a NumPy scalar."""
+    if type(x) is not DeviceArray:
+        return number(x, dtype)
+    if x.dtype == dtype:
+        return x
+    made = new_like(x, dtype)
+    convert(x, made)
+    return made
+
+
+def new_like(x: DeviceArray, dtype: np.dtype | None = None) -> DeviceArray:
+    """An uninitialised array of x's shape and memory order on its device."""
+    return x.lease.allocator.empty(*like(x, dtype))
+
+
+@kernel
+def cast_kernel(x, out, total, shape, x_steps, out_steps):
+    for i in range(thread(), total, threads()):
+        out[offset(i, shape, out_steps)] = x[offset(i, shape, x_steps)]
+
+
+@device
+def _is_not_zero(x):
+    return x != 0
+
+
+is_not_zero = Unary(_is_not_zero)
+
+
+def convert(x: DeviceArray, out: DeviceArray) -> None:
+    """out = x in out's dtype; numbers are True where not 0."""
+    if out.dtype == BOOL and x.dtype != BOOL:
+        return is_not_zero(x, out)
+    shape, out_steps, x_steps = merged(out.shape, out.steps, x.steps)
+    return launch(cast_kernel, out.size, x, out, out.size, shape, x_steps, out_steps)
+
+
+def on_host(x: DeviceArray) -> np.ndarray:
+    """The values as a NumPy array, waiting for them."""
+    if not x.is_dense:
+        dense = new_like(x)
+        convert(x, dense)
+        x = dense
+    return x.lease.allocator.to_numpy(x)

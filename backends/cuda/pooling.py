@@ -1,0 +1,240 @@
+"""Pooling: a thread computes one element of the result; windows are found from its position (see `contract/pooling.py`).
+
+Gradients gather: a thread walks through the windows that hold its element, in their order, so nothing is added from two threads. `walk` is
+(stride, padding before, dilation) of the rows, then of the columns; adaptive window i of n over an axis of `size` elements is
+floor(i * size / n) ... ceil((i + 1) * size / n) - 1.
+"""
+
+from __future__ import annotations
+
+from numbanet.backends.cuda.block import REAL
+from numbanet.backends.cuda.compile import device, kernel
+from numbanet.backends.cuda.index import narrow, quotient, thread, threads
+from numbanet.backends.cuda.launch import launch
+from numbanet.backends.cuda.limits import INFINITY
+from numbanet.backends.cuda.registry import implements
+from numbanet.backends.cuda.windows import map_shape, place, walk_of, window_of
+
+
+@device
+def at(n, c, h, w, steps):
+    """Elements from the first to (n, c, h, w)."""
+    return n * steps[0] + c * steps[1] + h * steps[2] + w * steps[3]
+
+
+@device
+def counts_more(value, best, position):
+    """Whether a value takes the place of the best so far: the first of equals stays, the first NaN counts most, -1 is no position."""
+    return position < 0 or value > best or (value != value and best == best)
+
+
+@device
+def begin_of(i, size, windows):
+    """Where adaptive window i begins."""
+    return quotient(narrow(i * size, size), windows)
+
+
+@device
+def end_of(i, size, windows):
+    """One past the last element of adaptive window i."""
+    return quotient(narrow((i + 1) * size + windows - 1, size), windows)
+
+
+@kernel
+def max_pool2d(x, out, argmax, total, shape, size, taps, walk, x_steps, out_steps, argmax_steps):
+    stride_h, padding_h, dilation_h, stride_w, padding_w, dilation_w = walk
+    for i in range(thread(), total, threads()):
+        n, oh, ow, _, c = place(i, shape)
+        best, position = -INFINITY, -1
+        for r in range(taps[0]):
+            h = oh * stride_h + r * dilation_h - padding_h
+            if 0 <= h < size[0]:
+                for s in range(taps[1]):
+                    w = ow * stride_w + s * dilation_w - padding_w
+                    if 0 <= w < size[1]:
+                        value = x[at(n, c, h, w, x_steps)]
+                        if counts_more(value, best, position):
+                            best, position = value, h * size[1] + w
+        out[at(n, c, oh, ow, out_steps)] = best
+        argmax[at(n, c, oh, ow, argmax_steps)] = position
+
+
+@kernel
+def max_pool2d_without_positions(x, out, total, shape, size, taps, walk, x_steps, out_steps):
+    stride_h, padding_h, dilation_h, stride_w, padding_w, dilation_w = walk
+    for i in range(thread(), total, threads()):
+        n, oh, ow, _, c = place(i, shape)
+        best = -INFINITY
+        for r in range(taps[0]):
+            h = oh * stride_h + r * dilation_h - padding_h
+            if 0 <= h < size[0]:
+                for s in range(taps[1]):
+                    w = ow * stride_w + s * dilation_w - padding_w
+                    if 0 <= w < size[1]:
+                        value = x[at(n, c, h, w, x_steps)]
+                        if counts_more(value, best, 0):
+                            best = value
+        out[at(n, c, oh, ow, out_steps)] = best
+
+
+@kernel
+def max_pool2d_backward(grad_y, argmax, out, total, shape, size, taps, walk, grad_steps, argmax_steps, out_steps):
+    stride_h, padding_h, dilation_h, stride_w, padding_w, dilation_w = walk
+    for i in range(thread(), total, threads()):
+        n, h, w, _, c = place(i, shape)
+        position, value = h * shape[2] + w, 0.0
+        for r in range(taps[0] - 1, -1, -1):                    # from the last tap: windows in their order
+            oh = window_of(h, r, stride_h, padding_h, dilation_h, size[0])
+            if oh >= 0:
+                for s in range(taps[1] - 1, -1, -1):
+                    ow = window_of(w, s, stride_w, padding_w, dilation_w, size[1])
+                    if ow >= 0 and argmax[at(n, c, oh, ow, argmax_steps)] == position:
+                        value += grad_y[at(n, c, oh, ow, grad_steps)]
+        out[at(n, c, h, w, out_steps)] = value
+
+
+@device
+def divisor_of(oh, ow, bounds, taps, walk, divisor):
+    """What the sum over window (oh, ow) is divided by: `divisor` unless that is 0, else its elements within `bounds`."""
+    if divisor:
+        return divisor
+    stride_h, padding_h, _, stride_w, padding_w, _ = walk
+    h, w = oh * stride_h - padding_h, ow * stride_w - padding_w
+    return (min(h + taps[0], bounds[1]) - max(h, bounds[0])) * (min(w + taps[1], bounds[3]) - max(w, bounds[2]))
+
+
+@kernel
+def avg_pool2d(x, out, total, shape, size, taps, walk, bounds, divisor, x_steps, out_steps):
+    stride_h, padding_h, dilation_h, stride_w, padding_w, dilation_w = walk
+    for i in range(thread(), total, threads()):
+        n, oh, ow, _, c = place(i, shape)
+        value = 0.0
+        for r in range(taps[0]):
+            h = oh * stride_h + r * dilation_h - padding_h
+            if 0 <= h < size[0]:
+                for s in range(taps[1]):
+                    w = ow * stride_w + s * dilation_w - padding_w
+                    if 0 <= w < size[1]:
+                        value += x[at(n, c, h, w, x_steps)]
+        out[at(n, c, oh, ow, out_steps)] = value / REAL(divisor_of(oh, ow, bounds, taps, walk, divisor))
+
+
+@kernel
+def avg_pool2d_backward(grad_y, out, total, shape, size, taps, walk, bounds, divisor, grad_steps, out_steps):
+    stride_h, padding_h, dilation_h, stride_w, padding_w, dilation_w = walk
+    for i in range(thread(), total, threads()):
+        n, h, w, _, c = place(i, shape)
+        value = 0.0
+        for r in range(taps[0] - 1, -1, -1):
+            oh = window_of(h, r, stride_h, padding_h, dilation_h, size[0])
+            if oh >= 0:
+                for s in range(taps[1] - 1, -1, -1):
+                    ow = window_of(w, s, stride_w, padding_w, dilation_w, size[1])
+                    if ow >= 0:
+                        value += grad_y[at(n, c, oh, ow, grad_steps)] / REAL(divisor_of(oh, ow, bounds, taps, walk, divisor))
+        out[at(n, c, h, w, out_steps)] = value
+
+
+@kernel
+def adaptive_max_pool2d(x, out, argmax, total, shape, size, x_steps, out_steps, argmax_steps):
+    for i in range(thread(), total, threads()):
+        n, oh, ow, _, c = place(i, shape)
+        best, position = -INFINITY, -1
+        for h in range(begin_of(oh, size[0], shape[1]), end_of(oh, size[0], shape[1])):
+            for w in range(begin_of(ow, size[1], shape[2]), end_of(ow, size[1], shape[2])):
+                value = x[at(n, c, h, w, x_steps)]
+                if counts_more(value, best, position):
+                    best, position = value, h * size[1] + w
+        out[at(n, c, oh, ow, out_steps)] = best
+        argmax[at(n, c, oh, ow, argmax_steps)] = position
+
+
+@kernel
+def adaptive_max_pool2d_backward(grad_y, argmax, out, total, shape, size, grad_steps, argmax_steps, out_steps):
+    for i in range(thread(), total, threads()):
+        n, h, w, _, c = place(i, shape)
+        position, value = h * shape[2] + w, 0.0
+        for oh in range(begin_of(h, size[0], shape[1]), end_of(h, size[0], shape[1])):     # those that hold row h
+            for ow in range(begin_of(w, size[1], shape[2]), end_of(w, size[1], shape[2])):
+                if argmax[at(n, c, oh, ow, argmax_steps)] == position:
+                    value += grad_y[at(n, c, oh, ow, grad_steps)]
+        out[at(n, c, h, w, out_steps)] = value
+
+
+@kernel
+def adaptive_avg_pool2d(x, out, total, shape, size, x_steps, out_steps):
+    for i in range(thread(), total, threads()):
+        n, oh, ow, _, c = place(i, shape)
+        top, bottom = begin_of(oh, size[0], shape[1]), end_of(oh, size[0], shape[1])
+        left, right = begin_of(ow, size[1], shape[2]), end_of(ow, size[1], shape[2])
+        value = 0.0
+        for h in range(top, bottom):
+            for w in range(left, right):
+                value += x[at(n, c, h, w, x_steps)]
+        out[at(n, c, oh, ow, out_steps)] = value / REAL((bottom - top) * (right - left))
+
+
+@kernel
+def adaptive_avg_pool2d_backward(grad_y, out, total, shape, size, grad_steps, out_steps):
+    for i in range(thread(), total, threads()):
+        n, h, w, _, c = place(i, shape)
+        value = 0.0
+        for oh in range(begin_of(h, size[0], shape[1]), end_of(h, size[0], shape[1])):
+            rows = end_of(oh, shape[1], size[0]) - begin_of(oh, shape[1], size[0])
+            for ow in range(begin_of(w, size[1], shape[2]), end_of(w, size[1], shape[2])):
+                columns = end_of(ow, shape[2], size[1]) - begin_of(ow, shape[2], size[1])
+                value += grad_y[at(n, c, oh, ow, grad_steps)] / REAL(rows * columns)
+        out[at(n, c, h, w, out_steps)] = value
+
+
+@implements
+def max_pool2d_forward(x, geometry, out):
+    y, argmax = out
+    launch(max_pool2d, y.size, x, y, argmax, y.size, map_shape(y, 1), geometry.input_size, geometry.kernel_size, walk_of(geometry), x.steps,
+           y.steps, argmax.steps)
+
+
+@implements
+def max_pool2d_backward_input(grad_y, argmax, geometry, out):
+    launch(max_pool2d_backward, out.size, grad_y, argmax, out, out.size, map_shape(out, 1), geometry.output_size, geometry.kernel_size,
+           walk_of(geometry), grad_y.steps, argmax.steps, out.steps)
+
+
+def _bounds(geometry, count_include_pad: bool) -> tuple[int, ...]:
+    """Of what counts in windows: first row, one past the last, the same of columns; what `ceil_mode` adds is outside."""
+    pads = geometry.padding if count_include_pad else ((0, 0), (0, 0))
+    return tuple([v for n, (before, after) in zip(geometry.input_size, pads) for v in (-before, n + after)])
+
+
+@implements
+def avg_pool2d_forward(x, geometry, count_include_pad, divisor_override, out):
+    launch(avg_pool2d, out.size, x, out, out.size, map_shape(out, 1), geometry.input_size, geometry.kernel_size, walk_of(geometry),
+           _bounds(geometry, count_include_pad), divisor_override or 0, x.steps, out.steps)
+
+
+@implements
+def avg_pool2d_backward_input(grad_y, geometry, count_include_pad, divisor_override, out):
+    launch(avg_pool2d_backward, out.size, grad_y, out, out.size, map_shape(out, 1), geometry.output_size, geometry.kernel_size,
+           walk_of(geometry), _bounds(geometry, count_include_pad), divisor_override or 0, grad_y.steps, out.steps)
+
+
+@implements
+def adaptive_max_pool2d_forward(x, output_size, out):
+    y, argmax = out
+    launch(adaptive_max_pool2d, y.size, x, y, argmax, y.size, map_shape(y, 1), x.shape[2:], x.steps, y.steps, argmax.steps)
+
+
+@implements
+def adaptive_max_pool2d_backward_input(grad_y, argmax, input_size, out):
+    launch(adaptive_max_pool2d_backward, out.size, grad_y, argmax, out, out.size, map_shape(out, 1), grad_y.shape[2:], grad_y.steps,
+           argmax.steps, out.steps)
+
+
+@implements
+def adaptive_avg_pool2d_forward(x, output_size, out):
+    launch(adaptive_avg_pool2d, out.size, x, out, out.size, map_shape(out, 1), x.shape[2:], x.steps, out.steps)
+
+
+@implements
+def adaptive_avg_pool2d_backward_input(grad_y, input_size, out):
+    launch(adaptive_avg_pool2d_backward, out.size, grad_y, out, out.size, map_shape(out, 1), grad_y.shape[2:], grad_y.steps, out.steps)

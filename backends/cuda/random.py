@@ -1,0 +1,133 @@
+"""Random numbers of a key: Philox-4x32-10, whose words `philox.py` defines by position, so that every backend draws the same.
+
+One thread computes a block of four words, and what is made of them. Arithmetic on the words is float64, as the definition says.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from numbanet.backends import philox as definition
+from numbanet.backends.cuda.compile import SIMULATED, PerReal, device, float64, int64, kernel, uint64
+from numbanet.backends.cuda.index import offset, thread, threads
+from numbanet.backends.cuda.launch import launch, number
+from numbanet.backends.cuda.layout import merged_in_order
+from numbanet.backends.cuda.pointwise import convert
+from numbanet.backends.cuda.registry import implements
+from numbanet.backends.cuda.sorting import ORDERS
+
+M0, M1 = (np.uint64(m) for m in definition.MULTIPLIERS)
+STEP0, STEP1 = (np.uint64(s) for s in definition.KEY_STEPS)
+LOW, HALF, TWO = np.uint64(0xFFFFFFFF), np.uint64(32), np.uint64(2)
+ROUNDS = definition.ROUNDS
+
+if SIMULATED:
+    product = PerReal(lambda a, b: a * b, lambda a, b: a * b)
+else:
+    from numba.cuda import libdevice
+    product = PerReal(libdevice.fmul_rn, libdevice.dmul_rn)      # rounded: never contracted with an addition, as on the host
+
+
+@device
+def philox(block, key):
+    """The four words of a block, as uint64; key = (stream's two halves, seed's two halves)."""
+    c0, c1, c2, c3 = block & LOW, block >> HALF, key[0], key[1]
+    k0, k1 = key[2], key[3]
+    for _ in range(ROUNDS):
+        p0, p1 = c0 * M0, c2 * M1
+        c0, c1, c2, c3 = (p1 >> HALF) ^ c1 ^ k0, p1 & LOW, (p0 >> HALF) ^ c3 ^ k1, p0 & LOW
+        k0, k1 = (k0 + STEP0) & LOW, (k1 + STEP1) & LOW
+    return c0, c1, c2, c3
+
+
+def _key(key: tuple[int, int]) -> tuple[np.uint64, ...]:
+    seed, stream = key
+    return tuple([np.uint64(word & 0xFFFFFFFF) for word in (stream, stream >> 32, seed, seed >> 32)])
+
+
+@kernel
+def uniform_kernel(out, key, low, width, highest, total, blocks, shape, out_steps):
+    for b in range(thread(), blocks, threads()):
+        words = philox(uint64(b), key)
+        for j in range(min(4, total - 4 * b)):
+            value = low + product(width, float64(words[j]) * 2.0**-32)
+            out[offset(4 * b + j, shape, out_steps)] = min(value, highest)
+
+
+@kernel
+def normal_kernel(out, key, mean, std, total, blocks, shape, out_steps):
+    """Box and Muller (1958): each pair of words gives two numbers."""
+    for b in range(thread(), blocks, threads()):
+        words = philox(uint64(b), key)
+        for j in range(min(4, total - 4 * b)):
+            radius = math.sqrt(-2.0 * math.log(float64(words[j // 2 * 2]) * 2.0**-32 + 2.0**-32))
+            angle = 2.0 * math.pi * (float64(words[j // 2 * 2 + 1]) * 2.0**-32)
+            value = radius * (math.cos(angle) if j % 2 == 0 else math.sin(angle))
+            out[offset(4 * b + j, shape, out_steps)] = mean + product(std, value)
+
+
+@kernel
+def integers_kernel(out, key, low, width, total, blocks, shape, out_steps):
+    """Two words make a number of 64 bits, the low one first."""
+    for b in range(thread(), blocks, threads()):
+        words = philox(uint64(b), key)
+        for j in range(min(2, total - 2 * b)):
+            wide = words[2 * j] | words[2 * j + 1] << HALF
+            out[offset(2 * b + j, shape, out_steps)] = low + int64(wide % width)
+
+
+@kernel
+def wide_words_kernel(out, key, total, blocks):
+    for b in range(thread(), blocks, threads()):
+        words = philox(uint64(b), key)
+        for j in range(min(2, total - 2 * b)):
+            out[2 * b + j] = words[2 * j] | words[2 * j + 1] << HALF
+
+
+@kernel
+def dropout_kernel(x, out, key, threshold, scale, total, blocks, shape, x_steps, out_steps):
+    """x times `scale`, or times 0, so that NaN and infinities stay visible as in the definition."""
+    for b in range(thread(), blocks, threads()):
+        words = philox(uint64(b), key)
+        for j in range(min(4, total - 4 * b)):
+            i = 4 * b + j
+            out[offset(i, shape, out_steps)] = x[offset(i, shape, x_steps)] * (scale if words[j] >= threshold else 0.0)
+
+
+def _draw(kernel_of, out, key, *numbers, a_block: int = 4) -> None:
+    blocks = -(-out.size // a_block)
+    launch(kernel_of, blocks, out, _key(key), *numbers, out.size, blocks, *merged_in_order(out.shape, out.steps))
+
+
+@implements
+def random_uniform(shape, dtype, low, high, key, out):
+    highest = np.float64(definition.below(high, low, out.dtype))
+    _draw(uniform_kernel, out, key, np.float64(low), np.float64(high - low), highest)
+
+
+@implements
+def random_normal(shape, dtype, mean, std, key, out):
+    _draw(normal_kernel, out, key, np.float64(mean), np.float64(std))
+
+
+@implements
+def random_integers(shape, low, high, key, out):
+    _draw(integers_kernel, out, key, np.int64(low), np.uint64(high - low), a_block=2)
+
+
+@implements
+def random_permutation(count, key, out):
+    numbers, blocks = out.lease.allocator.empty((count,), np.dtype(np.uint64)), -(-count // 2)
+    launch(wide_words_kernel, blocks, numbers, _key(key), count, blocks)
+    order, _ = ORDERS[False](numbers, 0)
+    convert(order, out)
+
+
+@implements
+def dropout(x, probability, key, out):
+    scale = number(1 / (1 - probability) if probability < 1 else 0.0, x.dtype)
+    blocks = -(-out.size // 4)
+    launch(dropout_kernel, blocks, x, out, _key(key), np.uint64(definition.threshold(probability)), scale, out.size, blocks,
+           *merged_in_order(out.shape, x.steps, out.steps))

@@ -1,0 +1,185 @@
+"""Reductions: each output element is a fold over the reduced axes, in parts, and then over the parts, in a fixed order.
+
+    part p of output o = x[o, e_p] + x[o, e_p+P] + ...      e: positions along the reduced axes together, P parts
+
+The number of parts comes from the shape alone, so that the bits do not depend on the GPU. Parts are reduced in the same way, until one is
+left. 16-bit floats are folded in float32, integers in int64.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from math import prod as product
+
+import numpy as np
+
+from numbanet.backends.cuda.compile import device, kernel
+from numbanet.backends.cuda.index import offset, quotient, thread, threads
+from numbanet.backends.cuda.launch import launch, number
+from numbanet.backends.cuda.layout import merged_in_order
+from numbanet.backends.cuda.mathematics import larger, smaller
+from numbanet.backends.cuda.memory import DeviceArray
+from numbanet.backends.cuda.pointwise import BOOL, convert, converted
+from numbanet.backends.cuda.registry import implements
+from numbanet.dtypes import is_floating_point
+
+PARALLEL = 1 << 16          # threads worth having; fewer outputs than that are split into parts
+SHORTEST, LONGEST = 32, 1024        # elements of a part: below the first a launch costs more, above the second sums lose digits
+
+
+def parts_of(outputs: int, count: int) -> int:
+    """Into how many parts each of `outputs` folds over `count` elements is split."""
+    wanted = max(-(-count // LONGEST), min(-(-PARALLEL // max(outputs, 1)), count // SHORTEST))
+    return max(1, min(wanted, count))
+
+
+class Fold:
+    """out[o] = function(function(start, x[o, 0]), x[o, 1]) ..., with the parts between."""
+
+    def __init__(self, function):
+        @kernel
+        def fold(x, out, start, total, outputs, parts, count, parts_first, kept, kept_steps, reduced, reduced_steps, out_steps, part_step):
+            for i in range(thread(), total, threads()):
+                if parts_first:                         # neighbouring threads read neighbours along the reduced axes
+                    o = quotient(i, parts)
+                    p = i - o * parts
+                else:
+                    p = quotient(i, outputs)
+                    o = i - p * outputs
+                begin, value = offset(o, kept, kept_steps), start
+                for e in range(p, count, parts):
+                    value = function(value, x[begin + offset(e, reduced, reduced_steps)])
+                out[offset(o, kept, out_steps) + p * part_step] = value
+        self.kernel = fold
+
+    def __call__(self, x: DeviceArray, axes: tuple[int, ...], start, out: DeviceArray) -> None:
+        """`out` may have another shape, of the same elements in logical order (axes of size 1, or none)."""
+        self.rows(Rows(x, axes, out), start, x, out)
+
+    def rows(self, rows: Rows, start, x: DeviceArray, out: DeviceArray) -> None:
+        """The fold over rows; see :class:`Rows`."""
+        if out.size == 0:
+            return
+        parts = parts_of(rows.outputs, rows.count)
+        if parts == 1:
+            return self._launch(rows, 1, start, x, out, rows.out_steps, 0)
+        partial = x.lease.allocator.empty((rows.outputs, parts), out.dtype if out.dtype.itemsize != 2 else np.dtype(np.float32))
+        dense = rows.dense_steps(parts)
+        self._launch(rows, parts, start, x, partial, dense, 1)
+        return self.rows(rows.of_parts(parts, dense), start, partial, out)
+
+    def _launch(self, rows, parts, start, x, out, out_steps, part_step):
+        launch(self.kernel, rows.outputs * parts, x, out, number(start, out.dtype), rows.outputs * parts, rows.outputs, parts, rows.count,
+               int(rows.is_contiguous), rows.kept, rows.kept_steps, rows.reduced, rows.reduced_steps, out_steps, part_step)
+
+
+class Rows:
+    """x as `outputs` rows of `count` elements to be reduced: shapes and steps of both groups of axes, merged."""
+
+    def __init__(self, x: DeviceArray, axes: tuple[int, ...], out: DeviceArray | None = None):
+        shape, steps = x.shape, x.steps
+        keep = [a for a in range(len(shape)) if a not in axes]
+        kept_shape, kept_steps = tuple([shape[a] for a in keep]), tuple([steps[a] for a in keep])
+        if out is None:
+            self.kept, self.kept_steps = merged_in_order(kept_shape, kept_steps)
+        else:
+            out_steps = out.steps if len(out.shape) == len(keep) else tuple([out.steps[a] for a in keep])
+            self.kept, self.kept_steps, self.out_steps = merged_in_order(kept_shape, kept_steps, out_steps)
+        self.reduced, self.reduced_steps = merged_in_order(tuple([shape[a] for a in axes]), tuple([steps[a] for a in axes]))
+        self.outputs, self.count = product(kept_shape), product([shape[a] for a in axes])
+        self.is_contiguous = _fastest(self.reduced, self.reduced_steps) <= _fastest(self.kept, self.kept_steps)
+
+    def dense_steps(self, parts: int) -> tuple[int, ...]:
+        """Steps of the kept axes in a row-major array (outputs, parts)."""
+        steps, step = [], parts
+        for n in reversed(self.kept):
+            steps.append(step)
+            step *= n
+        return tuple(reversed(steps))
+
+    def of_parts(self, parts: int, dense: tuple[int, ...]) -> Rows:
+        """The rows of an array (outputs, parts)."""
+        rows = copy(self)
+        rows.kept_steps, rows.reduced, rows.reduced_steps, rows.count, rows.is_contiguous = dense, (parts,), (1,), parts, True
+        return rows
+
+
+def _fastest(shape, steps) -> int:
+    """The smallest step of an axis that has one."""
+    return min([s for n, s in zip(shape, steps) if n != 1 and s], default=1 << 60)
+
+
+@device
+def _sum(total, x):
+    return total + x
+
+
+@device
+def _product(total, x):
+    return total * x
+
+
+@device
+def _any(found, x):
+    return found or x != 0
+
+
+@device
+def _all(found, x):
+    return found and x != 0
+
+
+sum_of, product_of, largest_of, smallest_of = Fold(_sum), Fold(_product), Fold(larger), Fold(smaller)
+any_of, all_of = Fold(_any), Fold(_all)
+
+
+def _wide(x: DeviceArray, out: DeviceArray) -> DeviceArray:
+    """Integers and booleans in int64, as they are summed."""
+    return x if is_floating_point(x.dtype) else converted(x, out.dtype)
+
+
+@implements
+def sum(x, axes, keepdims, out):
+    sum_of(_wide(x, out), axes, 0, out)
+
+
+@implements
+def mean(x, axes, keepdims, out):
+    from numbanet.backends.cuda.elementwise import divide
+    count = product([x.shape[a] for a in axes])
+    total = out if out.dtype.itemsize > 2 else x.lease.allocator.empty(out.shape, np.dtype(np.float32))
+    sum_of(x, axes, 0, total)
+    divide(total, float(count), total)
+    if total is not out:
+        convert(total, out)
+
+
+@implements
+def prod(x, axes, keepdims, out):
+    product_of(_wide(x, out), axes, 1, out)
+
+
+@implements
+def max_reduce(x, axes, keepdims, out):
+    if x.dtype == BOOL:
+        any_of(x, axes, False, out)
+    else:
+        largest_of(x, axes, -np.inf if is_floating_point(x.dtype) else np.iinfo(x.dtype).min, out)
+
+
+@implements
+def min_reduce(x, axes, keepdims, out):
+    if x.dtype == BOOL:
+        all_of(x, axes, True, out)
+    else:
+        smallest_of(x, axes, np.inf if is_floating_point(x.dtype) else np.iinfo(x.dtype).max, out)
+
+
+@implements
+def any(x, axes, keepdims, out):
+    any_of(x, axes, False, out)
+
+
+@implements
+def all(x, axes, keepdims, out):
+    all_of(x, axes, True, out)

@@ -1,0 +1,89 @@
+"""Softmax and its logarithm along one axis: a block a row, three walks along it (see `contract/softmax.py` for the formulas)."""
+
+from __future__ import annotations
+
+import math
+
+from numba import cuda
+
+from numbanet.backends.cuda.block import REAL, THREADS_OF_ROW, block_largest, block_sum, row_launch
+from numbanet.backends.cuda.compile import kernel
+from numbanet.backends.cuda.index import offset
+from numbanet.backends.cuda.launch import launch
+from numbanet.backends.cuda.layout import merged_in_order
+from numbanet.backends.cuda.mathematics import INFINITY, larger
+from numbanet.backends.cuda.registry import implements
+
+
+@kernel
+def softmax(x, out, is_log, total, count, rows, x_rows, out_rows, x_step, out_step):
+    scratch = cuda.shared.array(THREADS_OF_ROW, REAL)
+    t, width = cuda.threadIdx.x, cuda.blockDim.x
+    for row in range(cuda.blockIdx.x, total, cuda.gridDim.x):
+        begin, out_begin = offset(row, rows, x_rows), offset(row, rows, out_rows)
+        largest = -INFINITY
+        for e in range(t, count, width):
+            largest = larger(largest, x[begin + e * x_step])
+        largest = block_largest(largest, scratch)
+        total_exp = 0.0
+        for e in range(t, count, width):
+            total_exp += math.exp(x[begin + e * x_step] - largest)
+        total_exp = block_sum(total_exp, scratch)
+        for e in range(t, count, width):
+            shifted = x[begin + e * x_step] - largest
+            out[out_begin + e * out_step] = shifted - math.log(total_exp) if is_log else math.exp(shifted) / total_exp
+
+
+@kernel
+def softmax_backward(grad_y, y, out, is_log, total, count, rows, grad_rows, y_rows, out_rows, grad_step, y_step, out_step):
+    scratch = cuda.shared.array(THREADS_OF_ROW, REAL)
+    t, width = cuda.threadIdx.x, cuda.blockDim.x
+    for row in range(cuda.blockIdx.x, total, cuda.gridDim.x):
+        grad_begin, y_begin, out_begin = offset(row, rows, grad_rows), offset(row, rows, y_rows), offset(row, rows, out_rows)
+        value = 0.0
+        for e in range(t, count, width):
+            grad = grad_y[grad_begin + e * grad_step]
+            value += grad if is_log else grad * y[y_begin + e * y_step]
+        value = block_sum(value, scratch)
+        for e in range(t, count, width):
+            grad, of_y = grad_y[grad_begin + e * grad_step], y[y_begin + e * y_step]
+            out[out_begin + e * out_step] = grad - math.exp(of_y) * value if is_log else (grad - value) * of_y
+
+
+def _rows(out, axis: int, *arrays) -> tuple:
+    """(number of rows, elements of one, shape and steps of the rows, steps along them); out's steps are the last."""
+    rest = [a for a in range(len(out.shape)) if a != axis]
+    arrays = (*arrays, out)
+    rows = merged_in_order(tuple([out.shape[a] for a in rest]), *[tuple([x.steps[a] for a in rest]) for x in arrays])
+    count = out.shape[axis]
+    return (out.size // max(count, 1), count, *rows, *[x.steps[axis] for x in arrays])
+
+
+def _forward(x, axis, out, is_log):
+    total, count, *places = _rows(out, axis, x)
+    launch(softmax, total, x, out, int(is_log), total, count, *places, **row_launch(total, count))
+
+
+def _backward(grad_y, y, axis, out, is_log):
+    total, count, *places = _rows(out, axis, grad_y, y)
+    launch(softmax_backward, total, grad_y, y, out, int(is_log), total, count, *places, **row_launch(total, count))
+
+
+@implements
+def softmax_forward(x, axis, out):
+    _forward(x, axis, out, False)
+
+
+@implements
+def softmax_backward_input(grad_y, y, axis, out):
+    _backward(grad_y, y, axis, out, False)
+
+
+@implements
+def log_softmax_forward(x, axis, out):
+    _forward(x, axis, out, True)
+
+
+@implements
+def log_softmax_backward_input(grad_y, y, axis, out):
+    _backward(grad_y, y, axis, out, True)

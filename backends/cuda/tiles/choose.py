@@ -1,0 +1,84 @@
+"""Which tile a product takes, and in how many splits: pure functions of its sizes, a model of its cost, and a switch.
+
+Nothing here has been measured on a GPU. Until a recorded run has, `use_tiles()` is False unless `NUMBANET_CUDA_TILES=1`, and the backend
+runs its plain kernels. The model has three terms, each from the sizes of a problem and of a GPU:
+
+    waves      blocks run in whole waves over the multiprocessors; the last one may be nearly empty
+    depth      a step of the pipeline costs what its products cost on the tensor cores, or what its bytes cost from L2, whichever is more
+    ends       filling the pipeline, and storing the tile
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from math import ceil
+
+from numbanet.backends.cuda.tiles.shape import Tile
+
+# Every tile that is compiled, larger ones first.
+TILES = {
+    "tf32": (Tile("tf32", 128, 128, 32, 2, 2, 3), Tile("tf32", 64, 64, 32, 2, 2, 4)),
+    "bf16": (Tile("bf16", 128, 128, 64, 2, 2, 3), Tile("bf16", 64, 64, 64, 2, 2, 4)),
+    "fp16": (Tile("fp16", 128, 128, 64, 2, 2, 3), Tile("fp16", 64, 64, 64, 2, 2, 4)),
+    "float32": (Tile("float32", 128, 128, 16, 2, 4, 3), Tile("float32", 64, 64, 16, 2, 2, 4)),
+}
+# Multiply-adds a cycle and multiprocessor: NVIDIA's tuning guides for sm_80 and sm_90; mma.sync reaches about 63% of the latter's peak.
+RATES = {"tf32": 512, "bf16": 1024, "fp16": 1024, "float32": 128}
+L2_BYTES = 48                # a cycle and multiprocessor
+SHARED_BYTES = 128           # a cycle and multiprocessor
+START_CYCLES = 1500          # of a block, until its first products
+SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the model knows of a GPU."""
+
+    multiprocessors: int = 132
+    shared_kilobytes: int = 227          # a block
+    registers: int = 65536               # a multiprocessor
+
+
+def use_tiles() -> bool:
+    """Whether the backend may take tile programs: only where the user asks for it, until a recorded run has proved them."""
+    return os.environ.get("NUMBANET_CUDA_TILES") == "1"
+
+
+def math_of(dtype: str, precision: str) -> str:
+    """The arithmetic of a dtype under `set_float32_precision`: "fast" allows TF32, "strict" does not."""
+    if dtype == "float32":
+        return "tf32" if precision == "fast" else "float32"
+    return {"bfloat16": "bf16", "float16": "fp16"}[dtype]
+
+
+def blocks_a_multiprocessor(tile: Tile, card: Card) -> int:
+    """How many blocks fit at once, by shared memory and by registers: 4 accumulators a fragment, and about 100 for the rest."""
+    registers = tile.rows * tile.columns // tile.threads + 100
+    by_registers = card.registers // (min(255, registers) * tile.threads)
+    return max(1, min(by_registers, (card.shared_kilobytes + 1) * 1024 // (tile.shared_bytes + 1024)))
+
+
+def cycles(tile: Tile, rows: int, columns: int, depth: int, batches: int, splits: int, card: Card) -> float:
+    """The model: cycles of a product, the second pass of a split one included."""
+    blocks = ceil(rows / tile.rows) * ceil(columns / tile.columns) * batches * splits
+    together = blocks_a_multiprocessor(tile, card)
+    waves = ceil(blocks / (card.multiprocessors * together))
+    shared = min(together, ceil(blocks / card.multiprocessors))           # blocks that share one multiprocessor's units
+    steps = max(1, ceil(ceil(depth / splits) / tile.depth))
+    # What warps read from shared memory is mostly hidden behind the products: a quarter of it counts.
+    read = tile.warps * (tile.rows // tile.warp_rows + tile.columns // tile.warp_columns) * tile.depth * tile.item / SHARED_BYTES
+    step = max(tile.rows * tile.columns * tile.depth / RATES[tile.math] + read / 4, tile.stage_bytes / L2_BYTES) * shared
+    stored = tile.rows * tile.columns * (4 if splits > 1 else tile.item)
+    finish = 0 if splits == 1 else rows * columns * batches * (4 * splits + tile.item) / (L2_BYTES * card.multiprocessors) + START_CYCLES
+    return waves * (START_CYCLES + steps * step + stored * shared / L2_BYTES) + finish
+
+
+def choose(math: str, rows: int, columns: int, depth: int, batches: int = 1, card: Card | None = None,
+           may_split: bool = True) -> tuple[Tile, int]:
+    """(tile, splits) of least cost by the model; on a tie the larger tile, then fewer splits. Sums do not depend on the card's load."""
+    card = card or Card()
+    fitting = [tile for tile in TILES[math] if tile.shared_bytes <= card.shared_kilobytes * 1024] or [TILES[math][-1]]
+    choices = [(tile, splits) for tile in fitting for splits in (SPLITS if may_split else SPLITS[:1])
+               if splits == 1 or (depth >= 2 * splits * tile.depth and rows * columns * batches * splits < 1 << 27)]
+    return min(choices, key=lambda choice: cycles(choice[0], rows, columns, depth, batches, choice[1], card))

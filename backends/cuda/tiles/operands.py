@@ -1,0 +1,236 @@
+"""Copying an operand's tile from global to shared memory: matrices, pixels, windows (implicit im2col) and filters.
+
+Each builder returns what a tile program calls:
+
+    prepare(state, thread, first, count, parameters)             once: the addresses that stay, of rows `first` to `count` of the matrix
+    issue(shared, state, thread, k, last, pointer, parameters)    for each tile: asynchronous copies of the depth k to `last`
+
+and the number of int32 that a thread keeps in `state`. What lies outside of the matrix, or of the map (padding), is filled with zeros.
+`parameters` are int32, offsets and strides in elements:
+
+    matrix    stride of rows
+    pixels    strides of n, h, w; OH * OW with its magic, OW with its magic; step, offset of h, w; H, W
+    windows   those of pixels, then C with its magic, S with its magic, dilation of h, w
+    filters   strides of k, r, s; K with its magic, S with its magic
+
+A pixel (n, p, q) of OH x OW reads (n, p * step + offset + r * dilation, ...): forward, offset is minus the padding. Source of the method:
+S. Chetlur et al., cuDNN, 2014, section 3.
+"""
+
+from __future__ import annotations
+
+from numpy import int32, int64
+
+from numbanet.backends.cuda.tiles import layout
+from numbanet.backends.cuda.tiles.shape import Copies, Operand, Tile, copies_of
+
+OUTSIDE = -(1 << 30)         # a row that no map has; also an offset that no element has
+
+
+def build_operand(operand: Operand, tile: Tile, side: int, machine):
+    """(prepare, issue, size of the state) of an operand with `side` rows or columns in the tile."""
+    copies = copies_of(operand, tile, side)
+    if operand.along_depth:
+        return (_windows_along_depth if operand.source == "windows" else _rows_along_depth)(operand, tile, copies, machine)
+    return (_windows_across_depth if operand.source == "windows" else _rows_across_depth)(operand, tile, copies, machine)
+
+
+def table_swizzle(operand: Operand, tile: Tile, side: int) -> tuple[int, int, int]:
+    """`layout.swizzle_of` the operand's tile in shared memory."""
+    row_bytes = (tile.depth if operand.along_depth else side) * tile.item
+    return layout.swizzle_of(row_bytes // 16, spread=not operand.along_depth and tile.item == 4)
+
+
+def _placement(operand: Operand, tile: Tile, copies: Copies, machine):
+    """place(row, piece): offset in bytes of a piece in the tile."""
+    shift, mask, scale = layout.swizzle_of(copies.row_bytes // 16, spread=not operand.along_depth and tile.item == 4)
+    row_bytes, piece_bytes = copies.row_bytes, operand.piece
+    swizzled = machine.worker(layout.swizzled)
+
+    @machine.worker
+    def place(row, piece):
+        start = piece * piece_bytes
+        return int32(row * row_bytes + (swizzled(row, start >> 4, shift, mask, scale) << 4) + (start & 15))
+    return place
+
+
+def _existing(operand: Operand, tile: Tile, machine):
+    """existing(items): bytes of a piece that exist when `items` elements are left from its first one."""
+    item, piece_bytes = tile.item, operand.piece
+    select = machine.select
+
+    @machine.worker
+    def existing(items):
+        left = int32(items * item)
+        return select(left <= 0, int32(0), select(left >= piece_bytes, int32(piece_bytes), left))
+    return existing
+
+
+def build_pixel_locator(machine):
+    """locate(row, parameters): (offset of n, h, w; h; w) of the first tap of a pixel's window."""
+    divide = machine.worker(layout.divide)
+
+    @machine.worker
+    def locate(row, parameters):
+        (n_stride, h_stride, w_stride, per_image, image_magic, image_shift, width, width_magic, width_shift,
+         h_step, w_step, h_offset, w_offset) = parameters[:13]
+        n = divide(row, image_magic, image_shift)
+        pixel = int32(row - n * per_image)
+        p = divide(pixel, width_magic, width_shift)
+        h = int32(p * h_step + h_offset)
+        w = int32((pixel - p * width) * w_step + w_offset)
+        return int32(n * n_stride + h * h_stride + w * w_stride), h, w
+    return locate
+
+
+def _tap_locator(machine):
+    """tap(k, parameters of windows): (offset, dilated r, dilated s) of element k of a window, (r, s, c)."""
+    divide = machine.worker(layout.divide)
+
+    @machine.worker
+    def tap(k, parameters):
+        channels, channels_magic, channels_shift, taps, taps_magic, taps_shift, h_dilation, w_dilation = parameters[15:23]
+        at = divide(k, channels_magic, channels_shift)
+        r = divide(at, taps_magic, taps_shift)
+        h, w = int32(r * h_dilation), int32((at - r * taps) * w_dilation)
+        return int32(k - at * channels + h * parameters[1] + w * parameters[2]), h, w
+    return tap
+
+
+def _row_locator(source: str, machine):
+    """offset(row, parameters): where a row without taps begins, or OUTSIDE."""
+    divide = machine.worker(layout.divide)
+    if source == "matrix":
+        @machine.worker
+        def offset(row, parameters):
+            return int32(row * parameters[0])
+    elif source == "filters":
+        @machine.worker
+        def offset(row, parameters):
+            k_stride, r_stride, s_stride, filters, filters_magic, filters_shift, taps, taps_magic, taps_shift = parameters
+            at = divide(row, filters_magic, filters_shift)
+            r = divide(at, taps_magic, taps_shift)
+            return int32((row - at * filters) * k_stride + r * r_stride + (at - r * taps) * s_stride)
+    else:
+        locate, inside, select = build_pixel_locator(machine), machine.inside, machine.select
+
+        @machine.worker
+        def offset(row, parameters):
+            start, h, w = locate(row, parameters)
+            return select(inside(h, parameters[13]) & inside(w, parameters[14]), start, int32(OUTSIDE))
+    return offset
+
+
+def _rows_along_depth(operand: Operand, tile: Tile, copies: Copies, machine):
+    lanes, pieces, rows, step = copies.lanes, copies.pieces, copies.rows, copies.step
+    log_lanes = lanes.bit_length() - 1
+    items, item = operand.piece // tile.item, tile.item
+    copy, select = machine.copy[operand.piece], machine.select
+    place, existing = _placement(operand, tile, copies, machine), _existing(operand, tile, machine)
+    offset = _row_locator(operand.source, machine)
+
+    @machine.worker
+    def prepare(state, thread, first, count, parameters):
+        for i in range(rows):
+            row = int32(first + (thread >> log_lanes) + i * step)
+            state[i] = select(row < count, offset(row, parameters), int32(OUTSIDE))
+
+    @machine.worker
+    def issue(shared, state, thread, k, last, pointer, parameters):
+        for j in range(pieces):
+            piece = int32((thread & (lanes - 1)) + j * lanes)
+            column = int32(k + piece * items)
+            bytes_left = existing(last - column)
+            for i in range(rows):
+                source = pointer + (int64(state[i]) + int64(column)) * item
+                copy(int32(shared + place((thread >> log_lanes) + i * step, piece)), source,
+                     select(state[i] != OUTSIDE, bytes_left, int32(0)))
+    return prepare, issue, rows
+
+
+def _windows_along_depth(operand: Operand, tile: Tile, copies: Copies, machine):
+    lanes, pieces, rows, step = copies.lanes, copies.pieces, copies.rows, copies.step
+    log_lanes = lanes.bit_length() - 1
+    items, item, piece_bytes = operand.piece // tile.item, tile.item, operand.piece
+    copy, select, inside = machine.copy[operand.piece], machine.select, machine.inside
+    place, locate, tap = _placement(operand, tile, copies, machine), build_pixel_locator(machine), _tap_locator(machine)
+
+    @machine.worker
+    def prepare(state, thread, first, count, parameters):
+        for i in range(rows):
+            row = int32(first + (thread >> log_lanes) + i * step)
+            start, h, w = locate(row, parameters)
+            state[3 * i] = start
+            state[3 * i + 1] = select(row < count, h, int32(OUTSIDE))
+            state[3 * i + 2] = w
+
+    @machine.worker
+    def issue(shared, state, thread, k, last, pointer, parameters):
+        height, width = parameters[13:15]
+        for j in range(pieces):
+            piece = int32((thread & (lanes - 1)) + j * lanes)
+            column = int32(k + piece * items)
+            start, h, w = tap(column, parameters)
+            exists = column < last               # the piece divides the channels: it exists whole or not at all
+            for i in range(rows):
+                within = exists & inside(int32(state[3 * i + 1] + h), height) & inside(int32(state[3 * i + 2] + w), width)
+                copy(int32(shared + place((thread >> log_lanes) + i * step, piece)),
+                     pointer + (int64(state[3 * i]) + int64(start)) * item, select(within, int32(piece_bytes), int32(0)))
+    return prepare, issue, 3 * rows
+
+
+def _rows_across_depth(operand: Operand, tile: Tile, copies: Copies, machine):
+    lanes, pieces, rows, step = copies.lanes, copies.pieces, copies.rows, copies.step
+    log_lanes = lanes.bit_length() - 1
+    items, item = operand.piece // tile.item, tile.item
+    copy, select = machine.copy[operand.piece], machine.select
+    place, existing = _placement(operand, tile, copies, machine), _existing(operand, tile, machine)
+    offset = _row_locator(operand.source, machine)
+
+    @machine.worker
+    def prepare(state, thread, first, count, parameters):
+        for j in range(pieces):
+            column = int32(first + ((thread & (lanes - 1)) + j * lanes) * items)
+            state[2 * j] = column
+            state[2 * j + 1] = existing(count - column)
+
+    @machine.worker
+    def issue(shared, state, thread, k, last, pointer, parameters):
+        for i in range(rows):
+            row = int32((thread >> log_lanes) + i * step)
+            start = offset(int32(k + row), parameters)
+            exists = (k + row < last) & (start != OUTSIDE)
+            for j in range(pieces):
+                copy(int32(shared + place(row, (thread & (lanes - 1)) + j * lanes)),
+                     pointer + (int64(start) + int64(state[2 * j])) * item, select(exists, state[2 * j + 1], int32(0)))
+    return prepare, issue, 2 * pieces
+
+
+def _windows_across_depth(operand: Operand, tile: Tile, copies: Copies, machine):
+    lanes, pieces, rows, step = copies.lanes, copies.pieces, copies.rows, copies.step
+    log_lanes = lanes.bit_length() - 1
+    items, item, piece_bytes = operand.piece // tile.item, tile.item, operand.piece
+    copy, select, inside = machine.copy[operand.piece], machine.select, machine.inside
+    place, locate, tap = _placement(operand, tile, copies, machine), build_pixel_locator(machine), _tap_locator(machine)
+
+    @machine.worker
+    def prepare(state, thread, first, count, parameters):
+        for j in range(pieces):
+            column = int32(first + ((thread & (lanes - 1)) + j * lanes) * items)
+            start, h, w = tap(column, parameters)
+            state[3 * j] = start
+            state[3 * j + 1] = select(column < count, h, int32(OUTSIDE))
+            state[3 * j + 2] = w
+
+    @machine.worker
+    def issue(shared, state, thread, k, last, pointer, parameters):
+        height, width = parameters[13:15]
+        for i in range(rows):
+            row = int32((thread >> log_lanes) + i * step)
+            start, h, w = locate(int32(k + row), parameters)
+            exists = k + row < last
+            for j in range(pieces):
+                within = exists & inside(int32(h + state[3 * j + 1]), height) & inside(int32(w + state[3 * j + 2]), width)
+                copy(int32(shared + place(row, (thread & (lanes - 1)) + j * lanes)),
+                     pointer + (int64(start) + int64(state[3 * j])) * item, select(within, int32(piece_bytes), int32(0)))
+    return prepare, issue, 3 * pieces

@@ -1,0 +1,126 @@
+"""The part of the CUDA driver's API that the backend calls, over host memory: what can be tested of `driver.py` without a GPU.
+
+Signatures are those of `cuda.bindings.driver`; a test compares the names. Transfers are done when their stream is waited for, in order,
+so that code which reads too early sees what was there before.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from types import SimpleNamespace
+
+SUCCESS, OUT_OF_MEMORY, NOT_READY, INVALID = (SimpleNamespace(name=name) for name in (
+    "CUDA_SUCCESS", "CUDA_ERROR_OUT_OF_MEMORY", "CUDA_ERROR_NOT_READY", "CUDA_ERROR_INVALID_VALUE"))
+
+
+class FakeDriver:
+    """One GPU of `total` bytes."""
+
+    CUresult = SimpleNamespace(CUDA_SUCCESS=SUCCESS, CUDA_ERROR_OUT_OF_MEMORY=OUT_OF_MEMORY, CUDA_ERROR_NOT_READY=NOT_READY)
+    CUstream_flags = SimpleNamespace(CU_STREAM_NON_BLOCKING=1)
+
+    def __init__(self, total: int = 1 << 30):
+        self.total, self.blocks, self.hosts, self.queue, self.done, self.asked, self.calls = total, {}, {}, [], 0, 0, []
+        self.launched, self.on_launch = [], lambda parameters: None
+
+    def __getattribute__(self, name):
+        if name.startswith("cu"):
+            object.__getattribute__(self, "calls").append(name)
+        return object.__getattribute__(self, name)
+
+    def _ask(self, work) -> int:
+        self.queue.append(work)
+        self.asked += 1
+        return self.asked
+
+    def _run(self, until: int) -> None:
+        while self.done < until:
+            self.queue.pop(0)()
+            self.done += 1
+
+    def _inside(self, pointer: int, nbytes: int) -> bool:
+        return any(start <= pointer and pointer + nbytes <= start + len(memory) for start, memory in self.blocks.items())
+
+    def cuInit(self, flags):
+        return (SUCCESS,)
+
+    def cuDeviceGet(self, ordinal):
+        return SUCCESS, ordinal
+
+    def cuDevicePrimaryCtxRetain(self, dev):
+        return SUCCESS, "context"
+
+    def cuCtxSetCurrent(self, ctx):
+        return (SUCCESS,)
+
+    def cuStreamCreate(self, flags):
+        return SUCCESS, 7
+
+    def cuMemAlloc(self, bytesize):
+        if sum(map(len, self.blocks.values())) + bytesize > self.total:
+            return OUT_OF_MEMORY, 0
+        memory = (ctypes.c_uint8 * bytesize)()
+        self.blocks[ctypes.addressof(memory)] = memory
+        return SUCCESS, ctypes.addressof(memory)
+
+    def cuMemFree(self, dptr):
+        self._run(self.asked)
+        return (SUCCESS,) if self.blocks.pop(dptr, None) is not None else (INVALID,)
+
+    def cuMemGetInfo(self):
+        return SUCCESS, self.total - sum(map(len, self.blocks.values())), self.total
+
+    def cuMemHostAlloc(self, bytesize, flags):
+        memory = (ctypes.c_uint8 * bytesize)()
+        self.hosts[ctypes.addressof(memory)] = memory
+        return SUCCESS, ctypes.addressof(memory)
+
+    def cuMemcpyHtoDAsync(self, destination, source, count, stream):
+        if not self._inside(destination, count):
+            return (INVALID,)
+        self._ask(lambda: ctypes.memmove(destination, source, count))
+        return (SUCCESS,)
+
+    def cuMemcpyDtoHAsync(self, destination, source, count, stream):
+        if not self._inside(source, count):
+            return (INVALID,)
+        self._ask(lambda: ctypes.memmove(destination, source, count))
+        return (SUCCESS,)
+
+    def cuMemsetD8Async(self, destination, value, count, stream):
+        if not self._inside(destination, count):
+            return (INVALID,)
+        self._ask(lambda: ctypes.memset(destination, value, count))
+        return (SUCCESS,)
+
+    def cuModuleLoadData(self, image):
+        return SUCCESS, image
+
+    def cuModuleGetFunction(self, module, name):
+        return SUCCESS, (module, name)
+
+    def cuLaunchKernel(self, function, gx, gy, gz, bx, by, bz, shared, stream, parameters, extra):
+        self.launched.append((function, (gx, gy, gz), (bx, by, bz), shared, stream, parameters))
+        self.on_launch(parameters)
+        return (SUCCESS,)
+
+    def cuStreamSynchronize(self, stream):
+        self._run(self.asked)
+        return (SUCCESS,)
+
+    def cuEventCreate(self, flags):
+        return SUCCESS, [0]
+
+    def cuEventRecord(self, event, stream):
+        event[0] = self.asked
+        return (SUCCESS,)
+
+    def cuEventQuery(self, event):
+        return (SUCCESS,) if self.done >= event[0] else (NOT_READY,)
+
+    def cuEventSynchronize(self, event):
+        self._run(event[0])
+        return (SUCCESS,)
+
+    def cuGetErrorString(self, error):
+        return SUCCESS, error.name.encode()

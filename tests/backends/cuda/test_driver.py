@@ -1,0 +1,176 @@
+"""The GPU as the backend uses it, on a driver over host memory (`fake_driver.py`): calls, order, errors."""
+
+import ctypes
+import re
+import sys
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+
+from numbanet.backends.cuda import cubin, driver, hardware, memory, pinned
+from numbanet.errors import BackendError
+from tests.backends.cuda.fake_driver import FakeDriver
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    made = FakeDriver()
+    try:
+        import cuda.core
+        import numba.cuda.cudadrv.driver  # noqa: F401  both with the real driver's names, before they are replaced
+        bindings = cuda.bindings
+    except ImportError:
+        bindings = ModuleType("cuda.bindings")
+        monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
+        monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
+    monkeypatch.setattr(bindings, "driver", made, raising=False)
+    monkeypatch.setattr(hardware, "gpus", lambda: [hardware.GPU("fake", (8, 0), made.total, 4)])
+    return made
+
+
+def test_the_fake_has_the_names_of_the_real_one():
+    real = pytest.importorskip("cuda.bindings.driver")
+    names = [name for name in vars(FakeDriver) if name.startswith("cu")]
+    assert [name for name in names if not callable(getattr(real, name, None))] == []
+    assert int(real.CUstream_flags.CU_STREAM_NON_BLOCKING) == 1
+    assert {"CUDA_SUCCESS", "CUDA_ERROR_OUT_OF_MEMORY", "CUDA_ERROR_NOT_READY"} <= {r.name for r in real.CUresult}
+
+
+@pytest.mark.parametrize("nbytes", [0, 1, 5, pinned.PIECE, 3 * pinned.PIECE + 11, 11 * pinned.PIECE])
+def test_copies_there_and_back(fake, nbytes, rng):
+    allocator = memory.Allocator(driver.Device(0))
+    values = rng.integers(0, 256, nbytes, np.uint8)
+    given = values.copy()
+    array = allocator.from_numpy(given)
+    given[...] = 0                                      # the caller may reuse it at once
+    np.testing.assert_array_equal(allocator.to_numpy(array), values)
+    assert len(fake.hosts) <= pinned.MOST
+
+
+def test_uploads_do_not_wait(fake):
+    device = driver.Device(0)
+    handle = device.allocate(100)
+    for value in range(3):
+        device.upload(handle, 0, np.full(100, value, np.uint8))
+    assert "cuStreamSynchronize" not in fake.calls and "cuEventSynchronize" not in fake.calls and fake.done == 0
+    received = np.empty(100, np.uint8)
+    device.download(received, handle, 0)
+    assert (received == 2).all()
+
+
+def test_fill_and_synchronize(fake):
+    device = driver.Device(0)
+    handle = device.allocate(64)
+    device.fill(handle, 0, 64, 9)
+    device.synchronize()
+    assert bytes(fake.blocks[handle]) == bytes([9]) * 64
+
+
+def test_a_launch_lays_out_the_parameters_that_the_ptx_declares(fake, monkeypatch):
+    """A primitive, down to the driver's call: every number is read back where the machine code will look for it."""
+    pytest.importorskip("cuda.core")
+    from numbanet.backends.cuda import elementwise, launch, optimizer
+    monkeypatch.setattr(launch, "compiled", {})
+    allocator, seen = memory.Allocator(driver.Device(0)), []
+    x, y, out = (allocator.empty((3, 4), np.dtype(np.float32), order) for order in (None, (1, 0), None))
+    kinds = {"u64": ctypes.c_uint64, "u32": ctypes.c_uint32, "s32": ctypes.c_int32, "f32": ctypes.c_float, "f64": ctypes.c_double}
+
+    def read(parameters):
+        (kernel, types, _), = [key for key, made in launch.compiled.items() if made is fake.launched[-1][0]]
+        ptx = cubin.compile_ptx("probe", kernel.specialised(launch.real_of(types)), types, numba_type=launch.numba_type)
+        declared = re.findall(r"\.param \.(?:align \d+ )?(\w+) probe_param_\d+", ptx)
+        addresses = (ctypes.c_void_p * len(declared)).from_address(parameters)
+        seen.append([kinds[kind.replace("b", "u")].from_address(address).value for kind, address in zip(declared, addresses)])
+
+    fake.on_launch = read
+    elementwise.add(x, y, out)
+    assert seen[-1] == [x.pointer, y.pointer, out.pointer, 12, 3, 4, 4, 1, 1, 3, 4, 1]
+    assert fake.launched[-1][1:5] == ((1, 1, 1), (256, 1, 1), 0, 7)
+    elementwise.multiply(x, 2.5, out)
+    assert seen[-1] == [x.pointer, 2.5, out.pointer, 12, 12, 1, 1]
+    optimizer.sgd_update([x, out], [y, out], [], 0.5, 0.0, 0.0, 0.25, False, -1.0)
+    assert len(seen[-1]) == 13 and seen[-1][4:] == [2, 0, 0, 0.5, 0.0, 1.0, 0.25, -1.0, 24]
+
+
+def test_out_of_memory_trims_and_tries_again(fake):
+    fake.total = 10 << 20
+    allocator = memory.Allocator(driver.Device(0))
+    first = allocator.empty((6 << 20,), np.uint8)
+    del first
+    kept = allocator.empty((8 << 20,), np.uint8)        # fits only once the first block is given back
+    with pytest.raises(BackendError, match=r"cuda:0: 4\.2 MB are asked for; the GPU has 10\.5 MB, 2\.1 MB are free, and arrays of this "
+                                           r"process hold 8\.4 MB"):
+        allocator.empty((4 << 20,), np.uint8)
+    assert kept.nbytes == allocator.statistics().in_use == 8 << 20
+
+
+def test_errors_of_the_driver_have_names(fake):
+    device = driver.Device(0)
+    with pytest.raises(BackendError, match="cuda:0: cuMemcpyHtoDAsync failed: CUDA_ERROR_INVALID_VALUE"):
+        device.upload(12345, 0, np.zeros(4, np.uint8))
+
+
+def test_a_forked_child_is_told(fake, monkeypatch):
+    device = driver.Device(0)
+    monkeypatch.setattr(driver.os, "getpid", lambda: -1)
+    with pytest.raises(BackendError, match="forked.*spawn"):
+        device.allocate(1)
+
+
+def test_array_interface(fake):
+    allocator = memory.Allocator(driver.Device(0))
+    x = allocator.empty((2, 3, 4, 5), np.float32, (0, 2, 3, 1))
+    described = x.__cuda_array_interface__
+    assert described["shape"] == (2, 3, 4, 5) and described["strides"] == (240, 4, 60, 12) and described["typestr"] == "<f4"
+    assert described["data"] == (x.lease.handle, False) and described["stream"] == 7
+    row = x.view((3,), (4,), 240)
+    assert row.__cuda_array_interface__["data"][0] == x.lease.handle + 240 and row.__cuda_array_interface__["strides"] is None
+
+
+# Why CUDA is not available
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine whose driver, packages and GPUs can be set."""
+    state = SimpleNamespace(version=13_000, status=0, packages={"numba-cuda": "0.30.4", "cuda-bindings": "13.0.1"},
+                            gpus=[hardware.GPU("H", (9, 0), 1 << 30, 2)])
+    monkeypatch.delenv("NUMBA_ENABLE_CUDASIM", raising=False)
+    monkeypatch.setattr(hardware, "driver_version", lambda: state.version)
+    monkeypatch.setattr(hardware, "_driver", lambda: SimpleNamespace(cuInit=lambda flags: state.status))
+    monkeypatch.setattr(hardware, "gpus", lambda: state.gpus)
+    monkeypatch.setattr(hardware, "_version", lambda package: state.packages.get(package))
+    monkeypatch.setattr(hardware, "find_spec", lambda name: object() if "numba-cuda" in state.packages else None)
+    return state
+
+
+@pytest.mark.parametrize("change, words", [
+    ({}, ""),
+    ({"version": None}, "no NVIDIA driver was found"),
+    ({"version": 11_080}, r"supports CUDA 11\.8, numbanet needs 12\.0 or newer; update the driver"),
+    ({"packages": {}}, r"numba-cuda is not installed; pip install 'numbanet\[cuda13\]' fits this driver \(CUDA 13\.0\)"),
+    ({"packages": {}, "version": 12_040}, r"pip install 'numbanet\[cuda12\]' fits this driver \(CUDA 12\.4\)"),
+    ({"version": 12_040}, r"CUDA 13 packages are newer than the driver, which supports 12\.4; pip install 'numbanet\[cuda12\]'"),
+    ({"packages": {"numba-cuda": "0.29.9", "cuda-bindings": "13.0"}}, r"numba-cuda 0\.29\.9 is too old"),
+    ({"status": 803}, "error 803.*restart the machine"),
+    ({"status": 999}, r"error 999\): see nvidia-smi"),
+    ({"gpus": []}, "finds no GPU"),
+])
+def test_why_there_is_no_cuda(machine, change, words):
+    vars(machine).update(change)
+    assert re.search(words, hardware.why_not()) and bool(words) == bool(hardware.why_not())
+
+
+def test_gpus_that_are_not_there(machine):
+    with pytest.raises(BackendError, match="device 'cuda:3': there is 1 GPU here, numbered from 0; use cuda:0 or less"):
+        hardware.require("cuda:3", 3)
+    machine.gpus = [hardware.GPU("K80", (3, 7), 1 << 30, 2)]
+    with pytest.raises(BackendError, match="K80 is sm_37; numbanet needs sm_80 or newer"):
+        hardware.require("cuda", 0)
+
+
+@pytest.mark.parametrize("name", ["cuda:", "cuda:x", "cuda:-1", "cuda:1.5"])
+def test_names_of_devices(name):
+    import numbanet
+    with pytest.raises(BackendError, match="expected 'cuda' or 'cuda:' and the number of a GPU"):
+        numbanet.ones(1, device=name)

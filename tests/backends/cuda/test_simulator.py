@@ -1,0 +1,100 @@
+"""The CUDA backend in Numba's simulator, which has to be chosen before Numba is imported: in a process of its own.
+
+That run tells which kernels were launched with which types; all of them are compiled for real architectures afterwards.
+"""
+
+import importlib
+import json
+import os
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import numbanet.backends.cuda
+
+ROOT = Path(__file__).parents[3]
+# Kernels that compute in float64 whatever their dtype, and why. Sine, cosine and tangent of libdevice do so for huge arguments.
+DOUBLES = ("random.", "image.", "shape.arange", "pointwise.unary_sin", "pointwise.unary_cos", "pointwise.unary_tan")
+# Kernels with an array that is indexed at run time: libdevice's reduction of huge angles.
+STACK = ("random.normal", "pointwise.unary_sin", "pointwise.unary_cos", "pointwise.unary_tan")
+
+
+@pytest.fixture(scope="module")
+def simulation(tmp_path_factory):
+    """The finished run and the launches that it made."""
+    pytest.importorskip("numba_cuda")
+    launches = tmp_path_factory.mktemp("cuda") / "launches.json"
+    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "NUMBANET_TEST_LAUNCHES": str(launches)}
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/backends/cuda/simulated.py"], cwd=ROOT,
+                          env=environment, capture_output=True, text=True, timeout=900)
+    return done, sorted((name, tuple(types)) for name, types in json.loads(launches.read_text())) if launches.exists() else []
+
+
+def test_every_primitive_agrees_with_the_reference(simulation):
+    done, launches = simulation
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout and len(launches) > 300
+
+
+def test_every_kernel_compiles_without_spills(simulation):
+    pytest.importorskip("cuda.core")
+    from numbanet.backends.cuda.compile import KERNELS
+    from numbanet.backends.cuda.launch import machine_code
+    for module in pkgutil.walk_packages(numbanet.backends.cuda.__path__, "numbanet.backends.cuda."):
+        if not module.name.endswith(".simulator"):
+            importlib.import_module(module.name)
+    chosen, wrong = _chosen(simulation[1]), []
+    assert {name for name, _ in chosen} == set(KERNELS), "every kernel is launched in the simulator"
+    for name, types in chosen:
+        for arch in ("sm_80", "sm_90"):
+            made = machine_code(KERNELS[name], types, arch)
+            is_single = not any("float64" in t for t in types)
+            if (made.spills or made.stack and not name.startswith(STACK)
+                    or made.instructions["float64"] and is_single and not name.startswith(DOUBLES)):
+                wrong.append((name, types, made.report()))
+    assert not wrong
+
+
+@pytest.mark.parametrize("name", ["pointwise.cast_kernel", "reduction.fold_sum", "sorting.merge_ascending", "indexing.write_targets",
+                                  "optimizer.sgd_kernel", "softmax.softmax", "random.uniform_kernel",
+                                  "convolution_direct.conv2d_backward_input_direct", "matrix.matrix_product", "pooling.max_pool2d_backward",
+                                  "normalization.moments.moments_of_parts"])
+def test_arrays_of_more_elements_than_int32_counts(simulation, name):
+    """What the simulator cannot try: the same kernels with 64-bit indices compile, and need no more than registers."""
+    pytest.importorskip("cuda.core")
+    from numbanet.backends.cuda.compile import KERNELS
+    from numbanet.backends.cuda.launch import machine_code
+    importlib.import_module(f"numbanet.backends.cuda.{name.partition('.')[0]}")
+    types = tuple(t.replace("int32", "int64") for t in dict(_chosen(simulation[1]))[name])
+    assert machine_code(KERNELS[name], types, "sm_80").spills == 0
+
+
+def _chosen(launches) -> list[tuple[str, tuple[str, ...]]]:
+    """Of each kernel the float32 launch of the most axes, which needs the most registers; another where there is none in float32."""
+    best: dict[str, tuple] = {}
+    for name, types in launches:
+        best[name] = max(best.get(name, types), types, key=_weight)
+    return sorted(best.items())
+
+
+def _weight(types: tuple[str, ...]) -> tuple[bool, int]:
+    return not any("64" in t for t in types), sum(int(t[6:]) for t in types if t.startswith("int32x"))
+
+
+def test_users_without_a_gpu_never_meet_cuda():
+    """Importing numbanet, a training step on the CPU, and asking whether there is CUDA import nothing of it."""
+    program = """
+import sys, numbanet
+x = numbanet.ones(2, 3, requires_grad=True)
+(x * 2).sum().backward()
+numbanet.cuda.is_available()
+found = [m for m in sys.modules if m.partition(".")[0] in ("cuda", "numba_cuda") or m.startswith("numba.cuda.cudadrv")]
+assert not found, found
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_ENABLE_CUDASIM"}
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True,
+                          env={**environment, "CUDA_VISIBLE_DEVICES": ""})
+    assert done.returncode == 0, done.stderr[-3000:]

@@ -1,0 +1,49 @@
+"""Which tile a product takes: the model's choices where the answer is plain, and the switch."""
+
+from __future__ import annotations
+
+import pytest
+
+from numbanet.backends.cuda.tiles import choose
+from numbanet.backends.cuda.tiles.choose import TILES, Card
+from numbanet.backends.cuda.tiles.shape import SHARED_LIMIT
+
+
+def test_tiles_are_off_until_a_run_has_proved_them(monkeypatch):
+    monkeypatch.delenv("NUMBANET_CUDA_TILES", raising=False)
+    assert not choose.use_tiles()
+    monkeypatch.setenv("NUMBANET_CUDA_TILES", "1")
+    assert choose.use_tiles()
+
+
+def test_precision_chooses_the_arithmetic():
+    assert choose.math_of("float32", "strict") == "float32" and choose.math_of("float32", "fast") == "tf32"
+    assert choose.math_of("bfloat16", "strict") == "bf16" and choose.math_of("float16", "fast") == "fp16"
+
+
+@pytest.mark.parametrize("math", TILES)
+def test_large_products_take_a_large_tile_in_one_piece(math):
+    tile, splits = choose.choose(math, 8192, 8192, 8192)
+    assert tile in TILES[math][:2] and splits == 1
+
+
+@pytest.mark.parametrize("math", TILES)
+def test_long_products_of_few_tiles_are_split(math):
+    """A weight gradient of 64 filters over 100,000 pixels: one tile would leave 131 of 132 multiprocessors idle."""
+    tile, splits = choose.choose(math, 64, 576, 100352)
+    assert splits >= 8 and choose.choose(math, 64, 576, 100352, may_split=False)[1] == 1
+
+
+def test_small_products_take_small_tiles_and_stay_whole():
+    tile, splits = choose.choose("tf32", 64, 64, 64)
+    assert (tile.rows, tile.columns, splits) == (64, 64, 1)
+
+
+def test_only_tiles_that_fit_the_card_are_taken():
+    small = Card(multiprocessors=20, shared_kilobytes=60)
+    tile, _ = choose.choose("tf32", 4096, 4096, 4096, card=small)
+    assert tile.shared_bytes <= 60 * 1024 or tile == TILES["tf32"][-1]
+
+
+def test_every_tile_fits_every_card():
+    assert max(tile.shared_bytes for tiles in TILES.values() for tile in tiles) <= min(SHARED_LIMIT.values()) * 1024
