@@ -195,6 +195,7 @@ class Backend:
     name: str
     implementations: Implementations
     is_tracing = False      # True where primitives are written down instead of run; the tape then says what it is doing
+    is_released = False     # True where arrays have a shape, but their numbers are gone
 
     def __getattr__(self, name: str):
         # Reached once per primitive: afterwards the bound callable is an attribute of the instance.
@@ -314,6 +315,9 @@ class Backend:
     def is_unshared(self, holder: list, index: int) -> bool:
         """True only where nothing but ``holder[index]`` refers to that array, and no other array to its memory."""
         return False
+
+    def trim(self) -> None:
+        """Give memory that no array uses back to whom it came from."""
 
     def memory_size(self) -> int | None:
         """Bytes of memory that one process may ever have here; None where that is not known."""

@@ -1,7 +1,8 @@
 """Whole models for each engine: a function without arguments that infers a batch, or makes one training step.
 
-Engines: "numbanet" (compiled), "numbanet-eager", and the peers "torch" (eager, NCHW), "torch-channels-last", "torch-compile" (with
-freezing for inference), "onnxruntime" and "openvino", the last two on our ONNX export. All compute in float32.
+Engines: "numbanet" (compiled), "numbanet-released" (the same with release_weights=True), "numbanet-eager", and the peers "torch" (eager,
+NCHW), "torch-channels-last", "torch-compile" (with freezing for inference), "onnxruntime" and "openvino", the last two on our ONNX export.
+All compute in float32.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ def inference(engine: str, threads: int, model: str, batch: int) -> Callable[[],
         return _torch_inference(engine, model, batch)
     import numbanet
     net, x = numbanet.create_model(model).eval(), numbanet.tensor(images(model, batch))
-    if engine == "numbanet":
-        compiled = numbanet.compile(net, x)
+    if engine in ("numbanet", "numbanet-released"):
+        compiled = numbanet.compile(net, x, release_weights=engine == "numbanet-released")
         return lambda: compiled(x)
     if engine == "numbanet-eager":
         def run():

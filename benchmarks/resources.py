@@ -7,6 +7,7 @@
 
 memory: each engine in a process of its own, which imports, warms up on a model of the same kind at batch 1, drops it, and then makes the
 model and uses it three times. The figure is the highest level of resident memory above that after the warm-up (VmHWM, Linux).
+Inference is measured with the model's weights kept, and with release_weights=True.
 scaling: milliseconds with one thread and with two, in processes that take turns. batches: milliseconds an image, batch 1 to 64, against
 the cheapest. preparation: seconds from a model to its first result, with kernels compiled before and with an empty cache.
 """
@@ -70,21 +71,25 @@ def peak(kind: str, model: str, batch: int, engine: str, threads: int) -> int:
 
 
 def measure_memory(arguments) -> list[dict]:
-    """Print the table of peaks; ours against the most frugal peer, and against PyTorch."""
+    """Print the table of peaks; ours, for inference also with weights released, against PyTorch's."""
     rows = []
     for kind in arguments.kinds or CASES:
-        engines = [arguments.engine, *(p for p in models.PEERS[kind] if not arguments.peers or p in arguments.peers.split(","))]
+        ours = [arguments.engine]
+        if kind == "inference" and arguments.engine == "numbanet":
+            ours.append("numbanet-released")
+        engines = [*ours, *(p for p in models.PEERS[kind] if not arguments.peers or p in arguments.peers.split(","))]
         print(f"\n{kind}, peak MB above the process after import and warm-up\n")
         print(f"| model | batch | {' | '.join(engines)} | of PyTorch's |\n|{'---|' * (len(engines) + 3)}", flush=True)
         for model, batch in CASES[kind]:
             if arguments.only not in f"{model}, batch {batch}":
                 continue
             found = {e: _in_process(kind, model, batch, e, arguments.threads) for e in engines}
-            ours, theirs = found[arguments.engine], found.get("torch")
-            ratio = ours / theirs if ours and theirs else None
-            cells = [model, str(batch), *("-" if b is None else f"{b / 1e6:.0f}" for b in found.values()), f"{ratio:.2f}" if ratio else "-"]
+            theirs = found.get("torch")
+            ratios = {e: found[e] / theirs if found[e] and theirs else None for e in ours}
+            cells = [model, str(batch), *("-" if b is None else f"{b / 1e6:.0f}" for b in found.values()),
+                     ", ".join(f"{r:.2f}" if r else "-" for r in ratios.values())]
             print(f"| {' | '.join(cells)} |", flush=True)
-            rows.append({"kind": kind, "model": model, "batch": batch, "bytes": found, "of_torch": ratio})
+            rows.append({"kind": kind, "model": model, "batch": batch, "bytes": found, "of_torch": ratios})
     return rows
 
 

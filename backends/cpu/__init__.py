@@ -23,6 +23,9 @@ class CPUBackend(HostBackend):
     implementations = implements
     empty = staticmethod(memory.empty)
 
+    def trim(self):
+        memory.trim()
+
     def is_unshared(self, holder, index):
         return memory.is_unshared(holder, index)
 

@@ -53,7 +53,8 @@ _kernels: dict[str, "Kernel"] = {}
 _lock = threading.RLock()
 
 
-def worker(function: Callable | None = None, *, fastmath: Sequence[str] = CONTRACT, inline: bool = False) -> Callable:
+def worker(function: Callable | None = None, *, fastmath: Sequence[str] = CONTRACT, inline: bool = False,
+           borrows: bool = False) -> Callable:
     """Make a function callable from kernels (and from other workers).
 
     Parameters
@@ -64,13 +65,16 @@ def worker(function: Callable | None = None, *, fastmath: Sequence[str] = CONTRA
         LLVM's fast-math flags. Anything beyond {contract} needs a reason in the source.
     inline
         Always inline into the caller; otherwise LLVM decides.
+    borrows
+        References to its arrays are not counted: it makes no arrays with memory of their own and returns none. Where a branch stands
+        between the two, Numba does not see that counting up and down again is for nothing, and these are atomic operations.
     """
     if function is None:
-        return functools.partial(worker, fastmath=fastmath, inline=inline)
+        return functools.partial(worker, fastmath=fastmath, inline=inline, borrows=borrows)
     if not JIT:
         return function
     return Worker(function, targetoptions=_options(fastmath, parallel=False) | dict(
-        nopython=True, forceinline=inline, no_cpython_wrapper=True, no_cfunc_wrapper=True))
+        nopython=True, forceinline=inline, no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=not borrows))
 
 
 def kernel(*signatures: str, dtypes: Sequence[str] = ("float32",), parallel: bool = False,

@@ -31,7 +31,7 @@ implements(numpy.fold_batch_norm)
 implements(numpy.round_to_bfloat16)
 
 
-@worker
+@worker(borrows=True)
 def affine_rows(x, begin, end, scale, shift, low, high, y):
     C = x.shape[1]
     for p in range(begin, end):
@@ -45,7 +45,7 @@ def affine_rows(x, begin, end, scale, shift, low, high, y):
             store_partial(y, target + whole, limited(value, low, high), left)
 
 
-@worker
+@worker(borrows=True)
 def affine_jobs(slot, slots, counters, jobs, x, scale, shift, low, high, y):
     job = next_job(counters, slot, slots, jobs)
     while job >= 0:
@@ -84,7 +84,7 @@ def larger(a, b):
     return select(a > b, a, b)
 
 
-@worker(inline=True)
+@worker(inline=True, borrows=True)
 def triple_maximum(x, a, x_row, x_column, rows):
     """Maximum of `rows` x 3 elements, one row at least, and a NaN if there is one: the sum tells."""
     p, q, r = load(x, a), load(x, a + x_column), load(x, a + 2 * x_column)
@@ -96,7 +96,7 @@ def triple_maximum(x, a, x_row, x_column, rows):
     return best, total
 
 
-@worker(inline=True)
+@worker(inline=True, borrows=True)
 def pair_maximum(x, a, x_row, x_column, rows):
     """As `triple_maximum`, of `rows` x 2 elements."""
     p, q = load(x, a), load(x, a + x_column)
@@ -108,7 +108,7 @@ def pair_maximum(x, a, x_row, x_column, rows):
     return best, total
 
 
-@worker
+@worker(borrows=True)
 def window_maximum(x, a, x_row, x_column, rows, columns, count):
     """Maximum of `rows` x `columns` elements in `count` lanes, -inf where there are none; a NaN wins."""
     out_of_line()
@@ -119,7 +119,7 @@ def window_maximum(x, a, x_row, x_column, rows, columns, count):
     return best
 
 
-@worker
+@worker(borrows=True)
 def maximum_row(x, end, y, n, oh, rows, columns, row_step, column_step):
     """Row oh of sample n; nothing of x from offset `end` on is read."""
     C, OW = x.shape[3], y.shape[2]
@@ -156,7 +156,7 @@ def maximum_row(x, end, y, n, oh, rows, columns, row_step, column_step):
             _maximum_of_channels(x, line + columns[ow, 0] * x_w, x_row, x_column, height, width, np.int64(0), C, y, target + ow * y_w)
 
 
-@worker
+@worker(borrows=True)
 def _maximum_of_channels(x, a, x_row, x_column, height, width, begin, end, y, target):
     """One window, with NaNs."""
     for c in range(begin, end, L):
@@ -164,7 +164,7 @@ def _maximum_of_channels(x, a, x_row, x_column, height, width, begin, end, y, ta
         store_partial(y, target + c, window_maximum(x, a + c, x_row, x_column, height, width, count), count)
 
 
-@worker
+@worker(borrows=True)
 def maximum_jobs(slot, slots, counters, x, y, rows, columns, row_step, column_step):
     OH, end = y.shape[1], end_of(x)
     jobs = y.shape[0] * OH

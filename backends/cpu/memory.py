@@ -10,6 +10,7 @@ Pools are lists, whose `append` and `pop` are atomic: the usual path takes no lo
 moment.
 """
 import contextlib
+import ctypes
 import os
 import sys
 import threading
@@ -140,7 +141,10 @@ class Allocator:
             self._held -= block.nbytes
 
     def trim(self) -> int:
-        """Give the blocks that are not in use back to the system; return their bytes."""
+        """Give the blocks that are not in use back to the system; return their bytes.
+
+        The C library keeps what was freed, of blocks up to 32 MB, until it is told to let go.
+        """
         freed = 0
         with self._lock:
             pools = list(self._pools.values())
@@ -150,6 +154,9 @@ class Allocator:
                     block = pool.pop()
                     freed += block.nbytes
                     self._discard(block)
+                    del block
+        if freed and _malloc_trim is not None:
+            _malloc_trim(0)
         return freed
 
     def statistics(self) -> MemoryStatistics:
@@ -178,6 +185,17 @@ def _strides(shape: tuple[int, ...], order: tuple[int, ...], itemsize: int) -> t
     for axis in reversed(order):
         strides[axis], step = step, step * shape[axis]
     return tuple(strides)
+
+
+def _find_malloc_trim():
+    """glibc's function, or None where there is another C library."""
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return None
+
+
+_malloc_trim = _find_malloc_trim()
 
 
 def _default_limit() -> int:

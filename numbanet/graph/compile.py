@@ -17,7 +17,8 @@ from numbanet.errors import MemoryLimitError, ShapeError, UnsupportedOperationEr
 from numbanet.graph.graph import Graph
 from numbanet.graph.passes import FOR_INFERENCE, FOR_TRAINING, recompute, round_linear_weights
 from numbanet.graph.plan import Plan, layout_of
-from numbanet.graph.slices import Slices, slice_size
+from numbanet.graph.release import forget
+from numbanet.graph.slices import Filled, Slices, keeps_samples_apart, slice_size
 from numbanet.graph.trace import trace_step
 from numbanet.graph.tuning import load_choices
 from numbanet.random import recorded_keys
@@ -26,7 +27,7 @@ MAX_PLANS = 16              # of one compiled model: one a batch size, the longe
 
 
 def compile(model, example, *, loss: Callable | None = None, optimizer=None, weights: str | None = None, memory_limit: int | None = None,
-            choices: Mapping[str, str] | None = None):
+            choices: Mapping[str, str] | None = None, release_weights: bool = False):
     """Compile a model for inference, or with `loss` and `optimizer` for training.
 
     Parameters
@@ -44,6 +45,11 @@ def compile(model, example, *, loss: Callable | None = None, optimizer=None, wei
         in backward, which takes time and changes no bit.
     choices : dict, by default what :func:`numbanet.autotune` has found on this machine
         Algorithms by the signatures of calls, such as the attribute `choices` of another compiled model; {} for the backend's own alone.
+
+    release_weights : bool, for inference
+        Prepare the weights now, and let go of those in the model that only the prepared ones are needed of: what is packed is then held
+        once. The model itself can compute nothing after that, until ``load_state_dict(..., assign=True)`` gives it weights anew. Other
+        batch sizes run in slices of the example's size, the last of them filled up.
 
     Returns
     -------
@@ -65,9 +71,11 @@ def compile(model, example, *, loss: Callable | None = None, optimizer=None, wei
     if memory_limit is not None and (loss is None or type(memory_limit) is not int or memory_limit < 1):
         raise UsageError("compile: memory_limit expects bytes, an integer of at least 1, and is for training (loss=, optimizer=), "
                          f"received {memory_limit!r}" + (" for inference" if loss is None else ""))
+    if release_weights and loss is not None:
+        raise UsageError("compile: release_weights is for inference; training needs the weights (leave out loss= and optimizer=)")
     examples = tuple(map(as_tensor, example)) if isinstance(example, (tuple, list)) else (as_tensor(example),)
     if loss is None:
-        return CompiledModel(model, examples, weights, choices)
+        return CompiledModel(model, examples, weights, choices, release_weights)
     if len(examples) == 1:
         x = examples[0]
         examples = (x, tensor(np.zeros(x.shape[0], np.int64), device=x.device))
@@ -146,7 +154,9 @@ class CompiledModel:
     compute is part of the plan. Threads take turns.
     """
 
-    def __init__(self, model, examples: tuple[Tensor, ...], weights: str | None = None, choices: Mapping[str, str] | None = None):
+    def __init__(self, model, examples: tuple[Tensor, ...], weights: str | None = None, choices: Mapping[str, str] | None = None,
+                 release_weights: bool = False):
+        self.release_weights, self._holder = release_weights, None      # the holder: the plan that has the weights
         self.model, self.weights, self.choices = model, weights, _known_choices(choices, examples)
         self._structure = None
         self._plans = _Plans(examples, self._compile)
@@ -167,7 +177,7 @@ class CompiledModel:
         """What it was compiled with."""
         return self._plans.examples
 
-    def plan(self, *inputs) -> Plan | Slices:
+    def plan(self, *inputs) -> Plan | Slices | Filled:
         """The plan for inputs of these shapes, by default the example's; where the batch is walked in slices, theirs."""
         return self._plans.find(tuple(map(as_tensor, inputs)) or self._plans.examples)
 
@@ -175,16 +185,39 @@ class CompiledModel:
         """The program for inputs of these shapes, by default the example's: node, shapes, memory, fused parts."""
         return self.plan(*inputs).describe()
 
-    def _compile(self, inputs) -> Plan | Slices:
+    def _compile(self, inputs) -> Plan | Slices | Filled:
+        if self._holder is not None:
+            return self._filled(inputs)
         graph = self._graph(inputs)
         plan = self._plan(graph)
         batch, size = inputs[0].shape[0] if inputs and inputs[0].ndim else 1, slice_size(graph, plan)
         if size >= batch:
-            return plan if not self.weights else self._plan(self._rounded(graph))
-        del plan
-        sizes = [min(size, batch - begin) for begin in range(0, batch, size)]
-        plans = {n: self._plan(self._rounded(self._graph(tuple([t[:n] for t in inputs])))) for n in set(sizes)}
-        return Slices(graph, [plans[n] for n in sizes])
+            plan = plan if not self.weights else self._plan(self._rounded(graph))
+            plans = {batch: plan}
+        else:
+            del plan
+            sizes = [min(size, batch - begin) for begin in range(0, batch, size)]
+            plans = {n: self._plan(self._rounded(self._graph(tuple([t[:n] for t in inputs])))) for n in sorted(set(sizes))}
+            plan = Slices(graph, [plans[n] for n in sizes])
+        if self.release_weights:
+            self._release(plan, list(plans.values()))
+        return plan
+
+    def _release(self, holder: Plan | Slices, plans: list[Plan]) -> None:
+        """Bind the plans, the last of which lets the weights go."""
+        for graph in (holder.graph, *(plan.graph for plan in plans)):
+            forget(graph, graph.state.values())
+        plans[-1].release = True
+        for plan in plans:
+            plan.bind()
+        self._holder = holder
+
+    def _filled(self, inputs) -> Filled:
+        holder = self._holder
+        if not inputs or not inputs[0].ndim or not keeps_samples_apart(holder.graph, holder.graph.inputs[0].shape[0]):
+            raise UsageError("compiled model: its weights were released, and its samples depend on each other, so it takes the batch size "
+                             "of its example alone; compile a model with new weights and an example of this size")
+        return Filled(holder, inputs[0].shape[0])
 
     def _plan(self, graph: Graph) -> Plan:
         return Plan(graph, _places(self.model), choices=self.choices)

@@ -17,6 +17,7 @@ from numbanet.errors import MemoryLimitError, ShapeError, UsageError
 from numbanet.graph import timing
 from numbanet.graph.graph import Graph, Node, Value
 from numbanet.graph.memory import Layout, plan_memory
+from numbanet.graph.release import Release
 from numbanet.random import next_key
 
 
@@ -36,6 +37,8 @@ class Plan:
         What calls take in place of the backend's own choice; see `tuning.py`.
     frozen : bool
         Whether weights rarely change: they are then prepared (packed, transformed) once.
+    release : bool
+        Whether :meth:`bind` releases the weights that no replay reads; see `release.py`.
     when_ready : dict from a kept value to a function of no arguments, called within the replay as soon as the value is known
     is_heard : function of no arguments -> whether these functions need be called in the coming replay
 
@@ -46,7 +49,9 @@ class Plan:
     """
 
     def __init__(self, graph: Graph, places: dict[str, tuple[dict, str]], kept=(), keys=(), frozen: bool = True,
-                 when_ready: dict | None = None, choices: Mapping[str, str] | None = None, is_heard: Callable[[], bool] = lambda: True):
+                 when_ready: dict | None = None, choices: Mapping[str, str] | None = None, release: bool = False,
+                 is_heard: Callable[[], bool] = lambda: True):
+        self.release = release
         self.graph, self.kept, self.keys, self.frozen = graph, tuple(kept), list(keys), frozen
         self.when_ready, self.choices, self.is_heard = when_ready or {}, dict(choices or {}), is_heard
         self.backend = get_backend(graph.device)
@@ -90,7 +95,7 @@ class Plan:
         if len(inputs) != len(self._expected):
             raise ShapeError(f"plan: expected {len(self._expected)} inputs, received {len(inputs)}")
         arrays = [self._checked(i, t) for i, t in enumerate(inputs)]
-        check_out(graph, backend, out)
+        check_out(backend, graph.outputs, out)
         with self._lock:
             if self._seen is None or self._have_changed():
                 self._bind()
@@ -138,6 +143,12 @@ class Plan:
         return self.backend.copy(array, out=copy)
 
     # Binding: from values to arrays and prepared calls
+    def bind(self) -> None:
+        """Prepare all calls now, which the first replay would do otherwise."""
+        with self._lock:
+            if self._seen is None or self._have_changed():
+                self._bind()
+
     def _versions(self) -> list:
         return [(registry, key, registry[key].array, registry[key].storage.version if v in self._fixed else None)
                 for v, (registry, key) in self._places.items()]
@@ -154,6 +165,7 @@ class Plan:
         self._arrays: dict[Value, object] = dict(graph.initial)
         for v, (registry, key) in self._places.items():
             self._arrays[v] = self._live(v, registry[key])
+        release = Release(graph, self._places, self.backend) if self.release else None
         preparing = {v: node for node in graph.preparation for v in node.outputs}
         last_reads = {v: node for node in graph.nodes for v in node.operands() if v in preparing}
         self._steps: list[tuple] = []
@@ -174,13 +186,20 @@ class Plan:
             self._bind_node(node, inputs, constant)
             for v in {v for v in node.operands() if last_reads.get(v) is node} - {*graph.outputs}:
                 del self._arrays[v]
+            if release is not None:
+                release.bound(node, self._unread, self._arrays)
             self._nodes += [None if function in self.when_ready.values() else node
                             for function, _ in self._steps[len(self._nodes):]]
         self._joined = self._join()
         self._seen = self._versions()
+        if self.frozen and preparing:
+            self.backend.trim()                         # of what was folded, before it was packed
 
     def _live(self, value: Value, tensor: Tensor | None):
         """The array that stands for a parameter or buffer now."""
+        if tensor is not None and tensor.backend.is_released:
+            raise UsageError(f"plan: {value.name} was released by compile(..., release_weights=True), and other weights have changed "
+                             "since; load all of them with model.load_state_dict(..., assign=True)")
         if tensor is None or tensor.backend is not self.backend or (tensor.shape, tensor.dtype) != (value.shape, value.dtype):
             received = "none" if tensor is None else f"{tensor.dtype}{list(tensor.shape)} on {tensor.backend.name!r}"
             raise UsageError(f"plan: {value.name} was {value.dtype}{list(value.shape)} on {self.backend.name!r} when the model was "
@@ -237,6 +256,7 @@ class Plan:
 
     def _bind_node(self, node: Node, inputs: dict, constant: set) -> None:
         backend, declared = self.backend, PRIMITIVES[node.primitive]
+        self._unread = ()                               # positions of operands that no replay reads
         arguments = self._arguments(node)
         reads = [i for i, a in enumerate(node.arguments) if isinstance(a, Value) and a in inputs]
         if declared.view:
@@ -256,7 +276,8 @@ class Plan:
         prepared = self._prepare(node, examples, known)
         function = prepared or backend.unchecked(node.primitive)
         call = list(arguments)
-        for i in getattr(prepared, "unread", ()):       # the backend holds what it made of these
+        self._unread = getattr(prepared, "unread", ())
+        for i in self._unread:                          # the backend holds what it made of these
             call[i] = None
         if out:
             call.append(out[0] if len(out) == 1 else out)
@@ -279,9 +300,7 @@ class Plan:
 
     def offers(self) -> dict[str, tuple[str, ...]]:
         """The algorithms that calls could take besides the backend's own choice, by signature."""
-        with self._lock:
-            if self._seen is None or self._have_changed():
-                self._bind()
+        self.bind()
         return dict(self._offers)
 
     def choose(self, choices: Mapping[str, str]) -> None:
@@ -372,11 +391,10 @@ def _signature(primitive: str, arguments: tuple, known: set) -> str:
     return f"{primitive}({', '.join(show(i, a) for i, a in enumerate(arguments))})"
 
 
-def check_out(graph: Graph, backend, out: tuple | None) -> None:
-    """Raise unless `out` can take the results of a graph."""
+def check_out(backend, expected, out: tuple | None) -> None:
+    """Raise unless `out` can take results of the expected shapes and dtypes."""
     if out is None:
         return
-    expected = graph.outputs
     if len(out) != len(expected):
         raise ShapeError(f"plan: out expects {len(expected)} tensors, received {len(out)}")
     for v, t in zip(expected, out):

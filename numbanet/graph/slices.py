@@ -6,10 +6,13 @@ samples; how many samples fit is for the backend to say.
 
 from __future__ import annotations
 
+import numpy as np
+
 from numbanet._tensor import Tensor
+from numbanet.backends import ArraySpec
 from numbanet.graph.cost import multiply_adds
 from numbanet.graph.graph import Graph, Node, Value
-from numbanet.graph.plan import Plan
+from numbanet.graph.plan import Plan, check_out
 
 # Whose first operand alone carries the batch (and a residual), in its first axis:
 OF_MAPS = ("conv2d_forward", "conv2d_fused", "conv2d_chain", "conv2d_max_pool_values", "linear_forward", "linear_fused",
@@ -98,6 +101,53 @@ class Slices:
         """As `Plan.describe`, of the first slice."""
         sizes = [plan.graph.inputs[0].shape[0] for plan in self.plans]
         return f"{len(sizes)} slices of {sizes[0]} samples\n{self.plans[0].describe()}"
+
+
+class Filled:
+    """The plan of one batch size for batches of another: in slices of its own size, the last one filled up.
+
+    Parameters
+    ----------
+    plan : Plan or Slices, of a graph that keeps samples apart
+    batch : samples
+    """
+
+    def __init__(self, plan: Plan | Slices, batch: int):
+        self.of, self.batch, self.graph, self.backend = plan, batch, plan.graph, plan.backend
+        self.size = plan.graph.inputs[0].shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """As `Plan.nbytes`."""
+        return self.of.nbytes
+
+    def run(self, *inputs: Tensor, out: tuple[Tensor, ...] | None = None) -> tuple[Tensor, ...]:
+        """As `Plan.run`."""
+        results = tuple([Tensor._wrap(self.backend.empty((self.batch, *v.shape[1:]), v.dtype, v.order), self.backend)
+                         for v in self.graph.outputs])
+        for begin in range(0, self.batch, self.size):
+            count = min(self.size, self.batch - begin)
+            slices = [_rows(t, begin, begin + count) for t in inputs]
+            made = self.of.run(*slices if count == self.size else map(self._fill, slices, self.graph.inputs))
+            for target, rows in zip(results, made):
+                self.backend.copy(_rows(rows, 0, count).array, out=_rows(target, begin, begin + count).array)
+        if out is None:
+            return results
+        check_out(self.backend, [ArraySpec(t.shape, t.dtype) for t in results], out)
+        for target, rows in zip(out, results):
+            self.backend.copy(rows.array, out=target.array)
+            target.storage.version += 1
+        return out
+
+    def _fill(self, t: Tensor, value: Value) -> Tensor:
+        """A slice with zeros behind its samples."""
+        whole = Tensor._wrap(self.backend.from_numpy(np.zeros(value.shape, value.dtype)), self.backend)
+        self.backend.copy(t.array, out=_rows(whole, 0, t.shape[0]).array)
+        return whole
+
+    def describe(self) -> str:
+        """As `Plan.describe`, of the slices."""
+        return f"slices of {self.size} samples, the last filled up\n{self.of.describe()}"
 
 
 def _rows(t: Tensor, begin: int, end: int) -> Tensor:

@@ -66,8 +66,8 @@ def _contents(values: np.ndarray, indent: int) -> str:
 
 def to_string(x) -> str:
     """tensor([[1., 2.]], requires_grad=True), and what else is not as usual: device, dtype, operation."""
-    if x.backend.is_tracing:
-        parts = [f"symbolic, shape={x.shape}"]
+    if x.backend.is_tracing or x.backend.is_released:
+        parts = [f"{'symbolic' if x.backend.is_tracing else 'released'}, shape={x.shape}"]
     else:
         values = x.backend.to_numpy(x.array)
         parts = [_contents(values, len("tensor(")) if values.size else "[]"]
@@ -86,7 +86,7 @@ def to_string(x) -> str:
 
 def _format(x, specification: str) -> str:
     """A tensor of one number is formatted as that number."""
-    if x.ndim == 0 and not x.backend.is_tracing:
+    if x.ndim == 0 and not (x.backend.is_tracing or x.backend.is_released):
         return format(x.item(), specification)
     return format(to_string(x), specification)
 

@@ -139,7 +139,7 @@ def _prepare_chain(arguments, constant):
     def call(x, weights, biases, residual, geometries, limits, out):
         run_chain(plan, packed.value, bounds, x, residual, out)
     call.kernel = f"conv2d chain of {half}"
-    return call
+    return holding(call, 1, 2)
 
 
 @implements

@@ -35,7 +35,7 @@ COLUMNS = 21                                    # of the table
 BLOCK = 8 * MR                                  # pixels of a product, which read each packed weight from the first-level cache
 
 
-@worker
+@worker(borrows=True)
 def _product_rows(x, x_at, end, begin, stop, packed, y, y_at, residual, r_at, low, high, scratch, base, walk):
     """Rows begin, ..., stop - 1 of a product's map; `base`: room for a corner and for a panel."""
     out_of_line()
@@ -57,7 +57,7 @@ def _product_rows(x, x_at, end, begin, stop, packed, y, y_at, residual, r_at, lo
                                y_w, count, C, K, shifts, residual, r_0 + row * r_h + p * r_w, r_w, low, high, steps, p)
 
 
-@worker
+@worker(borrows=True)
 def _depthwise_rows(x, x_at, begin, stop, packed, y, y_at, residual, r_at, low, high, walk):
     """Rows begin, ..., stop - 1 of a depthwise map, all channels."""
     out_of_line()
@@ -71,7 +71,7 @@ def _depthwise_rows(x, x_at, begin, stop, packed, y, y_at, residual, r_at, low, 
                        low, high, walk)
 
 
-@worker
+@worker(borrows=True)
 def _move_rows(scratch, buffer, row, first, count):
     """Rows first, ..., first + count - 1 of a buffer to its front."""
     for i in range(0, count * row, L):
@@ -79,7 +79,7 @@ def _move_rows(scratch, buffer, row, first, count):
         store_partial(scratch, buffer + i, load_partial(scratch, buffer + first * row + i, left), left)
 
 
-@worker
+@worker(borrows=True)
 def _needed_rows(table, first, stop):
     """From the rows of the last stage's map, those of all others that they depend on."""
     for s in range(table.shape[0] - 1, 0, -1):

@@ -26,7 +26,7 @@ PIXELS = 3                                              # 3, 6, 12, 27, 54 rows 
 VECTORS = 4 if vector_registers() == 32 else 2          # of a tile at most
 
 
-@worker
+@worker(borrows=True)
 def _run(count, vectors, lanes, taps, stride, x, at, x_next, pixel, r_step, s_step, R, S, weight, w, w_r, w_s, shift,
          y, target, y_next, y_pixel, residual, added, r_next, r_pixel, low, high):
     out_of_line()
@@ -34,7 +34,7 @@ def _run(count, vectors, lanes, taps, stride, x, at, x_next, pixel, r_step, s_st
                  shift, y, target, y_next, y_pixel, residual, added, r_next, r_pixel, low, high)
 
 
-@worker
+@worker(borrows=True)
 def _rows(x, x_at, c, vectors, lanes, oh, r0, r1, inner, end_inner, vertical, weight, w_at, y, y_at, residual, r_at, low, high, walk):
     """PIXELS rows from oh on (`vertical`), or one row, with taps r0, ..., r1 - 1; columns inner, ..., end_inner - 1 have all taps."""
     W, S, stride_h, stride_w, pad_w, dilation_h, dilation_w = walk[4], walk[6], walk[7], walk[8], walk[10], walk[11], walk[12]
@@ -69,7 +69,7 @@ def _rows(x, x_at, c, vectors, lanes, oh, r0, r1, inner, end_inner, vertical, we
         ow += count * width
 
 
-@worker
+@worker(borrows=True)
 def depthwise_rows(x, x_at, begin, end, c, vectors, lanes, weight, w_at, y, y_at, residual, r_at, low, high, walk):
     """Rows begin, ..., end - 1 of an image; channels c, ..., c + vectors * L - 1, or `lanes` < L of one vector.
 
@@ -104,7 +104,7 @@ def _inner_range(size, outputs, taps, stride, pad, dilation):
     return first, max(first, last_inside((taps - 1) * dilation - pad, stride, outputs, size))
 
 
-@worker
+@worker(borrows=True)
 def _forward_jobs(slot, slots, counters, jobs, parts, x, weight, y, residual, low, high, walk, band):
     """What one slot does; a job is a band of rows and a range of vectors of channels."""
     out_of_line()

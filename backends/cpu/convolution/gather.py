@@ -29,7 +29,7 @@ MR = min(12, tile_shapes()[0][0])     # pixels of a tile: 13 and 14 spill a regi
 THIRD, THIRDS = MR // 3, MR // 3 * 2    # of the last tile, where it has so few
 
 
-@worker
+@worker(borrows=True)
 def _wide_strip(panel, base, pitch, packed, b, y, c, y_row, count, depth, shifts, residual, r, r_row, low, high, steps):
     """2L filters of all whole tiles of pixels."""
     for p in range(0, count - MR + 1, MR):
@@ -37,7 +37,7 @@ def _wide_strip(panel, base, pitch, packed, b, y, c, y_row, count, depth, shifts
                        residual, r + p * r_row, r_row, low, high, steps, 0)
 
 
-@worker
+@worker(borrows=True)
 def _wide_strip_partial(panel, base, pitch, packed, b, y, c, y_row, count, depth, shifts, residual, r, r_row, low, high,
                         steps, lanes):
     """L + lanes filters."""
@@ -46,7 +46,7 @@ def _wide_strip_partial(panel, base, pitch, packed, b, y, c, y_row, count, depth
                        residual, r + p * r_row, r_row, low, high, steps, lanes)
 
 
-@worker
+@worker(borrows=True)
 def _narrow_strip(panel, base, pitch, packed, b, y, c, y_row, count, depth, shifts, residual, r, r_row, low, high, steps, lanes):
     """At most L filters."""
     for p in range(0, count - MR + 1, MR):
@@ -54,7 +54,7 @@ def _narrow_strip(panel, base, pitch, packed, b, y, c, y_row, count, depth, shif
                        residual, r + p * r_row, r_row, low, high, steps, lanes)
 
 
-@worker
+@worker(borrows=True)
 def _ragged_tile(panel, base, pitch, packed, b, b_step, spare, corner, y, c, y_row, rows, depth, shifts, residual, r, r_row, low, high,
                  steps, lanes, before):
     """The last pixels, fewer than MR, through a corner of scratch memory. `before`: as in `multiply_panel`."""
@@ -88,7 +88,7 @@ def _ragged_tile(panel, base, pitch, packed, b, b_step, spare, corner, y, c, y_r
             store_partial(y, c + i * y_row + lane, total, left)
 
 
-@worker
+@worker(borrows=True)
 def multiply_panel(panel, base, pitch, spare, corner, packed, b, y, c, y_row, count, depth, filters, shifts, residual, r, r_row,
                     low, high, steps, before):
     """y[c + p * y_row + k] (+)= panel row p times packed column k, for `count` rows and `filters` columns.
@@ -117,7 +117,7 @@ def multiply_panel(panel, base, pitch, spare, corner, packed, b, y, c, y_row, co
                          -1 if before < 0 else before + p)
 
 
-@worker
+@worker(borrows=True)
 def _gather_jobs(slot, counters, jobs, x, packed, y, residual, low, high, scratch, walk, block, chunk, parts, apart):
     """What one slot does; a job is a block of pixels and, of each group, one of `parts` ranges of strips."""
     out_of_line()

@@ -41,7 +41,7 @@ def make_walk(channels, filters, groups, *pairs) -> np.ndarray:
     return walk
 
 
-@worker(inline=True)
+@worker(inline=True, borrows=True)
 def copy_run(x, source, panel, target, count, end):
     """Copy `count` floats; up to L - 1 others follow them in the panel, but nothing of x from offset `end` on is read."""
     for done in range(0, count, L):
@@ -60,7 +60,7 @@ def end_of(x):
     return end
 
 
-@worker(inline=True)
+@worker(inline=True, borrows=True)
 def clear_run(array, target, count):
     """Write `count` zeros."""
     done = 0
@@ -77,7 +77,7 @@ def strides_of(x):
     return x.strides[0] // 4, x.strides[1] // 4, x.strides[2] // 4
 
 
-@worker
+@worker(borrows=True)
 def pack_windows(x, origin, strides, end, walk, first, count, channels, panel, base, pitch):
     """panel[p, (r, s, c)] = x under the window of output pixel first + p, zeros outside of x.
 
@@ -115,7 +115,7 @@ def pack_windows(x, origin, strides, end, walk, first, count, channels, panel, b
                 n += 1
 
 
-@worker
+@worker(borrows=True)
 def _pack_clipped(x, source, x_h, x_w, h0, w0, walk, joined, channels, panel, target, end):
     """One row of `pack_windows` whose window leaves x."""
     compact()
@@ -135,7 +135,7 @@ def _pack_clipped(x, source, x_h, x_w, h0, w0, walk, joined, channels, panel, ta
             s += taps
 
 
-@worker
+@worker(borrows=True)
 def pack_pixels(y, first, count, channel, channels, panel, base, pitch):
     """panel[p, c] = pixel first + p of y (N, OH, OW, K), channels channel, ..., channel + channels - 1."""
     compact()

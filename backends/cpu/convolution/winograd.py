@@ -80,7 +80,7 @@ def tile_size(taps):
     return 4 if taps == 3 else 2
 
 
-@worker
+@worker(borrows=True)
 def _transform_filters(weight, U, scratch, strip, c):
     """U[position, strip, c, :2L] of 2L filters; scratch (36 * L floats)."""
     compact()
@@ -105,7 +105,7 @@ def _transform_filters(weight, U, scratch, strip, c):
             _transform_column(scratch, (5 + i) * L, 6 * L, R, U, i * 6 * plane + (strip * C + c) * 2 * L + half * L, plane)
 
 
-@worker
+@worker(borrows=True)
 def _transform_column(scratch, at, step, R, target, to, plane):
     """target[to + i * plane] = (G times the R vectors from scratch[at] on)[i]."""
     if R == 3:
@@ -138,7 +138,7 @@ def transform_weights(weight, U):
         _transform_strip(weight, U, np.int64(task))
 
 
-@worker(inline=True)
+@worker(inline=True, borrows=True)
 def pixel_or_zeros(x, line, h, w, x_w, H, W, lanes):
     """A vector of channels of a pixel, zeros outside of x."""
     if h < 0 or h >= H or w < 0 or w >= W:
@@ -146,7 +146,7 @@ def pixel_or_zeros(x, line, h, w, x_w, H, W, lanes):
     return load_partial(x, line + w * x_w, lanes)
 
 
-@worker
+@worker(borrows=True)
 def transform_input_tile(x, n, h0, w0, c0, c1, scratch, v, v_plane, t):
     """V[position, c - c0] of one tile, channels c0, ..., c1 - 1; t is room for 36 vectors."""
     compact()
@@ -182,7 +182,7 @@ def transform_input_tile(x, n, h0, w0, c0, c1, scratch, v, v_plane, t):
             store(scratch, at + 5 * step, v5)
 
 
-@worker(inline=True)
+@worker(inline=True, borrows=True)
 def _finish(y, at, value, residual, r, low, high, lanes):
     if residual.size:
         value = value + load_partial(residual, r, lanes)
@@ -192,7 +192,7 @@ def _finish(y, at, value, residual, r, low, high, lanes):
         store_partial(y, at, limited(value, low, high), lanes)
 
 
-@worker
+@worker(borrows=True)
 def _transform_output_tile(scratch, m, m_plane, t, bias, k0, k1, y, n, oh, ow, size, residual, low, high):
     """Filters k0, ..., k1 - 1 of one tile of y from their 36 products; t is room for 24 vectors."""
     compact()
@@ -238,7 +238,7 @@ def _transform_output_tile(scratch, m, m_plane, t, bias, k0, k1, y, n, oh, ow, s
                 _finish(y, at + y_h, y1 + shift, residual, r + r_h, low, high, lanes)
 
 
-@worker
+@worker(borrows=True)
 def _multiply_tiles(scratch, v, v_pitch, U, b, C, m, m_pitch, count):
     """M[tile, :2L] = V[tile] times one strip of U, for `count` tiles, and up to FEW - 1 more."""
     p = 0
@@ -250,7 +250,7 @@ def _multiply_tiles(scratch, v, v_pitch, U, b, C, m, m_pitch, count):
         p += FEW
 
 
-@worker
+@worker(borrows=True)
 def _multiply_block(scratch, v, v_pitch, v_plane, U, strip0, strip1, strips, C, m, m_plane, count):
     """M[position, tile, k] = V[position, tile] times the strips strip0, ..., strip1 - 1 of U[position]."""
     out_of_line()
@@ -260,7 +260,7 @@ def _multiply_block(scratch, v, v_pitch, v_plane, U, strip0, strip1, strips, C, 
                             m + position * m_plane + (strip - strip0) * 2 * L, FILTERS, count)
 
 
-@worker
+@worker(borrows=True)
 def _winograd_jobs(slot, counters, jobs, x, U, bias, y, residual, low, high, scratch, walk, block):
     """What one slot does; a job is `block` tiles, a multiple of MR."""
     out_of_line()
@@ -305,7 +305,7 @@ def conv2d_forward_winograd(x, U, bias, y, residual, low, high, scratch, walk, b
         _winograd_jobs(np.int64(slot), counters, jobs, x, U, bias, y, residual, low, high, scratch, walk, block)
 
 
-@worker
+@worker(borrows=True)
 def _transform_inputs(slot, slots, counters, count, x, scratch, first, t, v, v_pitch, v_plane, walk, TH, TW):
     """Of tiles first, ..., first + count - 1."""
     out_of_line()
@@ -319,7 +319,7 @@ def _transform_inputs(slot, slots, counters, count, x, scratch, first, t, v, v_p
         job = next_job(counters, slot, slots, jobs)
 
 
-@worker
+@worker(borrows=True)
 def _multiply_strips(slot, slots, counters, scratch, v, v_pitch, v_plane, U, strips, C, m, m_pitch, m_plane, count):
     """Products of strips, counted over all positions."""
     out_of_line()
@@ -331,7 +331,7 @@ def _multiply_strips(slot, slots, counters, scratch, v, v_pitch, v_plane, U, str
         job = next_job(counters, slot, slots, 36 * strips)
 
 
-@worker
+@worker(borrows=True)
 def _transform_outputs(slot, slots, counters, count, scratch, first, t, m, m_pitch, m_plane, bias, y, residual, low, high, TH, TW, size):
     """Of tiles first, ..., first + count - 1."""
     out_of_line()
