@@ -42,21 +42,14 @@ def _dtype(math: str) -> np.dtype:
 
 
 class _Card:
-    """Memory and launches of the first GPU, through the driver alone."""
+    """Memory and launches of the first GPU, as the backend makes them."""
 
     GUARD = 4096                         # bytes of a pattern at both ends of every array
 
     def __init__(self, found: dict):
-        from cuda.bindings import driver
-        self.driver, self.arch, self.blocks = driver, found["arch"], []
-        device = self.call("cuDeviceGet", 0)
-        self.call("cuCtxSetCurrent", self.call("cuDevicePrimaryCtxRetain", device))
-
-    def call(self, name: str, *arguments):
-        status, *results = getattr(self.driver, name)(*arguments)
-        if status != self.driver.CUresult.CUDA_SUCCESS:
-            raise RuntimeError(f"{name}: {status.name}")
-        return results[0] if results else None
+        from numbanet.backends.cuda.driver import Device
+        self.device, self.arch, self.blocks = Device(0), found["arch"], []
+        self.call = self.device._call
 
     def put(self, array: np.ndarray, order: tuple[int, ...] | None = None):
         """A view of a copy; `order` lists the axes from the outermost to the innermost in memory."""
@@ -79,22 +72,17 @@ class _Card:
         return host.transpose(np.argsort(order))
 
     def run(self, launches) -> None:
-        from numbanet.backends.cuda.tiles.launch import Prepared
-        for launch in launches:
-            Prepared(launch, self.arch)(0)
-        self.call("cuCtxSynchronize")
+        self.device.run_tiles(launches)
+        self.device.synchronize()
 
     def milliseconds(self, launches, least: int = 5) -> float:
-        """Median time of one run of prepared launches, by events, after a warm-up."""
-        from numbanet.backends.cuda.tiles.launch import Prepared
-        prepared = [Prepared(launch, self.arch) for launch in launches]
+        """Median time of one run of launches whose kernels are loaded, by events, after a warm-up."""
         begin, end = (self.call("cuEventCreate", 0) for _ in range(2))
         times = []
         for turn in range(3 + 4 * least):
-            self.call("cuEventRecord", begin, 0)
-            for one in prepared:
-                one(0)
-            self.call("cuEventRecord", end, 0)
+            self.call("cuEventRecord", begin, self.device.stream)
+            self.device.run_tiles(launches)
+            self.call("cuEventRecord", end, self.device.stream)
             self.call("cuEventSynchronize", end)
             if turn >= 3:
                 times.append(self.call("cuEventElapsedTime", begin, end))

@@ -6,9 +6,9 @@ from numbanet.backends import get_backend
 from numbanet.errors import BackendError
 from numbanet.random import manual_seed
 
-__all__ = ["device_count", "empty_cache", "get_device_capability", "get_device_name", "is_available", "manual_seed", "manual_seed_all",
-           "max_memory_allocated", "max_memory_reserved", "mem_get_info", "memory_allocated", "memory_reserved",
-           "reset_peak_memory_stats", "set_memory_limit", "synchronize"]
+__all__ = ["are_tiles_enabled", "device_count", "empty_cache", "get_device_capability", "get_device_name", "is_available", "manual_seed",
+           "manual_seed_all", "max_memory_allocated", "max_memory_reserved", "mem_get_info", "memory_allocated", "memory_reserved",
+           "reset_peak_memory_stats", "set_memory_limit", "set_tiles", "synchronize"]
 
 
 def is_available() -> bool:
@@ -80,6 +80,20 @@ def set_memory_limit(nbytes: int | None, device=None) -> None:
     _allocator(device).limit = nbytes
 
 
+def set_tiles(enabled: bool | None) -> None:
+    """Let matrix products and convolutions run as tile programs on tensor cores (True), or never (False).
+
+    None, the start: as the variable NUMBANET_CUDA_TILES says, off where it is not 1. They are off by default because they have been checked
+    by an emulator and the compiler only; ``python benchmarks/gpu_suite.py`` proves them on a GPU. Simulators run the plain kernels.
+    """
+    _choose().set_tiles(enabled)
+
+
+def are_tiles_enabled() -> bool:
+    """Whether tile programs are switched on; see :func:`set_tiles`."""
+    return _choose().use_tiles()
+
+
 def manual_seed_all(seed: int) -> None:
     """The same as :func:`numbanet.manual_seed`: one generator serves all devices."""
     manual_seed(seed)
@@ -94,6 +108,11 @@ def _backend(device):
 
 def _allocator(device):
     return _backend(device).allocator
+
+
+def _choose():
+    from numbanet.backends.cuda.tiles import choose
+    return choose
 
 
 def _hardware():

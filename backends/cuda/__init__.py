@@ -20,6 +20,7 @@ class CUDABackend(Backend):
     """Arrays are :class:`~numbanet.backends.cuda.memory.DeviceArray` of one GPU."""
 
     implementations = implements
+    computes_16_bit = True
 
     def __init__(self, index: int):
         from numbanet.backends.cuda import driver, memory

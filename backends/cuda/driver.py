@@ -15,16 +15,49 @@ from numbanet.backends.cuda import hardware
 from numbanet.backends.cuda.pinned import Staging
 from numbanet.errors import BackendError
 
+STATIC_SHARED = 48 * 1024       # bytes of shared memory that a kernel gets without asking
+
 
 class OutOfMemory(Exception):
     """The device has no memory of that size."""
 
 
-class SimulatedDevice:
-    """Host memory in place of a GPU's."""
+class _Queue:
+    """Work in the order in which it is asked for: done at once, or written down where the calling thread records (`recording.py`)."""
 
     def __init__(self, index: int):
-        self.index = index
+        self.index, self._own = index, threading.local()
+
+    @property
+    def recording(self):
+        """What the calling thread's work is written into; None where it is done."""
+        return getattr(self._own, "recording", None)
+
+    @recording.setter
+    def recording(self, recording) -> None:
+        self._own.recording = recording
+
+    def submit(self, call) -> None:
+        """Do `call(stream)`, or write it down."""
+        recording = self.recording
+        if recording is None:
+            call(self.stream)
+        else:
+            recording.calls.append(call)
+
+    def _refuse_recording(self, what: str) -> None:
+        if self.recording is not None:
+            raise NotRecordable(what)
+
+
+class NotRecordable(Exception):
+    """What was asked for while recording depends on numbers that are not there yet."""
+
+
+class SimulatedDevice(_Queue):
+    """Host memory in place of a GPU's."""
+
+    runs_tiles = False              # tile programs need warps, which Numba's simulator lacks
 
     def activate(self) -> None:
         """Nothing to do."""
@@ -36,17 +69,25 @@ class SimulatedDevice:
     def free(self, handle) -> None:
         """Give memory back; Python does."""
 
+    def address(self, handle) -> int:
+        """Where the memory of a handle begins."""
+        return handle.ctypes.data
+
     def upload(self, handle, offset: int, host: np.ndarray) -> None:
         """Copy the bytes of `host` (uint8, dense) to the device."""
+        self._refuse_recording("an upload")
         handle[offset:offset + host.nbytes] = host
 
     def download(self, host: np.ndarray, handle, offset: int) -> None:
         """Copy bytes of the device to `host` (uint8, dense); they are there afterwards."""
+        self._refuse_recording("a value that is read back")
         host[...] = handle[offset:offset + host.nbytes]
 
     def fill(self, handle, offset: int, nbytes: int, value: int) -> None:
         """Set bytes."""
-        handle[offset:offset + nbytes] = value
+        def fill(stream):
+            handle[offset:offset + nbytes] = value
+        self.submit(fill)
 
     def memory(self) -> tuple[int, int]:
         """(free, total) bytes."""
@@ -58,19 +99,23 @@ class SimulatedDevice:
     stream = 0
 
 
-class Device:
+class Device(_Queue):
     """A GPU through the driver's API. All work goes to one stream of its own, in order."""
 
+    runs_tiles = True
+
     def __init__(self, index: int):
+        super().__init__(index)
         from cuda.bindings import driver
-        self.driver, self.index = driver, index
-        self._current, self._process, self._alone = threading.local(), os.getpid(), len(hardware.gpus()) == 1
+        self.driver = driver
+        self._process, self._alone = os.getpid(), len(hardware.gpus()) == 1
         self._call("cuInit", 0)
         self.handle = self._call("cuDeviceGet", index)
         self.context = self._call("cuDevicePrimaryCtxRetain", self.handle)     # the one that Numba uses
         self.activate()
         self.multiprocessors, self.arch = hardware.gpus()[index].multiprocessors, hardware.gpus()[index].architecture
         self.stream = int(self._call("cuStreamCreate", int(driver.CUstream_flags.CU_STREAM_NON_BLOCKING)))
+        self.tile_functions, self.tile_calls = {}, {}                       # of tile programs, see `tiles/launch.py`
         self._staging = Staging(self._call, self.stream)
 
     def _call(self, name: str, *arguments):
@@ -92,10 +137,10 @@ class Device:
         if self._process != os.getpid():
             raise BackendError(f"cuda:{self.index}: the GPU was used before this process was forked, and CUDA does not survive that; start "
                                "workers with the method 'spawn', or use threads")
-        if getattr(self._current, "is_set", False) and self._alone:
+        if getattr(self._own, "is_set", False) and self._alone:
             return
         self._call("cuCtxSetCurrent", self.context)
-        self._current.is_set = True
+        self._own.is_set = True
 
     def allocate(self, nbytes: int) -> int:
         """`nbytes` of memory, 256-byte aligned."""
@@ -107,31 +152,51 @@ class Device:
         self.activate()
         self._call("cuMemFree", handle)
 
+    def address(self, handle: int) -> int:
+        """Where the memory of a handle begins."""
+        return handle
+
     def upload(self, handle: int, offset: int, host: np.ndarray) -> None:
         """Copy the bytes of `host` (uint8, dense) to the device, in the order of the stream; `host` may be reused at once."""
+        self._refuse_recording("an upload")
         self.activate()
         self._staging.upload(handle + offset, host)
 
     def download(self, host: np.ndarray, handle: int, offset: int) -> None:
         """Copy bytes of the device to `host` once all work before is done; they are there afterwards."""
+        self._refuse_recording("a value that is read back")
         self.activate()
         self._staging.download(host, handle + offset)
 
     def fill(self, handle: int, offset: int, nbytes: int, value: int) -> None:
         """Set bytes."""
         self.activate()
-        self._call("cuMemsetD8Async", handle + offset, value, nbytes, self.stream)
+        self.submit(lambda stream: self._call("cuMemsetD8Async", handle + offset, value, nbytes, stream))
 
-    def load(self, code: bytes, name: str):
-        """The kernel `name` of machine code, to be launched; it stays loaded."""
+    def load(self, code: bytes, name: str, shared: int = 0):
+        """The kernel `name` of machine code, to be launched with so many bytes of dynamic shared memory; it stays loaded."""
         self.activate()
-        return self._call("cuModuleGetFunction", self._call("cuModuleLoadData", code), name.encode())
+        function = self._call("cuModuleGetFunction", self._call("cuModuleLoadData", code), name.encode())
+        if shared > STATIC_SHARED:
+            attribute = self.driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            self._call("cuFuncSetAttribute", function, attribute, shared)
+        return function
 
-    def launch(self, function, blocks: int, threads: int, words: list) -> None:
+    def launch(self, function, grid: tuple[int, int, int], threads: int, words: list, shared: int = 0) -> None:
         """Run a kernel whose parameters are these C numbers."""
         self.activate()
-        addresses = (ctypes.c_void_p * len(words))(*[ctypes.addressof(word) for word in words])
-        self._call("cuLaunchKernel", function, blocks, 1, 1, threads, 1, 1, 0, self.stream, ctypes.addressof(addresses), 0)
+        self.submit(self.call(function, grid, threads, words, shared))
+
+    def call(self, function, grid: tuple[int, int, int], threads: int, words: list, shared: int = 0) -> KernelCall:
+        """A launch laid out, to be submitted any number of times."""
+        return KernelCall(self, function, grid, threads, words, shared)
+
+    def run_tiles(self, launches) -> None:
+        """Run launches of tile programs (`tiles/arguments.py`) in order."""
+        from numbanet.backends.cuda.tiles.launch import call_of
+        self.activate()
+        for launch in launches:
+            self.submit(call_of(self, launch))
 
     def memory(self) -> tuple[int, int]:
         """(free, total) bytes."""
@@ -140,5 +205,22 @@ class Device:
 
     def synchronize(self) -> None:
         """Wait for all work."""
+        self._refuse_recording("a wait")
         self.activate()
         self._call("cuStreamSynchronize", self.stream)
+
+
+class KernelCall:
+    """A kernel with its grid and its parameters laid out: a call decides nothing, and costs one call of the driver."""
+
+    __slots__ = ("_call", "_numbers", "_arguments")
+
+    def __init__(self, device: Device, function, grid: tuple[int, int, int], threads: int, words: list, shared: int):
+        self._call = device._call
+        addresses = (ctypes.c_void_p * len(words))(*[ctypes.addressof(word) for word in words])
+        self._numbers = words, addresses                    # kept: the driver is given where they are
+        self._arguments = (function, *grid, threads, 1, 1, shared), ctypes.addressof(addresses)
+
+    def __call__(self, stream: int) -> None:
+        launch, parameters = self._arguments
+        self._call("cuLaunchKernel", *launch, stream, parameters, 0)

@@ -46,6 +46,7 @@ class DeviceArray:
     """An n-dimensional array on a device: memory, a place in it, shape and strides (bytes, never negative)."""
 
     __slots__ = ("lease", "offset", "shape", "strides", "dtype", "size", "__weakref__")
+    computes_16_bit = True      # kernels take float16 and bfloat16, and compute in float32
 
     def __init__(self, lease: _Lease, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype):
         self.lease, self.offset, self.shape, self.strides, self.dtype = lease, offset, shape, strides, dtype

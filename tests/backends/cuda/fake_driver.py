@@ -17,10 +17,12 @@ class FakeDriver:
     """One GPU of `total` bytes."""
 
     CUresult = SimpleNamespace(CUDA_SUCCESS=SUCCESS, CUDA_ERROR_OUT_OF_MEMORY=OUT_OF_MEMORY, CUDA_ERROR_NOT_READY=NOT_READY)
+    CUfunction_attribute = SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES="shared")
     CUstream_flags = SimpleNamespace(CU_STREAM_NON_BLOCKING=1)
 
     def __init__(self, total: int = 1 << 30):
         self.total, self.blocks, self.hosts, self.queue, self.done, self.asked, self.calls = total, {}, {}, [], 0, 0, []
+        self.attributes = {}
         self.launched, self.on_launch = [], lambda parameters: None
 
     def __getattribute__(self, name):
@@ -98,6 +100,10 @@ class FakeDriver:
 
     def cuModuleGetFunction(self, module, name):
         return SUCCESS, (module, name)
+
+    def cuFuncSetAttribute(self, function, attribute, value):
+        self.attributes[function] = attribute, value
+        return (SUCCESS,)
 
     def cuLaunchKernel(self, function, gx, gy, gz, bx, by, bz, shared, stream, parameters, extra):
         self.launched.append((function, (gx, gy, gz), (bx, by, bz), shared, stream, parameters))

@@ -2,8 +2,7 @@
 
 import ctypes
 import re
-import sys
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,22 +10,6 @@ import pytest
 from numbanet.backends.cuda import cubin, driver, hardware, memory, pinned
 from numbanet.errors import BackendError
 from tests.backends.cuda.fake_driver import FakeDriver
-
-
-@pytest.fixture
-def fake(monkeypatch):
-    made = FakeDriver()
-    try:
-        import cuda.core
-        import numba.cuda.cudadrv.driver  # noqa: F401  both with the real driver's names, before they are replaced
-        bindings = cuda.bindings
-    except ImportError:
-        bindings = ModuleType("cuda.bindings")
-        monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
-        monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
-    monkeypatch.setattr(bindings, "driver", made, raising=False)
-    monkeypatch.setattr(hardware, "gpus", lambda: [hardware.GPU("fake", (8, 0), made.total, 4)])
-    return made
 
 
 def test_the_fake_has_the_names_of_the_real_one():

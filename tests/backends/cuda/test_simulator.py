@@ -1,4 +1,4 @@
-"""The CUDA backend in Numba's simulator, which has to be chosen before Numba is imported: in a process of its own.
+"""The CUDA backend in Numba's simulator: the report on `simulated.py`.
 
 That run tells which kernels were launched with which types; all of them are compiled for real architectures afterwards.
 """
@@ -23,20 +23,17 @@ STACK = ("random.normal", "pointwise.unary_sin", "pointwise.unary_cos", "pointwi
 
 
 @pytest.fixture(scope="module")
-def simulation(tmp_path_factory):
+def simulation(simulated):
     """The finished run and the launches that it made."""
-    pytest.importorskip("numba_cuda")
-    launches = tmp_path_factory.mktemp("cuda") / "launches.json"
-    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "NUMBANET_TEST_LAUNCHES": str(launches)}
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/backends/cuda/simulated.py"], cwd=ROOT,
-                          env=environment, capture_output=True, text=True, timeout=900)
-    return done, sorted((name, tuple(types)) for name, types in json.loads(launches.read_text())) if launches.exists() else []
+    done = simulated("simulated.py")
+    found = json.loads(done.launches.read_text()) if done.launches.exists() else []
+    return done, sorted((name, tuple(types)) for name, types in found)
 
 
 def test_every_primitive_agrees_with_the_reference(simulation):
     done, launches = simulation
-    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
-    assert " passed" in done.stdout and len(launches) > 300
+    assert done.returncode == 0 and " passed" in done.text, done.text
+    assert len(launches) > 300
 
 
 def test_every_kernel_compiles_without_spills(simulation):
