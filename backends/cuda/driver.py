@@ -22,7 +22,7 @@ class OutOfMemory(Exception):
     """The device has no memory of that size."""
 
 
-class _Queue:
+class Queue:
     """Work in the order in which it is asked for: done at once, or written down where the calling thread records (`recording.py`)."""
 
     def __init__(self, index: int):
@@ -45,7 +45,16 @@ class _Queue:
         else:
             recording.calls.append(call)
 
-    def _refuse_recording(self, what: str) -> None:
+    def check(self, question) -> None:
+        """Call `question`, which reads a value back and may raise; where the thread records, after each replay."""
+        recording = self.recording
+        if recording is None:
+            question()
+        else:
+            recording.checks.append(question)
+
+    def refuse_recording(self, what: str) -> None:
+        """Raise while recording."""
         if self.recording is not None:
             raise NotRecordable(what)
 
@@ -54,7 +63,7 @@ class NotRecordable(Exception):
     """What was asked for while recording depends on numbers that are not there yet."""
 
 
-class SimulatedDevice(_Queue):
+class SimulatedDevice(Queue):
     """Host memory in place of a GPU's."""
 
     runs_tiles = False              # tile programs need warps, which Numba's simulator lacks
@@ -75,12 +84,12 @@ class SimulatedDevice(_Queue):
 
     def upload(self, handle, offset: int, host: np.ndarray) -> None:
         """Copy the bytes of `host` (uint8, dense) to the device."""
-        self._refuse_recording("an upload")
+        self.refuse_recording("an upload")
         handle[offset:offset + host.nbytes] = host
 
     def download(self, host: np.ndarray, handle, offset: int) -> None:
         """Copy bytes of the device to `host` (uint8, dense); they are there afterwards."""
-        self._refuse_recording("a value that is read back")
+        self.refuse_recording("a value that is read back")
         host[...] = handle[offset:offset + host.nbytes]
 
     def fill(self, handle, offset: int, nbytes: int, value: int) -> None:
@@ -88,6 +97,22 @@ class SimulatedDevice(_Queue):
         def fill(stream):
             handle[offset:offset + nbytes] = value
         self.submit(fill)
+
+    def copy(self, source: int, target: int, nbytes: int) -> None:
+        """Copy bytes from one address of the device to another."""
+        self.submit(lambda stream: ctypes.memmove(self._host(target), self._host(source), nbytes))
+
+    def _host(self, address: int) -> int:
+        return address
+
+    def capture(self, calls):
+        """One call that does them all."""
+        calls = tuple(calls)
+
+        def replay(stream):
+            for call in calls:
+                call(stream)
+        return replay
 
     def memory(self) -> tuple[int, int]:
         """(free, total) bytes."""
@@ -99,7 +124,7 @@ class SimulatedDevice(_Queue):
     stream = 0
 
 
-class Device(_Queue):
+class Device(Queue):
     """A GPU through the driver's API. All work goes to one stream of its own, in order."""
 
     runs_tiles = True
@@ -158,13 +183,13 @@ class Device(_Queue):
 
     def upload(self, handle: int, offset: int, host: np.ndarray) -> None:
         """Copy the bytes of `host` (uint8, dense) to the device, in the order of the stream; `host` may be reused at once."""
-        self._refuse_recording("an upload")
+        self.refuse_recording("an upload")
         self.activate()
         self._staging.upload(handle + offset, host)
 
     def download(self, host: np.ndarray, handle: int, offset: int) -> None:
         """Copy bytes of the device to `host` once all work before is done; they are there afterwards."""
-        self._refuse_recording("a value that is read back")
+        self.refuse_recording("a value that is read back")
         self.activate()
         self._staging.download(host, handle + offset)
 
@@ -172,6 +197,27 @@ class Device(_Queue):
         """Set bytes."""
         self.activate()
         self.submit(lambda stream: self._call("cuMemsetD8Async", handle + offset, value, nbytes, stream))
+
+    def copy(self, source: int, target: int, nbytes: int) -> None:
+        """Copy bytes from one address of the device to another."""
+        self.activate()
+        self.submit(lambda stream: self._call("cuMemcpyDtoDAsync", target, source, nbytes, stream))
+
+    def capture(self, calls) -> Graph:
+        """One call that does them all: a CUDA graph, captured on a stream of its own, so that nobody else's work gets into it."""
+        self.activate()
+        stream = int(self._call("cuStreamCreate", int(self.driver.CUstream_flags.CU_STREAM_NON_BLOCKING)))
+        self._call("cuStreamBeginCapture", stream, self.driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
+        try:
+            for call in calls:
+                call(stream)
+        finally:
+            graph = self._call("cuStreamEndCapture", stream)
+            self._call("cuStreamDestroy", stream)
+        try:
+            return Graph(self, self._call("cuGraphInstantiate", graph, 0))
+        finally:
+            self._call("cuGraphDestroy", graph)
 
     def load(self, code: bytes, name: str, shared: int = 0):
         """The kernel `name` of machine code, to be launched with so many bytes of dynamic shared memory; it stays loaded."""
@@ -181,6 +227,12 @@ class Device(_Queue):
             attribute = self.driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
             self._call("cuFuncSetAttribute", function, attribute, shared)
         return function
+
+    def load_kernel(self, kernel, types: tuple[str, ...]):
+        """A kernel of `@kernel` for these types of arguments (`launch.py`)."""
+        from numbanet.backends.cuda.launch import machine_code
+        made = machine_code(kernel, types, self.arch)
+        return self.load(made.code, made.name)
 
     def launch(self, function, grid: tuple[int, int, int], threads: int, words: list, shared: int = 0) -> None:
         """Run a kernel whose parameters are these C numbers."""
@@ -205,7 +257,7 @@ class Device(_Queue):
 
     def synchronize(self) -> None:
         """Wait for all work."""
-        self._refuse_recording("a wait")
+        self.refuse_recording("a wait")
         self.activate()
         self._call("cuStreamSynchronize", self.stream)
 
@@ -224,3 +276,17 @@ class KernelCall:
     def __call__(self, stream: int) -> None:
         launch, parameters = self._arguments
         self._call("cuLaunchKernel", *launch, stream, parameters, 0)
+
+
+class Graph:
+    """Captured calls: replayed by one call of the driver."""
+
+    def __init__(self, device: Device, executable):
+        self._call, self._executable, self._process = device._call, executable, os.getpid()
+
+    def __call__(self, stream: int) -> None:
+        self._call("cuGraphLaunch", self._executable, stream)
+
+    def __del__(self):
+        if self._process == os.getpid():
+            self._call("cuGraphExecDestroy", self._executable)

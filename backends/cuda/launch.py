@@ -57,10 +57,9 @@ def launch(kernel: Kernel, total: int, *arguments, blocks: int | None = None, th
         _simulate(device, kernel, total, arguments, blocks, threads)
         return
     types = types_of(kernel, arguments)
-    made = compiled.get((kernel, types, device.index))
+    made = compiled.get((kernel, types, device))
     if made is None:
-        code = machine_code(kernel, types, device.arch)
-        made = compiled[kernel, types, device.index] = device.load(code.code, code.name)
+        made = compiled[kernel, types, device] = device.load_kernel(kernel, types)
     threads = threads or THREADS
     if blocks is None:
         blocks = min(-(-total // threads), device.multiprocessors * WAVES)

@@ -144,6 +144,12 @@ class Allocator:
         shape, dtype = tuple(shape), np.dtype(dtype)
         return DeviceArray(self.lease(prod(shape) * dtype.itemsize), 0, shape, dense_strides(shape, dtype, order), dtype)
 
+    def zeros(self, count: int, dtype) -> DeviceArray:
+        """`count` zeros."""
+        made = self.empty((count,), dtype)
+        self.device.fill(made.lease.handle, 0, made.nbytes, 0)
+        return made
+
     def lease(self, nbytes: int) -> _Lease:
         """`nbytes` of uninitialised memory.
 
@@ -152,6 +158,13 @@ class Allocator:
         BackendError
             Where there is too little memory, also after unused blocks were given back.
         """
+        recording = self.device.recording
+        if recording is not None and recording.pool is not self:
+            return recording.pool.take(nbytes)
+        return self.take(nbytes)
+
+    def take(self, nbytes: int) -> _Lease:
+        """The same, of this allocator whatever is recorded (`recording.py`)."""
         size = size_class(nbytes)
         with self._lock:
             pool = self._pools.setdefault(size, [])

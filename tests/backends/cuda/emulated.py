@@ -40,6 +40,9 @@ class EmulatedDevice(driver.SimulatedDevice):
     def address(self, handle) -> int:
         return BASE + handle.ctypes.data - self.space.bytes.ctypes.data
 
+    def _host(self, address: int) -> int:
+        return address - BASE + self.space.bytes.ctypes.data
+
     def run_tiles(self, launches) -> None:
         for launch in launches:
             flat_arguments(launch)              # which checks their number

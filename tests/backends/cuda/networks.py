@@ -13,8 +13,12 @@ import pytest
 
 import numbanet
 from numbanet import nn
+from numbanet.backends.cuda.recording import Program
+from numbanet.errors import IndexRangeError
 from numbanet.nn import functional as F
 from tests.graph.test_compile import Branches
+
+STEPS = 3
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -95,9 +99,9 @@ def test_a_compiled_model(branches):
 
 
 @pytest.mark.parametrize("make", [lambda p: numbanet.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True),
-                                  lambda p: numbanet.optim.AdamW(p, lr=1e-2)], ids=["sgd", "adamw"])
+                                  pytest.param(lambda p: numbanet.optim.AdamW(p, lr=1e-2), marks=pytest.mark.full)], ids=["sgd", "adamw"])
 def test_a_compiled_training_step_is_the_eager_one(branches, make):
-    """Losses, parameters and running statistics, bit for bit, after two steps."""
+    """Losses, parameters and running statistics, bit for bit: at first, as recorded calls, and as a graph."""
     model, *batch = branches
     eager, x, labels = model.to("cuda"), *[t.to("cuda") for t in batch]
     compiled = copy.deepcopy(eager)
@@ -105,13 +109,85 @@ def test_a_compiled_training_step_is_the_eager_one(branches, make):
     step = numbanet.compile(compiled, (x, labels), loss=F.cross_entropy, optimizer=mine)
     losses = []
     numbanet.manual_seed(6)
-    for _ in range(2):
+    for _ in range(STEPS):
         theirs.zero_grad()
         loss = F.cross_entropy(eager(x), labels)
         loss.backward()
         theirs.step()
         losses.append(loss.item())
     numbanet.manual_seed(6)
-    assert losses == [step(x, labels).item() for _ in range(2)]
+    seen, found = [], []
+    step.on_gradient(seen.append)
+    for _ in range(STEPS):
+        found.append(step(x, labels).item())
+        junk = [numbanet.full((n,), float("nan"), device="cuda") for n in (1, 100, 1000, 10000)]       # what replays use is not free
+        del junk
+    assert found == losses and len(seen) == STEPS * len(list(compiled.parameters()))
+    programs = [function for function, _ in step.plan()._joined if isinstance(function, Program)]
+    assert programs and all(program._graph is not None for program in programs)
+    assert len(step.plan()._joined) - len(seen) // STEPS < 8, "few calls are left between programs"
     for (name, a), b in zip(eager.state_dict().items(), compiled.state_dict().values(), strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy(), err_msg=name)
+
+
+def test_replays_see_new_inputs_and_new_weights(rng):
+    numbanet.manual_seed(5)
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 5)).to("cuda").eval()
+    inputs = [numbanet.tensor(rng.standard_normal((2, 2, 6, 6)).astype(np.float32), device="cuda") for _ in range(4)]
+    compiled = numbanet.compile(model, inputs[0])
+    results = []
+    for x in inputs:
+        kept = x.numpy().copy()
+        results.append(compiled(x))
+        np.testing.assert_array_equal(x.numpy(), kept)
+    with numbanet.no_grad():
+        for x, result in zip(inputs, results):          # they have memory of their own
+            np.testing.assert_allclose(result.numpy(), model(x).numpy(), rtol=0, atol=1e-5)
+        model[0].weight.mul_(2.0)
+        model[3].weight.mul_(-1.0)
+        np.testing.assert_allclose(compiled(inputs[1]).numpy(), model(inputs[1]).numpy(), rtol=0, atol=1e-5)
+
+
+def test_a_wrong_label_is_an_error_in_every_replay(rng):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).to("cuda")
+    x, labels = (numbanet.tensor(a, device="cuda") for a in (np.ones((2, 4), np.float32), np.array([0, 2])))
+    step = numbanet.compile(model, (x, labels), loss=F.cross_entropy, optimizer=numbanet.optim.SGD(model.parameters(), lr=0.1))
+    for _ in range(3):
+        with pytest.raises(IndexRangeError, match=r"cross_entropy: target.1. is 3, expected"):
+            step(x, labels + 1)
+        before = model[1].weight.detach().numpy().copy()
+        assert np.isfinite(step(x, labels).item()) and not np.array_equal(before, model[1].weight.detach().numpy())
+
+
+def test_a_learning_rate_that_changes_between_replays(rng):
+    """It is the optimiser's, which is no part of the plan."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).to("cuda")
+    twin = copy.deepcopy(model)
+    x, labels = (numbanet.tensor(a, device="cuda") for a in (rng.standard_normal((2, 4)).astype(np.float32), np.array([0, 2])))
+    optimizers = [numbanet.optim.SGD(m.parameters(), lr=0.5) for m in (model, twin)]
+    step = numbanet.compile(model, (x, labels), loss=F.cross_entropy, optimizer=optimizers[0])
+    for rate in (0.5, 0.25, 0.125, 2.0):
+        for optimizer in optimizers:
+            optimizer.param_groups[0]["lr"] = rate
+        step(x, labels)
+        optimizers[1].zero_grad()
+        F.cross_entropy(twin(x), labels).backward()
+        optimizers[1].step()
+    np.testing.assert_array_equal(model[1].weight.detach().numpy(), twin[1].weight.detach().numpy())
+
+
+def test_memory_of_a_dropped_plan_goes_back():
+    import gc
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, 3)).to("cuda")
+    x, labels = numbanet.ones(2, 3, 6, 6, device="cuda"), numbanet.zeros(2, dtype=numbanet.int64, device="cuda")
+    optimizer = numbanet.optim.SGD(model.parameters(), lr=0.1)
+    used = []
+    for _ in range(3):
+        step = numbanet.compile(model, (x, labels), loss=F.cross_entropy, optimizer=optimizer)
+        for _ in range(3):
+            step(x, labels)
+        del step
+        optimizer.zero_grad()
+        gc.collect()
+        used.append(numbanet.cuda.memory_allocated())
+    assert used[1] == used[2]
