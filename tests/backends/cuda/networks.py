@@ -191,3 +191,81 @@ def test_memory_of_a_dropped_plan_goes_back():
         gc.collect()
         used.append(numbanet.cuda.memory_allocated())
     assert used[1] == used[2]
+
+
+# Mixed precision
+
+def _mixed(rng, activation=nn.ReLU):
+    numbanet.manual_seed(8)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6), activation(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(54, 7))
+    x = numbanet.tensor(rng.standard_normal((4, 3, 8, 8)).astype(np.float32), device="cuda")
+    return model.to("cuda"), x, numbanet.tensor(rng.integers(0, 7, 4), device="cuda")
+
+
+# Where bfloat16 rounds a map across 0, a ReLU lets another gradient pass: a smooth activation shows the rounding alone.
+@pytest.mark.parametrize("precision, activation, tolerance", [("bf16", nn.SiLU, 3e-2), ("fp16", nn.ReLU, 4e-3)])
+def test_mixed_precision_is_near_float32_and_compiled_is_eager(rng, precision, activation, tolerance):
+    model, x, labels = _mixed(rng, activation)
+    dtype = numbanet.dtypes.as_dtype(numbanet.amp.PRECISIONS[precision])
+    exact = copy.deepcopy(model)
+    F.cross_entropy(exact(x), labels).backward()
+    eager, scaler = copy.deepcopy(model), numbanet.amp.GradScaler(init_scale=1024.0, enabled=precision == "fp16")
+    with numbanet.autocast("cuda", dtype):
+        assert eager[:2](x).dtype == dtype and numbanet.amp.is_autocast_enabled()
+        with numbanet.autocast("cuda", enabled=False):
+            assert eager[0](x).dtype == np.float32
+    eager = copy.deepcopy(model)
+    mine = numbanet.optim.SGD(eager.parameters(), lr=0.1)
+    with numbanet.autocast("cuda", dtype):
+        loss = F.cross_entropy(eager(x), labels)
+    assert loss.dtype == np.float32
+    scaler.scale(loss).backward()
+    scaler.unscale_(mine)
+    for (name, p), q in zip(eager.named_parameters(), exact.parameters()):
+        assert p.dtype == p.grad.dtype == np.float32
+        wanted = q.grad.numpy()
+        assert np.linalg.norm(p.grad.numpy() - wanted) <= tolerance * np.linalg.norm(wanted) + 1e-6, name
+        assert name.endswith("bias") or not np.array_equal(p.grad.numpy(), wanted), name
+    theirs = numbanet.optim.SGD(model.parameters(), lr=0.1)
+    options = {"scaler": numbanet.amp.GradScaler(init_scale=1024.0)} if precision == "fp16" else {}
+    step = numbanet.compile(model, (x, labels), loss=F.cross_entropy, optimizer=theirs, precision=precision, **options)
+    found = step(x, labels).item()
+    scaler.step(mine)
+    scaler.update()
+    assert found == pytest.approx(loss.item(), rel=1e-3)
+    for (name, p), q in zip(model.named_parameters(), eager.named_parameters()):
+        np.testing.assert_allclose(p.detach().numpy(), q[1].detach().numpy(), rtol=0, atol=2e-3, err_msg=name)
+    inference = numbanet.compile(model, x, precision=precision)
+    with numbanet.no_grad(), numbanet.autocast("cuda", dtype):
+        np.testing.assert_allclose(inference(x).numpy().astype(np.float32), model.eval()(x).numpy().astype(np.float32), rtol=0, atol=0.05)
+
+
+def test_an_update_whose_gradients_overflow_is_skipped(rng):
+    """In float16, with a scale that is far too large: it falls until the gradients are finite, and the parameters stay until then."""
+    model, x, labels = _mixed(rng)
+    optimizer = numbanet.optim.SGD(model.parameters(), lr=0.1)
+    scaler = numbanet.amp.GradScaler(init_scale=2.0**24, backoff_factor=2.0**-6, growth_interval=2)
+    step = numbanet.compile(model, (x, labels), loss=F.cross_entropy, optimizer=optimizer, precision="fp16", scaler=scaler)
+    scales, changed = [], []
+    for _ in range(5):
+        before = model[5].weight.detach().numpy().copy()
+        assert np.isfinite(step(x, labels).item())
+        scales.append(scaler.get_scale())
+        changed.append(not np.array_equal(before, model[5].weight.detach().numpy()))
+        assert np.isfinite(model[0].weight.detach().numpy()).all()
+    assert not changed[0] and changed[-1] and scales[0] == 2.0**18
+    first = changed.index(True)
+    assert scales[first + 1] == 2 * scales[first], "two updates that were made: the scale grows"
+
+
+def test_the_trainer_takes_a_precision(rng):
+    model, x, labels = _mixed(rng)
+    for compiled in (True, False):
+        trained = copy.deepcopy(model)
+        trainer = numbanet.train.Trainer(trained, optimizer=numbanet.optim.SGD(trained.parameters(), lr=0.05), compiled=compiled,
+                                         precision="fp16")
+        trainer.fit([(x, labels)] * 2, epochs=1)
+        state = trainer.state_dict()
+        assert state["scaler"]["scale"] == 65536.0 and state["scaler"]["_growth_tracker"] + 2 * (trainer.scaler.get_scale() < 65536) == 2
+        assert not np.array_equal(trained[5].weight.detach().numpy(), model[5].weight.detach().numpy())
+
