@@ -42,33 +42,32 @@ def _dtype(math: str) -> np.dtype:
 
 
 class _Card:
-    """Memory and launches of the first GPU, as the backend makes them."""
+    """Memory and launches of the first GPU, by the backend's own device."""
 
     GUARD = 4096                         # bytes of a pattern at both ends of every array
 
     def __init__(self, found: dict):
-        from numbanet.backends.cuda.driver import Device
-        self.device, self.arch, self.blocks = Device(0), found["arch"], []
-        self.call = self.device._call
+        from numbanet.backends import get_backend
+        self.device, self.arch, self.blocks = get_backend("cuda").device, found["arch"], {}
 
     def put(self, array: np.ndarray, order: tuple[int, ...] | None = None):
         """A view of a copy; `order` lists the axes from the outermost to the innermost in memory."""
         from numbanet.backends.cuda.tiles.arguments import View
         order = tuple(range(array.ndim)) if order is None else order
         dense = np.ascontiguousarray(array.transpose(order))
-        block = int(self.call("cuMemAlloc", dense.nbytes + 2 * self.GUARD))
-        self.call("cuMemsetD8", block, 0xA5, dense.nbytes + 2 * self.GUARD)
-        self.call("cuMemcpyHtoD", block + self.GUARD, dense.ctypes.data, dense.nbytes)
-        self.blocks.append((block, dense.nbytes))
+        block = self.device.allocate(dense.nbytes + 2 * self.GUARD)
+        self.device.fill(block, 0, dense.nbytes + 2 * self.GUARD, 0xA5)
+        self.device.upload(block, self.GUARD, dense.reshape(-1).view(np.uint8))
+        self.blocks[self.device.address(block) + self.GUARD] = block, dense.nbytes
         strides = [0] * array.ndim
         for axis, stride in zip(order, dense.strides):
             strides[axis] = stride // dense.itemsize
-        return View(block + self.GUARD, array.shape, tuple(strides))
+        return View(self.device.address(block) + self.GUARD, array.shape, tuple(strides))
 
     def get(self, view, dtype: np.dtype) -> np.ndarray:
         order = sorted(range(len(view.shape)), key=lambda axis: (-view.strides[axis], axis))
         host = np.empty([view.shape[axis] for axis in order], dtype)
-        self.call("cuMemcpyDtoH", host.ctypes.data, view.address, host.nbytes)
+        self.device.download(host.reshape(-1).view(np.uint8), self.blocks[view.address][0], self.GUARD)
         return host.transpose(np.argsort(order))
 
     def run(self, launches) -> None:
@@ -77,28 +76,27 @@ class _Card:
 
     def milliseconds(self, launches, least: int = 5) -> float:
         """Median time of one run of launches whose kernels are loaded, by events, after a warm-up."""
-        begin, end = (self.call("cuEventCreate", 0) for _ in range(2))
+        begin, end = self.device.event(), self.device.event()
         times = []
         for turn in range(3 + 4 * least):
-            self.call("cuEventRecord", begin, self.device.stream)
+            begin.record()
             self.device.run_tiles(launches)
-            self.call("cuEventRecord", end, self.device.stream)
-            self.call("cuEventSynchronize", end)
+            end.record()
+            end.synchronize()
             if turn >= 3:
-                times.append(self.call("cuEventElapsedTime", begin, end))
-        return median(times)
+                times.append(begin.elapsed(end))
+        return max(median(times), 1e-6)
 
     def free(self) -> str:
         """Free all arrays; says whether something was written outside of them."""
-        written = ""
-        for block, size in self.blocks:
-            guard = np.empty(self.GUARD, np.uint8)
-            for place in (block, block + self.GUARD + size):
-                self.call("cuMemcpyDtoH", guard.ctypes.data, place, self.GUARD)
+        written, guard = "", np.empty(self.GUARD, np.uint8)
+        for block, size in self.blocks.values():
+            for place in (0, self.GUARD + size):
+                self.device.download(guard, block, place)
                 if (guard != 0xA5).any():
                     written = f"{int((guard != 0xA5).sum())} bytes beside an array of {size} were written"
-            self.call("cuMemFree", block)
-        self.blocks = []
+            self.device.free(block)
+        self.blocks = {}
         return written
 
 
@@ -250,38 +248,127 @@ def operation_tests(found: dict) -> Iterator[dict]:
     yield {"name": "pytest tests/ops -k cuda", "ok": done.returncode == 0, "detail": last}
 
 
-@phase("correctness")
-def training(found: dict) -> Iterator[dict]:
-    """Zoo models forward and one step on cuda beside the CPU; the same bits twice; LeNet-5 on the MNIST sample to 99.0%."""
+def _one_step(name: str, size, device: str, model=None):
+    """Gradients of one step of a model in evaluation mode, in one vector."""
     import numbanet
     from numbanet.nn import functional as F
-    for name, size in (("lenet5", (1, 32, 32)), ("alexnet", (3, 224, 224)), ("resnet18", (3, 96, 96)), ("googlenet", (3, 96, 96))):
-        gradients = []
-        for device in ("cpu", "cuda", "cuda"):
-            numbanet.manual_seed(3)
-            model = numbanet.create_model(name).to(device)
-            model.eval()
-            images = numbanet.randn(4, *size, device="cpu").to(device)
-            output = model(images)
-            F.cross_entropy(getattr(output, "logits", output), numbanet.tensor([0, 1, 2, 3], device=device)).backward()
-            gradients.append(np.concatenate([p.grad.to("cpu").numpy().ravel() for p in model.parameters()]))
-        error = np.linalg.norm(gradients[1] - gradients[0]) / np.linalg.norm(gradients[0])
-        same = bool(np.array_equal(gradients[1], gradients[2]))
-        yield {"name": f"{name}: one step", "ok": bool(error < 1e-2), "detail": f"gradients differ by {error:.2g} of their norm"}
-        yield {"name": f"{name}: the same bits twice", "ok": same, "detail": ""}
+    numbanet.manual_seed(3)
+    model = (model or numbanet.create_model(name)).to(device).eval()
+    model.zero_grad()
+    output = model(numbanet.randn(4, *size, device="cpu").to(device))
+    F.cross_entropy(getattr(output, "logits", output), numbanet.tensor([0, 1, 2, 3], device=device)).backward()
+    return np.concatenate([p.grad.to("cpu").numpy().ravel() for p in model.parameters() if p.grad is not None])
+
+
+@phase("correctness")
+def networks(found: dict) -> Iterator[dict]:
+    """Zoo models, one step on cuda beside the CPU, with plain kernels and with tile programs; the same bits twice."""
+    import numbanet
+    for name, size in (("lenet5", (1, 32, 32)), ("alexnet", (3, 224, 224)), ("resnet18", (3, 96, 96)), ("googlenet", (3, 96, 96)),
+                       ("vgg16", (3, 64, 64)), ("mobilenet_v2", (3, 96, 96))):
+        expected = np.ones(1) if found.get("dry") else _one_step(name, size, "cpu")
+        for tiles in (False, True):
+            numbanet.cuda.set_tiles(tiles)
+            first, second = (_one_step(name, size, "cuda") for _ in range(2))
+            error = np.linalg.norm(first - expected) / np.linalg.norm(expected)
+            kind = "tiles, TF32" if tiles else "plain"
+            yield {"name": f"{name}, {kind}: one step", "ok": bool(error < (5e-2 if tiles else 1e-2)),
+                   "detail": f"gradients differ by {error:.2g} of their norm"}
+            yield {"name": f"{name}, {kind}: the same bits twice", "ok": bool(np.array_equal(first, second)), "detail": ""}
+    numbanet.cuda.set_tiles(None)
+
+
+@phase("correctness")
+def plans(found: dict) -> Iterator[dict]:
+    """Compiled training: replays, of which all but the first are CUDA graphs, give the bits of eager steps; also in mixed precision."""
+    import numbanet
+    from numbanet.nn import functional as F
+    for name, size in (("lenet5", (1, 32, 32)), ("resnet18", (3, 64, 64)), ("alexnet", (3, 224, 224))):
+        for tiles in (False, True):
+            numbanet.cuda.set_tiles(tiles)
+            results = []
+            for compiled in (False, True):
+                numbanet.manual_seed(4)
+                model = numbanet.create_model(name).to("cuda").train()
+                x, y = numbanet.randn(8, *size, device="cpu").to("cuda"), numbanet.tensor([0, 1, 2, 3] * 2, device="cuda")
+                optimizer = numbanet.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+                step = numbanet.compile(model, (x, y), loss=F.cross_entropy, optimizer=optimizer) if compiled else None
+                losses = []
+                numbanet.manual_seed(5)
+                for _ in range(4):
+                    if compiled:
+                        losses.append(step(x, y).item())
+                        continue
+                    optimizer.zero_grad()
+                    loss = F.cross_entropy(model(x), y)
+                    loss.backward()
+                    optimizer.step()
+                    losses.append(loss.item())
+                results.append((losses, [p.detach().to("cpu").numpy() for p in model.parameters()]))
+            same = results[0][0] == results[1][0] and all(map(np.array_equal, results[0][1], results[1][1]))
+            yield {"name": f"{name}, {'tiles' if tiles else 'plain'}: graph replay is eager", "ok": bool(same),
+                   "detail": f"losses {results[0][0]} and {results[1][0]}"}
+    numbanet.cuda.set_tiles(True)
+    for precision in ("bf16", "fp16"):
+        numbanet.manual_seed(6)
+        model = numbanet.create_model("resnet18").to("cuda").train()
+        x, y = numbanet.randn(8, 3, 64, 64, device="cpu").to("cuda"), numbanet.tensor([0, 1, 2, 3] * 2, device="cuda")
+        optimizer = numbanet.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+        step = numbanet.compile(model, (x, y), loss=F.cross_entropy, optimizer=optimizer, precision=precision)
+        losses = [step(x, y).item() for _ in range(20)]
+        yield {"name": f"resnet18 learns a batch in {precision}", "ok": bool(np.isfinite(losses).all() and losses[-1] < 0.7 * losses[0]),
+               "detail": f"loss {losses[0]:.3f} to {losses[-1]:.3f}"}
+    numbanet.cuda.set_tiles(None)
+
+
+@phase("correctness")
+def guard_zones(found: dict) -> Iterator[dict]:
+    """Nothing is written beside an array: every case of the primitives, and a step of a network, between guard zones."""
+    program = ("import sys; sys.path.insert(0, sys.argv[1])\n"
+               "import numbanet; from benchmarks import gpu_phases as g\n"
+               "if sys.argv[2]: g.install_dry(sys.argv[2])\n"
+               "for tiles in (False, True):\n"
+               "    numbanet.cuda.set_tiles(tiles)\n"
+               "    rows = list(g.primitives({})); g._one_step('resnet18', (3, 64, 64), 'cuda'); numbanet.cuda.check_guards()\n"
+               "    print(len(rows), 'cases')\n")
+    done = subprocess.run([sys.executable, "-c", program, str(ROOT), found["arch"] if found.get("dry") else ""], cwd=ROOT,
+                          capture_output=True, text=True, timeout=170, env=os.environ | {"NUMBANET_CUDA_GUARD": "1"})
+    yield {"name": "guard zones", "ok": done.returncode == 0,
+           "detail": ", ".join(done.stdout.split("\n")) if done.returncode == 0 else (done.stderr.strip().splitlines() or ["?"])[-1][:300]}
+
+
+@phase("correctness")
+def mnist(found: dict) -> Iterator[dict]:
+    """LeNet-5 on the shipped MNIST sample to 99.0%."""
+    if found.get("dry"):
+        return
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run([sys.executable, "-m", "numbanet", "train", "lenet5", "--out", f"{folder}/run"], cwd=ROOT,
-                              capture_output=True, text=True, timeout=200, env=os.environ | {"NUMBANET_DEVICE": "cuda"})
+        done = subprocess.run([sys.executable, "-m", "numbanet", "train", "lenet5", "--device", "cuda", "--out", f"{folder}/run"], cwd=ROOT,
+                              capture_output=True, text=True, timeout=120)
     best = max((float(number) for number in re.findall(r"(\d+\.\d+) ?%", done.stdout)), default=0.0)
     yield {"name": "LeNet-5 on the MNIST sample", "ok": done.returncode == 0 and best >= 99.0,
            "detail": f"{best}% ({(done.stderr.strip().splitlines() or [''])[-1][:200]})"}
 
 
-def _torch_milliseconds(function, least: int = 5) -> float | None:
-    """Median time of PyTorch's call by events; None where there is no PyTorch."""
+def install_dry(arch: str) -> None:
+    """Let "cuda" be a device that computes nothing (`backends/cuda/dry.py`), in this process."""
+    import numbanet.backends as backends
+    from numbanet.backends.cuda import create_dry
+    backends._instances["cuda"] = backends._instances["cuda:0"] = create_dry(arch, "cuda:0")
+
+
+def _torch():
     try:
         import torch
     except ImportError:
+        return None
+    return torch if torch.cuda.is_available() else None
+
+
+def _torch_milliseconds(function, least: int = 5) -> float | None:
+    """Median time of PyTorch's call by events; None where there is no PyTorch that runs on the card."""
+    torch = _torch()
+    if torch is None:
         return None
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     call, times = function(torch), []
@@ -364,73 +451,143 @@ def _seconds(call, synchronize, least: float = 0.5) -> float:
 
 @phase("speed")
 def speed_memory(found: dict) -> Iterator[dict]:
-    """GB/s of kernels that are bound by memory, and microseconds of a launch, beside PyTorch."""
+    """GB/s of kernels that are bound by memory, beside PyTorch; a copy of the same size says what the card reaches."""
     import numbanet
     from numbanet.backends import get_backend
     from numbanet.nn import functional as F
     backend, shape = get_backend("cuda"), (64, 256, 56, 56)
-    x = numbanet.randn(*shape, device="cuda")
-    small = numbanet.ones(16, device="cuda")
-    cases = {"relu": (lambda: F.relu(x), lambda torch, t: torch.relu(t), 2),
-             "add": (lambda: x + x, lambda torch, t: t + t, 2),
-             "max pool 3x3/2": (lambda: F.max_pool2d(x, 3, 2, 1), lambda torch, t: torch.nn.functional.max_pool2d(t, 3, 2, 1), 1.25)}
+    size = 4e-9 * float(np.prod(shape))
+    x = numbanet.ops.permute(numbanet.randn(64, 56, 56, 256, device="cuda"), (0, 3, 1, 2))
+    weight, bias = (numbanet.ones(256, device="cuda") for _ in range(2))
+    parameter = numbanet.nn.Parameter(numbanet.zeros(1 << 25, device="cuda"))
+    parameter.grad = numbanet.ones(1 << 25, device="cuda")
+    sgd = numbanet.optim.SGD([parameter], lr=0.1, momentum=0.9)
+    cases = {"copy": (lambda: x.clone(), lambda torch, t: t.clone(), 2 * size),
+             "relu": (lambda: F.relu(x), lambda torch, t: torch.relu(t), 2 * size),
+             "add": (lambda: x + x, lambda torch, t: t + t, 2 * size),
+             "batch norm, training": (lambda: F.batch_norm(x, None, None, weight, bias, training=True),
+                                      lambda torch, t: torch.nn.functional.batch_norm(t, None, None, training=True), 3 * size),
+             "max pool 3x3/2": (lambda: F.max_pool2d(x, 3, 2, 1), lambda torch, t: torch.nn.functional.max_pool2d(t, 3, 2, 1), 1.25 * size),
+             "softmax of 1000": (lambda: F.softmax(rows, 1), None, 8e-9 * 65536 * 1000),
+             "SGD with momentum": (sgd.step, None, 5 * 4e-9 * (1 << 25))}
+    rows = numbanet.randn(65536, 1000, device="cuda")
     with numbanet.no_grad():
-        for name, (ours, theirs, passes) in cases.items():
+        for name, (ours, theirs, amount) in cases.items():
             def peers(torch, theirs=theirs):
                 t = torch.randn(shape, device="cuda").contiguous(memory_format=torch.channels_last)
                 return lambda: theirs(torch, t)
-            amount, peer = passes * 4e-9 * float(np.prod(shape)), _torch_milliseconds(peers)
-            rate = amount / _seconds(ours, backend.synchronize)
-            yield {"name": name, "value": rate, "unit": "GB/s", "peer": peer and 1e3 * amount / peer}
-        launch = 1e6 * _seconds(lambda: small + small, backend.synchronize)
-        yield {"name": "a small kernel, eager", "value": launch, "unit": "us", "peer": None}
+            peer = _torch_milliseconds(peers) if theirs else None
+            yield {"name": name, "value": amount / _seconds(ours, backend.synchronize, 0.2), "unit": "GB/s",
+                   "peer": peer and 1e3 * amount / peer}
+
+
+@phase("speed")
+def speed_launches(found: dict) -> Iterator[dict]:
+    """Microseconds of a launch: eager, from a plan, in a CUDA graph; a chain of small kernels, over their number."""
+    import numbanet
+    from numbanet.backends import get_backend
+    backend, layers = get_backend("cuda"), 200
+    small = numbanet.ones(16, 16, device="cuda")
+    with numbanet.no_grad():
+        yield {"name": "eager", "value": 1e6 * _seconds(lambda: small + small, backend.synchronize, 0.2), "unit": "us", "peer": None}
+
+    class Chain(numbanet.nn.Module):
+        def forward(self, x):
+            for _ in range(layers):
+                x = numbanet.sigmoid(x)
+            return x
+    for name, graphs in (("from a plan", "0"), ("in a graph", "1")):
+        os.environ["NUMBANET_CUDA_GRAPHS"] = graphs
+        compiled = numbanet.compile(Chain(), small)
+        value = 1e6 * _seconds(lambda compiled=compiled: compiled(small), backend.synchronize, 0.2) / layers
+        yield {"name": name, "value": value, "unit": "us", "peer": None}
+
+
+MODELS = (("lenet5", 64, (1, 32, 32)), ("alexnet", 64, (3, 224, 224)), ("googlenet", 32, (3, 224, 224)), ("resnet50", 32, (3, 224, 224)),
+          ("vgg16", 16, (3, 224, 224)))
 
 
 @phase("speed")
 def speed_models(found: dict) -> Iterator[dict]:
-    """Images a second of inference and of a training step, eager, beside torchvision's where it is installed."""
+    """Images a second of inference and training, compiled: plain kernels, tiles in TF32 and BF16, beside torchvision's on PyTorch."""
     import numbanet
     from numbanet.backends import get_backend
     from numbanet.nn import functional as F
     backend = get_backend("cuda")
-    for name, batch, size in (("lenet5", 64, (1, 32, 32)), ("alexnet", 64, (3, 224, 224)), ("googlenet", 32, (3, 224, 224)),
-                              ("resnet50", 32, (3, 224, 224)), ("vgg16", 16, (3, 224, 224))):
-        model, images = numbanet.create_model(name).to("cuda"), numbanet.randn(batch, *size, device="cuda")
-        labels = numbanet.tensor([i % 10 for i in range(batch)], device="cuda")
-        optimizer = numbanet.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-
-        def step(model=model, images=images, labels=labels, optimizer=optimizer):
-            output = model(images)
-            loss = F.cross_entropy(getattr(output, "logits", output), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
-        def infer(model=model, images=images):
-            with numbanet.no_grad():
-                model(images)
-        model.eval()
-        yield {"name": f"{name}, inference", "value": batch / _seconds(infer, backend.synchronize), "unit": "images/s", "peer": None}
-        yield {"name": f"{name}, training", "value": batch / _seconds(step, backend.synchronize), "unit": "images/s",
-               "peer": _torch_training(name, batch, size)}
+    for kind, tiles, precision in (("TF32", True, None), ("BF16", True, "bf16"), ("plain", False, None)):
+        numbanet.cuda.set_tiles(tiles)
+        for name, batch, size in MODELS if tiles else (MODELS[0], MODELS[3]):
+            model, images = numbanet.create_model(name).to("cuda"), numbanet.randn(batch, *size, device="cuda")
+            labels = numbanet.tensor([i % 10 for i in range(batch)], device="cuda")
+            optimizer = numbanet.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+            loss = getattr(model, "loss_function", F.cross_entropy)
+            infer = numbanet.compile(model, images, precision=precision)
+            rate = batch / _seconds(lambda infer=infer, images=images: infer(images), backend.synchronize, 0.3)
+            yield {"name": f"{name}, inference, {kind}", "value": rate, "unit": "images/s",
+                   "peer": _torch_rate(name, batch, size, kind, False) if tiles else None}
+            step = numbanet.compile(model.train(), (images, labels), loss=loss, optimizer=optimizer, precision=precision)
+            rate = batch / _seconds(lambda step=step, images=images, labels=labels: step(images, labels), backend.synchronize, 0.3)
+            yield {"name": f"{name}, training, {kind}", "value": rate, "unit": "images/s",
+                   "peer": _torch_rate(name, batch, size, kind, True) if tiles else None}
+            del infer, step, model
+            numbanet.cuda.empty_cache()
+    numbanet.cuda.set_tiles(None)
 
 
-def _torch_training(name: str, batch: int, size) -> float | None:
+def _torch_lenet(torch):
+    nn = torch.nn
+    return nn.Sequential(nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+                         nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10))
+
+
+def _torch_rate(name: str, batch: int, size, kind: str, is_training: bool) -> float | None:
+    """Images a second of PyTorch, in eager mode with cuDNN's own choice, channels last; None where it cannot run."""
+    torch = _torch()
+    if torch is None:
+        return None
     try:
-        import torch
-        import torchvision
-        make = getattr(torchvision.models, name)
+        if name == "lenet5":
+            model = _torch_lenet(torch)
+        else:
+            import torchvision
+            options = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}
+            model = getattr(torchvision.models, name)(weights=None, **options)
     except (ImportError, RuntimeError, AttributeError):  # RuntimeError: a torchvision that does not fit torch
         return None
     _torch_settings(torch, "tf32")
-    model = make(weights=None).cuda().to(memory_format=torch.channels_last).eval()
+    model = model.cuda().to(memory_format=torch.channels_last).train(is_training)
     images = torch.randn(batch, *size, device="cuda").contiguous(memory_format=torch.channels_last)
     labels = torch.arange(batch, device="cuda") % 10
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
 
     def step():
-        loss = torch.nn.functional.cross_entropy(model(images), labels)
+        with torch.autocast("cuda", torch.bfloat16, enabled=kind == "BF16"):
+            loss = torch.nn.functional.cross_entropy(model(images), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return batch / _seconds(step, torch.cuda.synchronize)
+
+    def infer():
+        with torch.no_grad(), torch.autocast("cuda", torch.bfloat16, enabled=kind == "BF16"):
+            model(images)
+    rate = batch / _seconds(step if is_training else infer, torch.cuda.synchronize, 0.3)
+    torch.cuda.empty_cache()
+    return rate
+
+
+@phase("speed")
+def speed_start(found: dict) -> Iterator[dict]:
+    """Seconds from nothing to the first result of ResNet-50, with an empty and with a filled cache of machine code."""
+    program = ("import sys; sys.path.insert(0, sys.argv[1]); import numbanet; from benchmarks import gpu_phases as g\n"
+               "if sys.argv[2]: g.install_dry(sys.argv[2])\n"
+               "m = numbanet.create_model('resnet50').to('cuda'); x = numbanet.randn(8, 3, 224, 224, device='cuda')\n"
+               "import time; t = time.perf_counter(); m.eval()\n"
+               "with numbanet.no_grad(): m(x).numpy()\n"
+               "print(time.perf_counter() - t)")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("empty", "filled"):
+            done = subprocess.run([sys.executable, "-c", program, str(ROOT), found["arch"] if found.get("dry") else ""], cwd=ROOT,
+                                  capture_output=True, text=True, timeout=150, env=os.environ | {"NUMBANET_CACHE_DIR": folder})
+            if done.returncode:
+                raise RuntimeError((done.stderr.strip().splitlines() or ["no message"])[-1])
+            yield {"name": f"first result of ResNet-50, {name} cache", "value": float(done.stdout.split()[-1]), "unit": "s", "peer": None}

@@ -6,9 +6,9 @@ from numbanet.backends import get_backend
 from numbanet.errors import BackendError
 from numbanet.random import manual_seed
 
-__all__ = ["are_tiles_enabled", "device_count", "empty_cache", "get_device_capability", "get_device_name", "is_available", "manual_seed",
-           "manual_seed_all", "max_memory_allocated", "max_memory_reserved", "mem_get_info", "memory_allocated", "memory_reserved",
-           "reset_peak_memory_stats", "set_memory_limit", "set_tiles", "synchronize"]
+__all__ = ["are_tiles_enabled", "check_guards", "device_count", "empty_cache", "get_device_capability", "get_device_name",
+           "is_available", "manual_seed", "manual_seed_all", "max_memory_allocated", "max_memory_reserved", "mem_get_info",
+           "memory_allocated", "memory_reserved", "reset_peak_memory_stats", "set_memory_limit", "set_tiles", "synchronize"]
 
 
 def is_available() -> bool:
@@ -73,6 +73,14 @@ def empty_cache(device=None) -> None:
 def mem_get_info(device=None) -> tuple[int, int]:
     """(free, total) bytes of a GPU, whoever uses them."""
     return _allocator(device).device.memory()
+
+
+def check_guards(device=None) -> None:
+    """Raise a BackendError where a kernel has written outside of its arrays; needs NUMBANET_CUDA_GUARD=1 from the start."""
+    allocator = _allocator(device)
+    if not hasattr(allocator, "check"):
+        raise BackendError("check_guards: memory has no guard zones in this process; set NUMBANET_CUDA_GUARD=1 before the GPU is used")
+    allocator.check()
 
 
 def set_memory_limit(nbytes: int | None, device=None) -> None:

@@ -23,10 +23,11 @@ class CUDABackend(Backend):
     computes_16_bit = True
 
     def __init__(self, index: int, device=None, name: str | None = None):
-        from numbanet.backends.cuda import driver, memory
+        from numbanet.backends.cuda import driver, guarded, memory
         self.index, self.name = index, name or f"cuda:{index}"
         self.device = device or (driver.SimulatedDevice if hardware.is_simulated() else driver.Device)(index)
-        self.allocator = memory.Allocator(self.device, memory.limit_of_environment())
+        make = guarded.GuardedAllocator if guarded.is_wanted() else memory.Allocator
+        self.allocator = make(self.device, memory.limit_of_environment())
         self.empty = self.allocator.empty
 
     def carve(self, block, offset, shape, dtype, order=None):
@@ -87,11 +88,11 @@ def create(name: str = "cuda") -> CUDABackend:
     return _of(index)
 
 
-def create_dry(arch: str) -> CUDABackend:
+def create_dry(arch: str, name: str | None = None) -> CUDABackend:
     """A backend that computes nothing and remembers which kernels it would have launched on this architecture; see `dry.py`."""
     load_families()
     from numbanet.backends.cuda.dry import DryDevice
-    return CUDABackend(0, DryDevice(arch), f"dry-{arch}")
+    return CUDABackend(0, DryDevice(arch), name or f"dry-{arch}")
 
 
 def load_families() -> None:

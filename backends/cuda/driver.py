@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import time
 
 import numpy as np
 
@@ -63,6 +64,52 @@ class NotRecordable(Exception):
     """What was asked for while recording depends on numbers that are not there yet."""
 
 
+class HostEvent:
+    """A moment of a device whose work is done when it has been asked for."""
+
+    def __init__(self, device):
+        self.time = 0.0
+
+    def record(self) -> None:
+        """Now."""
+        self.time = time.perf_counter()
+
+    def synchronize(self) -> None:
+        """It has passed."""
+
+    def query(self) -> bool:
+        """It has passed."""
+        return True
+
+    def elapsed(self, later: HostEvent) -> float:
+        """Milliseconds between two."""
+        return 1e3 * (later.time - self.time)
+
+
+class DeviceEvent:
+    """A moment in the order of a stream."""
+
+    def __init__(self, device: Device):
+        self._device = device
+        self.handle = device._call("cuEventCreate", 0)
+
+    def record(self) -> None:
+        """When all work that was asked for so far on the current stream is done."""
+        self._device._call("cuEventRecord", self.handle, self._device.stream)
+
+    def synchronize(self) -> None:
+        """Wait for it."""
+        self._device._call("cuEventSynchronize", self.handle)
+
+    def query(self) -> bool:
+        """Whether it has passed."""
+        return self._device._call("cuEventQuery", self.handle)
+
+    def elapsed(self, later: DeviceEvent) -> float:
+        """Milliseconds between two that have passed."""
+        return self._device._call("cuEventElapsedTime", self.handle, later.handle)
+
+
 class SimulatedDevice(Queue):
     """Host memory in place of a GPU's."""
 
@@ -104,6 +151,10 @@ class SimulatedDevice(Queue):
 
     def _host(self, address: int) -> int:
         return address
+
+    def event(self) -> HostEvent:
+        """A moment that can be recorded."""
+        return HostEvent(self)
 
     def capture(self, calls):
         """One call that does them all."""
@@ -202,6 +253,11 @@ class Device(Queue):
         """Copy bytes from one address of the device to another."""
         self.activate()
         self.submit(lambda stream: self._call("cuMemcpyDtoDAsync", target, source, nbytes, stream))
+
+    def event(self) -> DeviceEvent:
+        """A moment that can be recorded."""
+        self.activate()
+        return DeviceEvent(self)
 
     def capture(self, calls) -> Graph:
         """One call that does them all: a CUDA graph, captured on a stream of its own, so that nobody else's work gets into it."""

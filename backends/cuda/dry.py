@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from numbanet.backends.cuda.cubin import Cubin, architecture
-from numbanet.backends.cuda.driver import Queue
+from numbanet.backends.cuda.driver import HostEvent, Queue
 
 ALIGNED = 256
 
@@ -81,6 +81,9 @@ class DryDevice(Queue):
 
     def copy(self, source: int, target: int, nbytes: int) -> None:
         self.submit(_nothing)
+
+    def event(self) -> HostEvent:
+        return HostEvent(self)
 
     def capture(self, calls):
         return _nothing
