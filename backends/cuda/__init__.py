@@ -37,6 +37,10 @@ class CUDABackend(Backend):
     def from_numpy(self, array):
         return self.allocator.from_numpy(array)
 
+    def from_numpy_ahead(self, array):
+        """(a copy on the device, made beside the work that is asked for from now on; what lets this thread's later work wait for it)."""
+        return self.allocator.from_numpy_ahead(array)
+
     def to_numpy(self, array):
         from numbanet.backends.cuda.pointwise import on_host
         return on_host(array)

@@ -93,6 +93,10 @@ class DeviceEvent:
         self._device = device
         self.handle = device._call("cuEventCreate", 0)
 
+    def __del__(self):
+        if self._device._process == os.getpid():
+            self._device._call("cuEventDestroy", self.handle)           # which waits until it has passed
+
     def record(self) -> None:
         """When all work that was asked for so far on the current stream is done."""
         self._device._call("cuEventRecord", self.handle, self._device.stream)
@@ -128,6 +132,11 @@ class SimulatedDevice(Queue):
     def address(self, handle) -> int:
         """Where the memory of a handle begins."""
         return handle.ctypes.data
+
+    def upload_ahead(self, handle, offset: int, host: np.ndarray):
+        """As `upload`; the function that is returned has nothing to wait for."""
+        self.upload(handle, offset, host)
+        return lambda: None
 
     def upload(self, handle, offset: int, host: np.ndarray) -> None:
         """Copy the bytes of `host` (uint8, dense) to the device."""
@@ -172,7 +181,18 @@ class SimulatedDevice(Queue):
     def synchronize(self) -> None:
         """Nothing is ever under way."""
 
-    stream = 0
+    stream = default_stream = 0
+
+    def new_stream(self) -> int:
+        """There is one stream."""
+        return 0
+
+    def wait_for(self, first: int, second: int) -> None:
+        """There is one stream."""
+
+    def is_idle(self, stream: int) -> bool:
+        """Nothing is ever under way."""
+        return True
 
 
 class Device(Queue):
@@ -190,13 +210,35 @@ class Device(Queue):
         self.context = self._call("cuDevicePrimaryCtxRetain", self.handle)     # the one that Numba uses
         self.activate()
         self.multiprocessors, self.arch = hardware.gpus()[index].multiprocessors, hardware.gpus()[index].architecture
-        self.stream = int(self._call("cuStreamCreate", int(driver.CUstream_flags.CU_STREAM_NON_BLOCKING)))
+        self.default_stream = self.new_stream()
         self.tile_functions, self.tile_calls = {}, {}                       # of tile programs, see `tiles/launch.py`
-        self._staging = Staging(self._call, self.stream)
+        self._staging = Staging(self._call)
+        self._ahead: tuple[int, Staging] | None = None                      # a stream of copies alone
+        self._lock = threading.Lock()
+
+    @property
+    def stream(self) -> int:
+        """The stream of the calling thread's work."""
+        return getattr(self._own, "stream", None) or self.default_stream
+
+    @stream.setter
+    def stream(self, stream: int | None) -> None:
+        self._own.stream = stream
+
+    def new_stream(self) -> int:
+        """Another stream, which waits for no other."""
+        return int(self._call("cuStreamCreate", int(self.driver.CUstream_flags.CU_STREAM_NON_BLOCKING)))
+
+    def wait_for(self, first: int, second: int) -> None:
+        """What is asked of stream `second` from now on comes after what was asked of `first`."""
+        if first != second:
+            event = DeviceEvent(self)
+            self._call("cuEventRecord", event.handle, first)
+            self._call("cuStreamWaitEvent", second, event.handle, 0)
 
     def _call(self, name: str, *arguments):
         status, *results = getattr(self.driver, name)(*arguments)
-        if name == "cuEventQuery" and status == self.driver.CUresult.CUDA_ERROR_NOT_READY:
+        if name in ("cuEventQuery", "cuStreamQuery") and status == self.driver.CUresult.CUDA_ERROR_NOT_READY:
             return False
         if status == self.driver.CUresult.CUDA_SUCCESS:
             return True if not results else results[0] if len(results) == 1 else tuple(results)
@@ -236,13 +278,27 @@ class Device(Queue):
         """Copy the bytes of `host` (uint8, dense) to the device, in the order of the stream; `host` may be reused at once."""
         self.refuse_recording("an upload")
         self.activate()
-        self._staging.upload(handle + offset, host)
+        self._staging.upload(handle + offset, host, self.stream)
+
+    def upload_ahead(self, handle: int, offset: int, host: np.ndarray):
+        """As `upload`, on a stream of copies alone, beside what is asked for from now on; the function that is returned lets the calling
+        thread's stream wait for it."""
+        self.activate()
+        with self._lock:
+            if self._ahead is None:
+                self._ahead = self.new_stream(), Staging(self._call)
+            stream, staging = self._ahead
+            self.wait_for(self.stream, stream)              # whoever had the memory before
+            staging.upload(handle + offset, host, stream)
+            event = DeviceEvent(self)
+            self._call("cuEventRecord", event.handle, stream)
+        return lambda: self._call("cuStreamWaitEvent", self.stream, event.handle, 0)
 
     def download(self, host: np.ndarray, handle: int, offset: int) -> None:
         """Copy bytes of the device to `host` once all work before is done; they are there afterwards."""
         self.refuse_recording("a value that is read back")
         self.activate()
-        self._staging.download(host, handle + offset)
+        self._staging.download(host, handle + offset, self.stream)
 
     def fill(self, handle: int, offset: int, nbytes: int, value: int) -> None:
         """Set bytes."""
@@ -258,6 +314,11 @@ class Device(Queue):
         """A moment that can be recorded."""
         self.activate()
         return DeviceEvent(self)
+
+    def is_idle(self, stream: int) -> bool:
+        """Whether all work of a stream is done."""
+        self.activate()
+        return self._call("cuStreamQuery", stream)
 
     def capture(self, calls) -> Graph:
         """One call that does them all: a CUDA graph, captured on a stream of its own, so that nobody else's work gets into it."""
@@ -315,7 +376,8 @@ class Device(Queue):
         """Wait for all work."""
         self.refuse_recording("a wait")
         self.activate()
-        self._call("cuStreamSynchronize", self.stream)
+        for stream in {self.default_stream, self.stream}:
+            self._call("cuStreamSynchronize", stream)
 
 
 class KernelCall:

@@ -112,6 +112,21 @@ class DryDevice(Queue):
     def fill(self, handle: int, offset: int, nbytes: int, value: int) -> None:
         self.submit(_nothing)
 
+    default_stream = 0
+
+    def new_stream(self) -> int:
+        return 0
+
+    def wait_for(self, first: int, second: int) -> None:
+        """There is one stream."""
+
+    def is_idle(self, stream: int) -> bool:
+        return True
+
+    def upload_ahead(self, handle: int, offset: int, host: np.ndarray):
+        self.upload(handle, offset, host)
+        return lambda: None
+
     def memory(self) -> tuple[int, int]:
         return 1 << 40, 1 << 40
 

@@ -27,6 +27,15 @@ class _Lease:
 
     __slots__ = ("allocator", "handle", "nbytes", "_whole", "__weakref__")
 
+    @property
+    def readers(self) -> tuple[int, ...]:
+        """As that of the whole memory."""
+        return self._whole.readers
+
+    @readers.setter
+    def readers(self, readers: tuple[int, ...]) -> None:
+        self._whole.readers = readers
+
     def __init__(self, allocator: GuardedAllocator, whole, nbytes: int):
         self.allocator, self.nbytes, self._whole = allocator, nbytes, whole
         base = whole.handle

@@ -76,11 +76,14 @@ class Program:
     def __init__(self, device, recording: Recording, inputs: list[tuple[list, int, object]]):
         self.device, self.recording = device, recording
         self._inputs = [(arguments, position, array) for arguments, position, array in inputs if array.size]
-        self._replays, self._graph = 0, None
+        self._replays, self._graph, self._stream = 0, None, device.stream
 
     def __call__(self) -> None:
         device = self.device
         device.activate()
+        if device.stream != self._stream:               # its memory is in use there
+            device.wait_for(self._stream, device.stream)
+            self._stream = device.stream
         for arguments, position, array in self._inputs:
             given = arguments[position]
             device.copy(device.address(given.lease.handle) + given.offset, device.address(array.lease.handle) + array.offset, array.nbytes)

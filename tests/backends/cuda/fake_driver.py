@@ -23,6 +23,7 @@ class FakeDriver:
 
     def __init__(self, total: int = 1 << 30):
         self.total, self.blocks, self.hosts, self.queue, self.done, self.asked, self.calls = total, {}, {}, [], 0, 0, []
+        self.waits = []
         self.attributes, self.capturing, self.graphs, self.destroyed, self.streams = {}, {}, 0, 0, 6
         self.launched, self.on_launch = [], lambda parameters: None
 
@@ -97,6 +98,19 @@ class FakeDriver:
         self._ask(lambda: ctypes.memset(destination, value, count))
         return (SUCCESS,)
 
+    def cuStreamQuery(self, stream):
+        return (SUCCESS,) if self.done >= self.asked else (NOT_READY,)
+
+    def cuStreamWaitEvent(self, stream, event, flags):
+        self.waits.append((stream, event[1]))
+        return (SUCCESS,)
+
+    def cuEventDestroy(self, event):
+        return (SUCCESS,)
+
+    def cuEventElapsedTime(self, first, second):
+        return SUCCESS, float(second[0] - first[0])
+
     def cuStreamDestroy(self, stream):
         return (SUCCESS,)
 
@@ -156,10 +170,10 @@ class FakeDriver:
         return (SUCCESS,)
 
     def cuEventCreate(self, flags):
-        return SUCCESS, [0]
+        return SUCCESS, [0, None]
 
     def cuEventRecord(self, event, stream):
-        event[0] = self.asked
+        event[:] = self.asked, stream
         return (SUCCESS,)
 
     def cuEventQuery(self, event):

@@ -269,3 +269,33 @@ def test_the_trainer_takes_a_precision(rng):
         assert state["scaler"]["scale"] == 65536.0 and state["scaler"]["_growth_tracker"] + 2 * (trainer.scaler.get_scale() < 65536) == 2
         assert not np.array_equal(trained[5].weight.detach().numpy(), model[5].weight.detach().numpy())
 
+
+# Data
+
+def test_batches_come_ahead_on_the_device(rng):
+    """In order, on the GPU, each begun before the one before is handed out; leaving the loop early, and going on amid an epoch."""
+    asked, values = [], rng.standard_normal((7, 3)).astype(np.float32)
+
+    class Rows:
+        def __len__(self):
+            return 7
+
+        def __getitem__(self, i):
+            asked.append(i)
+            return values[i], i
+    loader = numbanet.data.DataLoader(Rows(), 2, pin_memory=True, pin_memory_device="cuda:1")
+    seen = []
+    for x, index in loader:
+        assert x.device == index.device == "cuda:1"
+        np.testing.assert_array_equal(x.numpy(), values[index.numpy()])
+        assert len(asked) == min(7, 2 * len(seen) + 4), "one batch ahead"
+        seen.append(index.tolist())
+        assert loader.position == len(seen)
+    assert seen == [[0, 1], [2, 3], [4, 5], [6]]
+    for _ in loader:
+        break
+    loader.set_epoch(3, 2)
+    assert [index.tolist() for _, index in loader] == seen[2:]
+    workers = numbanet.data.DataLoader(Rows(), 2, num_workers=2, pin_memory=True, pin_memory_device="cuda")
+    assert [index.tolist() for _, index in workers] == seen
+
