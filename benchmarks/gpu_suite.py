@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.table:
         print(table(json.loads(Path(arguments.table).read_text())))
         return 0
-    from benchmarks import gpu_phases
+    from benchmarks import gpu_phases, gpu_speed  # noqa: F401  both register phases
     phases = gpu_phases.PHASES
     if arguments.list:
         for name, phase in phases.items():

@@ -47,7 +47,9 @@ def _weight(types: tuple[str, ...]) -> tuple[bool, int]:
 if __name__ == "__main__":
     assert len(sys.argv) == 2, "usage: python -m tests.backends.cuda.plain_kernels FILE"
     given = sorted((name, tuple(types)) for name, types in json.loads(Path(sys.argv[1]).read_text()))
-    LAUNCHES.write_text(json.dumps(of_float32(given), indent=0) + "\n")
+    lines = [f"{json.dumps(name)}: [\n" + ",\n".join(f"  {json.dumps(types, separators=(',', ':'))}" for types in launches) + "]"
+             for name, launches in of_float32(given).items()]
+    LAUNCHES.write_text("{\n" + ",\n".join(lines) + "\n}\n")             # a line a launch
     budget: dict[str, int] = {}
     for arch in ARCHS:
         for one, made in compile_all([Wanted(*launch) for launch in heaviest(given)], arch, os.cpu_count()):
