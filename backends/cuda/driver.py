@@ -5,6 +5,7 @@ A handle is what `allocate` returns: the address on a GPU, a NumPy array of byte
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import threading
@@ -94,8 +95,9 @@ class DeviceEvent:
         self.handle = device._call("cuEventCreate", 0)
 
     def __del__(self):
-        if self._device._process == os.getpid():
-            self._device._call("cuEventDestroy", self.handle)           # which waits until it has passed
+        with contextlib.suppress(Exception):                    # the interpreter, or the driver, may be on its way out
+            if self._device._process == os.getpid():
+                self._device._call("cuEventDestroy", self.handle)       # which waits until it has passed
 
     def record(self) -> None:
         """When all work that was asked for so far on the current stream is done."""
@@ -232,6 +234,7 @@ class Device(Queue):
     def wait_for(self, first: int, second: int) -> None:
         """What is asked of stream `second` from now on comes after what was asked of `first`."""
         if first != second:
+            self.activate()                                     # the thread may be one that a finaliser runs in
             event = DeviceEvent(self)
             self._call("cuEventRecord", event.handle, first)
             self._call("cuStreamWaitEvent", second, event.handle, 0)
@@ -406,5 +409,6 @@ class Graph:
         self._call("cuGraphLaunch", self._executable, stream)
 
     def __del__(self):
-        if self._process == os.getpid():
-            self._call("cuGraphExecDestroy", self._executable)
+        with contextlib.suppress(Exception):                    # the interpreter, or the driver, may be on its way out
+            if self._process == os.getpid():
+                self._call("cuGraphExecDestroy", self._executable)

@@ -59,12 +59,16 @@ class EagerSteps:
                 if old is not None:
                     p.grad = old if p.grad is None else old.add_(p.grad)
 
+    def look_at_gradients(self) -> None:
+        """Before they are clipped, which would hide one that is not finite: whether the update will be made."""
+        if self.scaler is not None:
+            self.scaler.are_unscaled(self.optimizer)
+
     def update(self) -> None:
         """One step of the optimiser, unless float16 has made a gradient that is not finite."""
         if self.scaler is None:
             self.optimizer.step()
             return
-        self.scaler.are_unscaled(self.optimizer)
         self.scaler.step(self.optimizer)
         self.scaler.update()
 

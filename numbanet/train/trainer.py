@@ -289,6 +289,7 @@ class Trainer:
                 if p.grad is not None:
                     p.grad.mul_(1.0 / self._accumulated)
         self._accumulated = 0
+        self.steps.look_at_gradients()
         if self.clip_value is not None:
             clip_grad_value_(self._parameters, self.clip_value)
         if self.clip_norm is not None:
