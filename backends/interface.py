@@ -194,6 +194,7 @@ class Backend:
 
     name: str
     implementations: Implementations
+    computes_16_bit = False # whether kernels take float16 and bfloat16; arrays then say so too
     is_tracing = False      # True where primitives are written down instead of run; the tape then says what it is doing
     is_released = False     # True where arrays have a shape, but their numbers are gone
 

@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -41,76 +40,62 @@ def _dtype(math: str) -> np.dtype:
     return np.dtype(ml_dtypes.bfloat16) if math == "bf16" else np.dtype(DTYPES[math])
 
 
-class _Card:
-    """Memory and launches of the first GPU, through the driver alone."""
+class Card:
+    """Memory and launches of the first GPU, by the backend's own device."""
 
     GUARD = 4096                         # bytes of a pattern at both ends of every array
 
     def __init__(self, found: dict):
-        from cuda.bindings import driver
-        self.driver, self.arch, self.blocks = driver, found["arch"], []
-        device = self.call("cuDeviceGet", 0)
-        self.call("cuCtxSetCurrent", self.call("cuDevicePrimaryCtxRetain", device))
-
-    def call(self, name: str, *arguments):
-        status, *results = getattr(self.driver, name)(*arguments)
-        if status != self.driver.CUresult.CUDA_SUCCESS:
-            raise RuntimeError(f"{name}: {status.name}")
-        return results[0] if results else None
+        from numbanet.backends import get_backend
+        self.device, self.arch, self.blocks = get_backend("cuda").device, found["arch"], {}
 
     def put(self, array: np.ndarray, order: tuple[int, ...] | None = None):
         """A view of a copy; `order` lists the axes from the outermost to the innermost in memory."""
         from numbanet.backends.cuda.tiles.arguments import View
         order = tuple(range(array.ndim)) if order is None else order
         dense = np.ascontiguousarray(array.transpose(order))
-        block = int(self.call("cuMemAlloc", dense.nbytes + 2 * self.GUARD))
-        self.call("cuMemsetD8", block, 0xA5, dense.nbytes + 2 * self.GUARD)
-        self.call("cuMemcpyHtoD", block + self.GUARD, dense.ctypes.data, dense.nbytes)
-        self.blocks.append((block, dense.nbytes))
+        block = self.device.allocate(dense.nbytes + 2 * self.GUARD)
+        self.device.fill(block, 0, dense.nbytes + 2 * self.GUARD, 0xA5)
+        self.device.upload(block, self.GUARD, dense.reshape(-1).view(np.uint8))
+        self.blocks[self.device.address(block) + self.GUARD] = block, dense.nbytes
         strides = [0] * array.ndim
         for axis, stride in zip(order, dense.strides):
             strides[axis] = stride // dense.itemsize
-        return View(block + self.GUARD, array.shape, tuple(strides))
+        return View(self.device.address(block) + self.GUARD, array.shape, tuple(strides))
 
     def get(self, view, dtype: np.dtype) -> np.ndarray:
         order = sorted(range(len(view.shape)), key=lambda axis: (-view.strides[axis], axis))
         host = np.empty([view.shape[axis] for axis in order], dtype)
-        self.call("cuMemcpyDtoH", host.ctypes.data, view.address, host.nbytes)
+        self.device.download(host.reshape(-1).view(np.uint8), self.blocks[view.address][0], self.GUARD)
         return host.transpose(np.argsort(order))
 
     def run(self, launches) -> None:
-        from numbanet.backends.cuda.tiles.launch import Prepared
-        for launch in launches:
-            Prepared(launch, self.arch)(0)
-        self.call("cuCtxSynchronize")
+        self.device.run_tiles(launches)
+        self.device.synchronize()
 
     def milliseconds(self, launches, least: int = 5) -> float:
-        """Median time of one run of prepared launches, by events, after a warm-up."""
-        from numbanet.backends.cuda.tiles.launch import Prepared
-        prepared = [Prepared(launch, self.arch) for launch in launches]
-        begin, end = (self.call("cuEventCreate", 0) for _ in range(2))
+        """Median time of one run of launches whose kernels are loaded, by events, after a warm-up."""
+        begin, end = self.device.event(), self.device.event()
         times = []
         for turn in range(3 + 4 * least):
-            self.call("cuEventRecord", begin, 0)
-            for one in prepared:
-                one(0)
-            self.call("cuEventRecord", end, 0)
-            self.call("cuEventSynchronize", end)
+            begin.record()
+            self.device.run_tiles(launches)
+            end.record()
+            end.synchronize()
             if turn >= 3:
-                times.append(self.call("cuEventElapsedTime", begin, end))
-        return median(times)
+                times.append(begin.elapsed(end))
+        return max(median(times), 1e-6)
 
     def free(self) -> str:
         """Free all arrays; says whether something was written outside of them."""
-        written = ""
-        for block, size in self.blocks:
-            guard = np.empty(self.GUARD, np.uint8)
-            for place in (block, block + self.GUARD + size):
-                self.call("cuMemcpyDtoH", guard.ctypes.data, place, self.GUARD)
+        written, guard = "", np.empty(self.GUARD, np.uint8)
+        for block, size in self.blocks.values():
+            for place in (0, self.GUARD + size):
+                self.device.download(guard, block, place)
                 if (guard != 0xA5).any():
                     written = f"{int((guard != 0xA5).sum())} bytes beside an array of {size} were written"
-            self.call("cuMemFree", block)
-        self.blocks = []
+            self.device.free(block)
+        self.blocks = {}
         return written
 
 
@@ -130,7 +115,7 @@ def machine_code(found: dict) -> Iterator[dict]:
             yield {"name": name, "ok": spills == 0, "detail": f"{registers} registers, {spills} bytes spilt"}
 
 
-def _gemm(card: _Card, math: str, rows: int, columns: int, depth: int, transposed=(False, False), integers: bool = True):
+def gemm(card: Card, math: str, rows: int, columns: int, depth: int, transposed=(False, False), integers: bool = True):
     """(launches, view of y, a, b) of a product by the tile that `choose` takes."""
     from numbanet.backends.cuda.tiles.arguments import gemm, workspace_bytes
     from numbanet.backends.cuda.tiles.choose import Card, choose
@@ -147,11 +132,11 @@ def _gemm(card: _Card, math: str, rows: int, columns: int, depth: int, transpose
 @phase("correctness")
 def tile_products(found: dict) -> Iterator[dict]:
     """Matrix products of tile programs: bit for bit on integers, the same bits twice, nothing written outside."""
-    card = _Card(found)
+    card = Card(found)
     for math in DTYPES:
         for sizes in ((256, 192, 320), (1000, 64, 4096), (257, 131, 77)):
             for transposed in ((False, False), (False, True), (True, True)) if sizes[0] < 257 else ((False, False),):
-                launches, y, a, b = _gemm(card, math, *sizes, transposed)
+                launches, y, a, b = gemm(card, math, *sizes, transposed)
                 card.run(launches)
                 first = card.get(y, _dtype(math))
                 card.run(launches)
@@ -163,7 +148,7 @@ def tile_products(found: dict) -> Iterator[dict]:
                        "detail": guard or f"{wrong} of {wanted.size} elements differ; the same twice: {twice}"}
 
 
-def _convolution(card: _Card, math: str, batch: int, layer, direction: str, integers: bool = True):
+def convolution(card: Card, math: str, batch: int, layer, direction: str, integers: bool = True):
     """(launches, result view, x, weight, grad_y, geometry)."""
     from numbanet.backends.cuda.tiles import arguments as tiles
     from numbanet.backends.cuda.tiles.choose import Card, choose
@@ -191,12 +176,12 @@ def _convolution(card: _Card, math: str, batch: int, layer, direction: str, inte
 def tile_convolutions(found: dict) -> Iterator[dict]:
     """ResNet-50's convolutions in three passes by tile programs: bit for bit on integers beside the CPU backend in float64."""
     from numbanet.backends import get_backend
-    card, cpu = _Card(found), get_backend("cpu")
+    card, cpu = Card(found), get_backend("cpu")
     for math in DTYPES:
         for name, layer in RESNET50.items():
             layer = (*layer[:2], min(layer[2], 30), *layer[3:])
             for direction in ("forward", "backward_input", "backward_weight"):
-                launches, result, x, weight, grad_y, geometry = _convolution(card, math, 2, layer, direction)
+                launches, result, x, weight, grad_y, geometry = convolution(card, math, 2, layer, direction)
                 card.run(launches)
                 received = card.get(result, _dtype(math))
                 operands = {"forward": (x, weight, None), "backward_input": (grad_y, weight), "backward_weight": (grad_y, x)}[direction]
@@ -254,195 +239,155 @@ def _compare(cuda, reference, primitive, arguments) -> float:
 
 
 @phase("correctness")
-def operation_tests(found: dict) -> Iterator[dict]:
-    """The tests of operations that name the device cuda, by pytest."""
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", "--maxfail=20", "-p", "no:cacheprovider", "tests/ops", "-k", "cuda"],
-                          cwd=ROOT, capture_output=True, text=True, timeout=150)
-    last = (done.stdout.strip().splitlines() or ["nothing"])[-1]
-    yield {"name": "pytest tests/ops -k cuda", "ok": done.returncode == 0, "detail": last}
+def operations(found: dict) -> Iterator[dict]:
+    """Every operation of the tests, forward and gradients: cuda in float32 beside the reference in float64."""
+    from tests.ops.test_every_operation import CASES, _values_and_gradients
+    for case in CASES:
+        try:
+            worst = 0.0
+            for mine, theirs in zip(_values_and_gradients(case, "cuda", np.float32), _values_and_gradients(case, "reference", np.float64)):
+                for received, expected in zip(mine, theirs, strict=True):
+                    received, expected = np.asarray(received, np.float64), np.asarray(expected, np.float64)
+                    finite = np.isfinite(expected)
+                    if not np.array_equal(expected[~finite], received[~finite], equal_nan=True):
+                        raise AssertionError("NaN or infinity in other places")
+                    scale = np.abs(expected[finite]).max(initial=0) or 1.0
+                    worst = max(worst, np.abs(received[finite] - expected[finite]).max(initial=0) / scale)
+            allowed = 4 * case.float32_tolerance
+            yield {"name": case.name, "ok": bool(worst <= allowed), "detail": f"differs by {worst:.2g}, allowed {allowed:.2g}"}
+        except Exception as error:                       # the other cases still tell something
+            yield {"name": case.name, "ok": False, "detail": f"{type(error).__name__}: {error}"[:300]}
 
 
 @phase("correctness")
-def training(found: dict) -> Iterator[dict]:
-    """Zoo models forward and one step on cuda beside the CPU; the same bits twice; LeNet-5 on the MNIST sample to 99.0%."""
+def operation_tests(found: dict) -> Iterator[dict]:
+    """The tests of operations on cuda, by pytest: edges, errors, and PyTorch where it is installed."""
+    if found.get("dry"):
+        return
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "--maxfail=20", "-p", "no:cacheprovider", "tests/ops", "-k", "cuda"],
+                          cwd=ROOT, capture_output=True, text=True, timeout=150, env=os.environ | {"NUMBANET_TEST_BACKENDS": "cuda"})
+    lines = done.stdout.strip().splitlines() or ["nothing"]
+    failed = [line.partition(" ")[2] for line in lines if line.startswith("FAILED")]
+    yield {"name": "pytest tests/ops -k cuda", "ok": done.returncode == 0, "detail": "; ".join([lines[-1], *failed])[:1500]}
+
+
+def _one_step(name: str, size, device: str, model=None):
+    """Gradients of one step of a model in evaluation mode, in one vector."""
     import numbanet
     from numbanet.nn import functional as F
-    for name, size in (("lenet5", (1, 32, 32)), ("alexnet", (3, 224, 224)), ("resnet18", (3, 96, 96)), ("googlenet", (3, 96, 96))):
-        gradients = []
-        for device in ("cpu", "cuda", "cuda"):
-            numbanet.manual_seed(3)
-            model = numbanet.create_model(name).to(device)
-            model.eval()
-            images = numbanet.randn(4, *size, device="cpu").to(device)
-            output = model(images)
-            F.cross_entropy(getattr(output, "logits", output), numbanet.tensor([0, 1, 2, 3], device=device)).backward()
-            gradients.append(np.concatenate([p.grad.to("cpu").numpy().ravel() for p in model.parameters()]))
-        error = np.linalg.norm(gradients[1] - gradients[0]) / np.linalg.norm(gradients[0])
-        same = bool(np.array_equal(gradients[1], gradients[2]))
-        yield {"name": f"{name}: one step", "ok": bool(error < 1e-2), "detail": f"gradients differ by {error:.2g} of their norm"}
-        yield {"name": f"{name}: the same bits twice", "ok": same, "detail": ""}
+    numbanet.manual_seed(3)
+    model = (model or numbanet.create_model(name)).to(device).eval()
+    model.zero_grad()
+    output = model(numbanet.randn(4, *size, device="cpu").to(device))
+    F.cross_entropy(getattr(output, "logits", output), numbanet.tensor([0, 1, 2, 3], device=device)).backward()
+    return np.concatenate([p.grad.to("cpu").numpy().ravel() for p in model.parameters() if p.grad is not None])
+
+
+@phase("correctness")
+def networks(found: dict) -> Iterator[dict]:
+    """Zoo models, one step on cuda beside the CPU, with plain kernels and with tile programs; the same bits twice."""
+    import numbanet
+    for name, size in (("lenet5", (1, 32, 32)), ("alexnet", (3, 224, 224)), ("resnet18", (3, 96, 96)), ("googlenet", (3, 96, 96)),
+                       ("vgg16", (3, 64, 64)), ("mobilenet_v2", (3, 96, 96))):
+        expected = np.ones(1) if found.get("dry") else _one_step(name, size, "cpu")
+        for tiles in (False, True):
+            numbanet.cuda.set_tiles(tiles)
+            first, second = (_one_step(name, size, "cuda") for _ in range(2))
+            error = np.linalg.norm(first - expected) / np.linalg.norm(expected)
+            kind = "tiles, TF32" if tiles else "plain"
+            yield {"name": f"{name}, {kind}: one step", "ok": bool(error < (5e-2 if tiles else 1e-2)),
+                   "detail": f"gradients differ by {error:.2g} of their norm"}
+            yield {"name": f"{name}, {kind}: the same bits twice", "ok": bool(np.array_equal(first, second)), "detail": ""}
+    numbanet.cuda.set_tiles(None)
+
+
+@phase("correctness")
+def plans_of_lenet5(found: dict) -> Iterator[dict]:
+    """Compiled training of LeNet-5: replays, of which all but the first are CUDA graphs, give the bits of eager steps."""
+    yield from _replays((("lenet5", (1, 32, 32)),))
+
+
+@phase("correctness")
+def plans(found: dict) -> Iterator[dict]:
+    """The same of larger networks; and ResNet-18 learns a batch in mixed precision."""
+    import numbanet
+    from numbanet.nn import functional as F
+    yield from _replays((("resnet18", (3, 64, 64)), ("alexnet", (3, 224, 224))))
+    numbanet.cuda.set_tiles(True)
+    for precision in ("bf16", "fp16"):
+        numbanet.manual_seed(6)
+        model = numbanet.create_model("resnet18").to("cuda").train()
+        x, y = numbanet.randn(8, 3, 64, 64, device="cpu").to("cuda"), numbanet.tensor([0, 1, 2, 3] * 2, device="cuda")
+        optimizer = numbanet.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+        step = numbanet.compile(model, (x, y), loss=F.cross_entropy, optimizer=optimizer, precision=precision)
+        losses = [step(x, y).item() for _ in range(20)]
+        yield {"name": f"resnet18 learns a batch in {precision}", "ok": bool(np.isfinite(losses).all() and losses[-1] < 0.7 * losses[0]),
+               "detail": f"loss {losses[0]:.3f} to {losses[-1]:.3f}"}
+    numbanet.cuda.set_tiles(None)
+
+
+def _replays(networks) -> Iterator[dict]:
+    import numbanet
+    from numbanet.nn import functional as F
+    for name, size in networks:
+        for tiles in (False, True):
+            numbanet.cuda.set_tiles(tiles)
+            results = []
+            for compiled in (False, True):
+                numbanet.manual_seed(4)
+                model = numbanet.create_model(name).to("cuda").train()
+                x, y = numbanet.randn(8, *size, device="cpu").to("cuda"), numbanet.tensor([0, 1, 2, 3] * 2, device="cuda")
+                optimizer = numbanet.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+                step = numbanet.compile(model, (x, y), loss=F.cross_entropy, optimizer=optimizer) if compiled else None
+                losses = []
+                numbanet.manual_seed(5)
+                for _ in range(4):
+                    if compiled:
+                        losses.append(step(x, y).item())
+                        continue
+                    optimizer.zero_grad()
+                    loss = F.cross_entropy(model(x), y)
+                    loss.backward()
+                    optimizer.step()
+                    losses.append(loss.item())
+                results.append((losses, [p.detach().to("cpu").numpy() for p in model.parameters()]))
+            same = results[0][0] == results[1][0] and all(map(np.array_equal, results[0][1], results[1][1]))
+            yield {"name": f"{name}, {'tiles' if tiles else 'plain'}: graph replay is eager", "ok": bool(same),
+                   "detail": f"losses {results[0][0]} and {results[1][0]}"}
+    numbanet.cuda.set_tiles(None)
+
+
+@phase("correctness")
+def guard_zones(found: dict) -> Iterator[dict]:
+    """Nothing is written beside an array: every case of the primitives, and a step of a network, between guard zones."""
+    program = ("import sys; sys.path.insert(0, sys.argv[1])\n"
+               "import numbanet; from benchmarks import gpu_phases as g\n"
+               "if sys.argv[2]: g.install_dry(sys.argv[2])\n"
+               "for tiles in (False, True):\n"
+               "    numbanet.cuda.set_tiles(tiles)\n"
+               "    rows = list(g.primitives({})); g._one_step('resnet18', (3, 64, 64), 'cuda'); numbanet.cuda.check_guards()\n"
+               "    print(len(rows), 'cases')\n")
+    done = subprocess.run([sys.executable, "-c", program, str(ROOT), found["arch"] if found.get("dry") else ""], cwd=ROOT,
+                          capture_output=True, text=True, timeout=170, env=os.environ | {"NUMBANET_CUDA_GUARD": "1"})
+    yield {"name": "guard zones", "ok": done.returncode == 0,
+           "detail": ", ".join(done.stdout.split("\n")) if done.returncode == 0 else (done.stderr.strip().splitlines() or ["?"])[-1][:300]}
+
+
+@phase("correctness")
+def mnist(found: dict) -> Iterator[dict]:
+    """LeNet-5 on the shipped MNIST sample to 99.0%."""
+    if found.get("dry"):
+        return
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run([sys.executable, "-m", "numbanet", "train", "lenet5", "--out", f"{folder}/run"], cwd=ROOT,
-                              capture_output=True, text=True, timeout=200, env=os.environ | {"NUMBANET_DEVICE": "cuda"})
+        done = subprocess.run([sys.executable, "-m", "numbanet", "train", "lenet5", "--device", "cuda", "--out", f"{folder}/run"], cwd=ROOT,
+                              capture_output=True, text=True, timeout=120)
     best = max((float(number) for number in re.findall(r"(\d+\.\d+) ?%", done.stdout)), default=0.0)
     yield {"name": "LeNet-5 on the MNIST sample", "ok": done.returncode == 0 and best >= 99.0,
            "detail": f"{best}% ({(done.stderr.strip().splitlines() or [''])[-1][:200]})"}
 
 
-def _torch_milliseconds(function, least: int = 5) -> float | None:
-    """Median time of PyTorch's call by events; None where there is no PyTorch."""
-    try:
-        import torch
-    except ImportError:
-        return None
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    call, times = function(torch), []
-    for turn in range(3 + 4 * least):
-        begin.record()
-        call()
-        end.record()
-        end.synchronize()
-        if turn >= 3:
-            times.append(begin.elapsed_time(end))
-    return median(times)
-
-
-def _torch_settings(torch, math: str):
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = math == "tf32"
-    torch.backends.cudnn.benchmark = True
-    return {"tf32": torch.float32, "float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[math]
-
-
-@phase("speed")
-def speed_products(found: dict) -> Iterator[dict]:
-    """TFLOP/s of square matrix products, 1024 to 8192, on random numbers, beside cuBLAS."""
-    card = _Card(found)
-    for math, sizes in (("tf32", (1024, 2048, 4096, 8192)), ("bf16", (1024, 2048, 4096, 8192)), ("float32", (1024, 4096))):
-        for n in sizes:
-            launches, *_ = _gemm(card, math, n, n, n, integers=False)
-            ours = card.milliseconds(launches)
-            card.free()
-
-            def product(torch, n=n, math=math):
-                dtype = _torch_settings(torch, math)
-                a, b = (torch.randn(n, n, device="cuda").to(dtype) for _ in range(2))
-                return lambda: a @ b
-            theirs = _torch_milliseconds(product)
-            yield {"name": f"gemm {math} {n}", "value": 2e-9 * n**3 / ours, "unit": "TFLOP/s", "peer": theirs and 2e-9 * n**3 / theirs}
-
-
-@phase("speed")
-def speed_convolutions(found: dict) -> Iterator[dict]:
-    """TFLOP/s of ResNet-50's convolutions in three passes, batch 32, beside cuDNN."""
-    card = _Card(found)
-    for math in ("tf32", "bf16"):
-        for name, layer in RESNET50.items():
-            for direction in ("forward", "backward_input", "backward_weight"):
-                if layer[0] == 3 and direction == "backward_input":
-                    continue                             # nobody needs the gradient of the image
-                launches, *_, geometry = _convolution(card, math, 32, layer, direction, integers=False)
-                ours, work = card.milliseconds(launches), 2e-9 * geometry.multiply_adds(32)
-                card.free()
-
-                def convolution(torch, layer=layer, direction=direction, math=math):
-                    channels, filters, size, kernel, stride, padding = layer
-                    dtype, last = _torch_settings(torch, math), torch.channels_last
-                    x = torch.randn(32, channels, size, size, device="cuda").to(dtype).contiguous(memory_format=last)
-                    weight = torch.randn(filters, channels, kernel, kernel, device="cuda").to(dtype).contiguous(memory_format=last)
-                    y = torch.nn.functional.conv2d(x, weight, None, stride, padding)
-                    if direction == "forward":
-                        return lambda: torch.nn.functional.conv2d(x, weight, None, stride, padding)
-                    mask = (direction == "backward_input", direction == "backward_weight", False)
-                    return lambda: torch.ops.aten.convolution_backward(
-                        y, x, weight, None, (stride,) * 2, (padding,) * 2, (1, 1), False, (0, 0), 1, mask)
-                theirs = _torch_milliseconds(convolution)
-                yield {"name": f"{direction} {math} {name}", "value": work / ours, "unit": "TFLOP/s", "peer": theirs and work / theirs}
-
-
-def _seconds(call, synchronize, least: float = 0.5) -> float:
-    """Median seconds of a call that is waited for, over repeats in groups of five."""
-    for _ in range(3):
-        call()
-    synchronize()
-    times, end = [], time.perf_counter() + least
-    while len(times) < 3 or time.perf_counter() < end:
-        begin = time.perf_counter()
-        for _ in range(5):
-            call()
-        synchronize()
-        times.append((time.perf_counter() - begin) / 5)
-    return median(times)
-
-
-@phase("speed")
-def speed_memory(found: dict) -> Iterator[dict]:
-    """GB/s of kernels that are bound by memory, and microseconds of a launch, beside PyTorch."""
-    import numbanet
-    from numbanet.backends import get_backend
-    from numbanet.nn import functional as F
-    backend, shape = get_backend("cuda"), (64, 256, 56, 56)
-    x = numbanet.randn(*shape, device="cuda")
-    small = numbanet.ones(16, device="cuda")
-    cases = {"relu": (lambda: F.relu(x), lambda torch, t: torch.relu(t), 2),
-             "add": (lambda: x + x, lambda torch, t: t + t, 2),
-             "max pool 3x3/2": (lambda: F.max_pool2d(x, 3, 2, 1), lambda torch, t: torch.nn.functional.max_pool2d(t, 3, 2, 1), 1.25)}
-    with numbanet.no_grad():
-        for name, (ours, theirs, passes) in cases.items():
-            def peers(torch, theirs=theirs):
-                t = torch.randn(shape, device="cuda").contiguous(memory_format=torch.channels_last)
-                return lambda: theirs(torch, t)
-            amount, peer = passes * 4e-9 * float(np.prod(shape)), _torch_milliseconds(peers)
-            rate = amount / _seconds(ours, backend.synchronize)
-            yield {"name": name, "value": rate, "unit": "GB/s", "peer": peer and 1e3 * amount / peer}
-        launch = 1e6 * _seconds(lambda: small + small, backend.synchronize)
-        yield {"name": "a small kernel, eager", "value": launch, "unit": "us", "peer": None}
-
-
-@phase("speed")
-def speed_models(found: dict) -> Iterator[dict]:
-    """Images a second of inference and of a training step, eager, beside torchvision's where it is installed."""
-    import numbanet
-    from numbanet.backends import get_backend
-    from numbanet.nn import functional as F
-    backend = get_backend("cuda")
-    for name, batch, size in (("lenet5", 64, (1, 32, 32)), ("alexnet", 64, (3, 224, 224)), ("googlenet", 32, (3, 224, 224)),
-                              ("resnet50", 32, (3, 224, 224)), ("vgg16", 16, (3, 224, 224))):
-        model, images = numbanet.create_model(name).to("cuda"), numbanet.randn(batch, *size, device="cuda")
-        labels = numbanet.tensor([i % 10 for i in range(batch)], device="cuda")
-        optimizer = numbanet.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-
-        def step(model=model, images=images, labels=labels, optimizer=optimizer):
-            output = model(images)
-            loss = F.cross_entropy(getattr(output, "logits", output), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
-        def infer(model=model, images=images):
-            with numbanet.no_grad():
-                model(images)
-        model.eval()
-        yield {"name": f"{name}, inference", "value": batch / _seconds(infer, backend.synchronize), "unit": "images/s", "peer": None}
-        yield {"name": f"{name}, training", "value": batch / _seconds(step, backend.synchronize), "unit": "images/s",
-               "peer": _torch_training(name, batch, size)}
-
-
-def _torch_training(name: str, batch: int, size) -> float | None:
-    try:
-        import torch
-        import torchvision
-        make = getattr(torchvision.models, name)
-    except (ImportError, RuntimeError, AttributeError):  # RuntimeError: a torchvision that does not fit torch
-        return None
-    _torch_settings(torch, "tf32")
-    model = make(weights=None).cuda().to(memory_format=torch.channels_last).eval()
-    images = torch.randn(batch, *size, device="cuda").contiguous(memory_format=torch.channels_last)
-    labels = torch.arange(batch, device="cuda") % 10
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-
-    def step():
-        loss = torch.nn.functional.cross_entropy(model(images), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return batch / _seconds(step, torch.cuda.synchronize)
+def install_dry(arch: str) -> None:
+    """Let "cuda" be a device that computes nothing (`backends/cuda/dry.py`), in this process."""
+    import numbanet.backends as backends
+    from numbanet.backends.cuda import create_dry
+    backends._instances["cuda"] = backends._instances["cuda:0"] = create_dry(arch, "cuda:0")

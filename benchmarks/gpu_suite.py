@@ -2,11 +2,15 @@
 
     python benchmarks/gpu_suite.py [--out FILE.json] [--minutes 8] [--only PHASE ...] [--list]
     python benchmarks/gpu_suite.py --table FILE.json
+    python benchmarks/gpu_suite.py --dry-run sm_90
 
-Runs from a checkout, without a network; needs Python 3.11, numba, numba-cuda, cuda-python, numpy, ml_dtypes, pytest and pillow, and
-torch for the comparisons. Every phase is a process of its own, since an error on the card ends all work of a process: a phase that fails is
-a line of the report, not the end of the run, and one that runs out of time is stopped. Written are one JSON, after every phase, and a
-table. The exit code is 1 where a check of correctness failed.
+Runs from a checkout, without a network; needs Python 3.11, numba, numba-cuda, cuda-python, numpy, ml_dtypes, pytest, pillow, safetensors
+and tqdm, and torch for the comparisons. Every phase is a process of its own, since an error on the card ends all work of a process: a
+phase that fails is a line of the report, not the end of the run, and one that runs out of time is stopped. Written are one JSON, after
+every phase, and a table. The exit code is 1 where a check of correctness failed.
+
+`--dry-run` needs no GPU: every phase runs to its end on a device that computes nothing, so that its numbers mean nothing, but its calls,
+shapes and kernels are those of a real run. The exit code is 1 where one of them raised.
 """
 
 from __future__ import annotations
@@ -36,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.table:
         print(table(json.loads(Path(arguments.table).read_text())))
         return 0
-    from benchmarks import gpu_phases
+    from benchmarks import gpu_phases, gpu_speed  # noqa: F401  both register phases
     phases = gpu_phases.PHASES
     if arguments.list:
         for name, phase in phases.items():
@@ -47,18 +51,25 @@ def main(argv: list[str] | None = None) -> int:
         print(f"gpu_suite: no phase {', '.join(unknown)}; there are {', '.join(phases)}", file=sys.stderr)
         return 2
     if arguments.child:
-        for row in phases[arguments.child](environment()):
+        found = environment(arguments.dry_run)
+        if arguments.dry_run:
+            gpu_phases.install_dry(arguments.dry_run)
+        for row in phases[arguments.child](found):
             print(MARK + json.dumps(row), flush=True)
         return 0
-    card = why_not()
+    card = "" if arguments.dry_run else why_not()
     if card:
         print(f"gpu_suite: {card}", file=sys.stderr)
         return 1
     end = time.perf_counter() + 60 * arguments.minutes
-    chosen = {name: in_a_process(name, phase.kind, end) for name, phase in phases.items() if not arguments.only or name in arguments.only}
-    report = run(chosen, arguments.minutes * 60, environment(), lambda so_far: write(arguments.out, so_far))
+    command = (sys.executable, __file__, *(["--dry-run", arguments.dry_run] if arguments.dry_run else []))
+    chosen = {name: in_a_process(name, phase.kind, end, command) for name, phase in phases.items()
+              if not arguments.only or name in arguments.only}
+    report = run(chosen, arguments.minutes * 60, environment(arguments.dry_run), lambda so_far: write(arguments.out, so_far))
     print(table(report))
     print(f"\n{arguments.out}")
+    if arguments.dry_run:
+        return int(any(phase["error"] for phase in report["phases"]))
     return int(any(phase["status"] == "failed" and phase["kind"] == "correctness" for phase in report["phases"]))
 
 
@@ -68,6 +79,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=8, help="no phase begins after these (default: 8)")
     parser.add_argument("--only", nargs="+", default=[], metavar="PHASE", help="these phases alone")
     parser.add_argument("--list", action="store_true", help="name the phases")
+    parser.add_argument("--dry-run", metavar="sm_NN", default="", help="run all phases without a GPU and without computing anything")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--table", metavar="FILE", help="print the table of a recorded run; needs no GPU")
     arguments = parser.parse_args(argv)
@@ -94,8 +106,17 @@ def why_not() -> str:
     return "" if count else "the NVIDIA driver sees no GPU; this script needs one, --table and --list do not"
 
 
-def environment() -> dict:
+def environment(dry_run: str = "") -> dict:
     """The card and the versions, as the report holds them."""
+    packages = {}
+    for package in PACKAGES:
+        try:
+            packages[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            packages[package] = "not installed"
+    if dry_run:
+        return {"card": "no GPU: nothing was computed", "arch": dry_run, "multiprocessors": 132, "driver": "none", "dry": True,
+                "python": platform.python_version(), "packages": packages}
     from cuda.bindings import driver
     _, device = driver.cuDeviceGet(0)
     _, name = driver.cuDeviceGetName(200, device)
@@ -104,12 +125,6 @@ def environment() -> dict:
     _, minor = driver.cuDeviceGetAttribute(attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device)
     _, multiprocessors = driver.cuDeviceGetAttribute(attribute.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, device)
     _, version = driver.cuDriverGetVersion()
-    packages = {}
-    for package in PACKAGES:
-        try:
-            packages[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            packages[package] = "not installed"
     return {"card": name.split(b"\0")[0].decode(), "arch": f"sm_{major}{minor}", "multiprocessors": multiprocessors,
             "driver": f"{version // 1000}.{version % 1000 // 10}", "python": platform.python_version(), "packages": packages}
 

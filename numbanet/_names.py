@@ -25,6 +25,7 @@ _OPS = {
 }
 _OTHERS = {
     "numbanet._tensor": "Tensor as_tensor device from_numpy get_default_device is_floating_point is_tensor numel set_default_device tensor",
+    "numbanet.amp": "autocast",
     "numbanet.autograd": "enable_grad inference_mode is_grad_enabled no_grad set_grad_enabled",
     "numbanet.backends.precision": "get_float32_precision set_float32_precision",
     "numbanet.dtypes": "bool bfloat16 double e float float16 float32 float64 get_default_dtype half inf int int32 int64 long nan pi "
@@ -38,6 +39,6 @@ _OTHERS = {
     "numbanet.weights": "load_weights save_weights",
     "numbanet.zoo": "create_model list_models",
 }
-MODULES = ("autograd", "backends", "cuda", "data", "dtypes", "errors", "functional", "geometry", "graph", "nn", "onnx", "ops", "optim",
-           "random", "search", "train", "vision", "weights", "zoo")
+MODULES = ("amp", "autograd", "backends", "cuda", "data", "dtypes", "errors", "functional", "geometry", "graph", "nn", "onnx", "ops",
+           "optim", "random", "search", "train", "vision", "weights", "zoo")
 WHERE = {name: module for module, names in ({f"numbanet.ops.{m}": n for m, n in _OPS.items()} | _OTHERS).items() for name in names.split()}

@@ -1,5 +1,6 @@
 """Fixtures of the whole suite."""
 
+import os
 import sys
 
 import numpy as np
@@ -13,9 +14,9 @@ def pytest_runtest_setup(item):
         torch.set_num_threads(1)
 
 
-@pytest.fixture(params=["reference", "cpu"])
+@pytest.fixture(params=os.environ.get("NUMBANET_TEST_BACKENDS", "reference cpu").split())
 def backend(request):
-    """The name of a backend; a test that takes it runs on each."""
+    """The name of a backend; a test that takes it runs on each. NUMBANET_TEST_BACKENDS=cuda: on a GPU alone."""
     return request.param
 
 

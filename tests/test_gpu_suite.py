@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import time
 
@@ -121,3 +123,27 @@ def test_comparison_of_backends_finds_differences():
         relu_forward = staticmethod(lambda array: np.maximum(array, np.float32(0.5)))
 
     assert gpu_phases._compare(Wrong, reference, PRIMITIVES["relu_forward"], (x,)) == 0.25
+
+
+LACKING = ("yaml", "platformdirs", "torch", "torchvision", "mpi4py", "onnx", "PIL.ImageQt", "pandas", "matplotlib", "scipy", "uvicorn")
+
+
+def test_a_dry_run_needs_no_gpu_and_few_packages(tmp_path):
+    """Phases to their end on a device that computes nothing, where none but the packages that the script names can be imported."""
+    pytest.importorskip("numba_cuda")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Refuse:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.partition('.')[0] in {LACKING!r}:\n"
+        "            raise ModuleNotFoundError(f'{name} is not one of the packages of the script', name=name)\n"
+        "sys.meta_path.insert(0, Refuse())\n")
+    done = subprocess.run(
+        [sys.executable, "benchmarks/gpu_suite.py", "--dry-run", "sm_90", "--out", str(tmp_path / "dry.json"), "--only", "speed_launches",
+         "plans_of_lenet5", "mnist"], cwd=gpu_suite.ROOT, capture_output=True, text=True, timeout=300,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])})
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((tmp_path / "dry.json").read_text())
+    assert report["environment"]["card"].startswith("no GPU") and [phase["error"] for phase in report["phases"]] == [""] * 3
+    assert [len(phase["rows"]) > 0 for phase in report["phases"]] == [True, False, True]
+

@@ -22,6 +22,7 @@ LAYERS = (
     ("backends",),
     ("cuda", "threading", "_tensor+autograd"),
     ("ops",),
+    ("amp",),
     ("nn", "optim", "graph", "weights"),
     ("functional", "data", "onnx", "zoo"),
     ("vision",),

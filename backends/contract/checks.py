@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from numbanet.dtypes import is_floating_point
 from numbanet.errors import DTypeError, ShapeError
 
 
 def check_float(operation: str, **arrays) -> None:
-    """All given arrays (None is skipped) are of one dtype, float32 or float64."""
+    """All given arrays (None is skipped) are of one dtype: float32 or float64, or 16 bits where the arrays' device computes with them.
+
+    Arrays of such a device have `computes_16_bit`.
+    """
     first = None
     for name, x in arrays.items():
         if x is None:
             continue
-        if x.dtype.char not in "fd":        # float32, float64; `dtype.name` would cost a microsecond
+        if x.dtype.char not in "fd" and not is_16_bit(x):       # `dtype.name` would cost a microsecond
             raise DTypeError(f"{operation}: {name} expects float32 or float64, received {x.dtype}; convert it with "
                              ".float() (16-bit floats are for storage)")
         if first is None:
@@ -19,6 +23,11 @@ def check_float(operation: str, **arrays) -> None:
         elif x.dtype != first[1]:
             raise DTypeError(f"{operation}: {name} expects {first[1]} like {first[0]}, received {x.dtype}; "
                              f"convert one of them with .to()")
+
+
+def is_16_bit(x) -> bool:
+    """Whether an array is of float16 or bfloat16, on a device that computes with them."""
+    return x.dtype.itemsize == 2 and getattr(x, "computes_16_bit", False) and is_floating_point(x.dtype)
 
 
 def check_rank(operation: str, name: str, x, rank: int, legend: str) -> None:

@@ -10,21 +10,39 @@ from __future__ import annotations
 
 import numpy as np
 
-from numbanet.backends.contract.checks import check_float, check_shape
+from numbanet.backends.contract.checks import check_float, check_shape, is_16_bit
 from numbanet.backends.interface import Array, ArraySpec, channels_last, primitive
-from numbanet.errors import ShapeError
+from numbanet.errors import DTypeError, ShapeError
 
 
 def _check_map(operation: str, x, **per_channel) -> None:
     check_float(operation, x=x, **per_channel)
+    _check_channels(operation, x, per_channel)
+
+
+def _check_channels(operation: str, x, per_channel: dict) -> None:
     if len(x.shape) < 2:
         raise ShapeError(f"{operation}: x expects (N, C) or (N, C, ...), received shape {x.shape}")
     for name, values in per_channel.items():
         check_shape(operation, name, values, x.shape[1:2])
 
 
+def _check_batch(operation: str, x, **per_channel) -> None:
+    """As `_check_map`; 16-bit maps have float32 statistics, weights and biases."""
+    if not is_16_bit(x):
+        return _check_map(operation, x, **per_channel)
+    for name, values in per_channel.items():
+        if values is not None and values.dtype != np.float32:
+            raise DTypeError(f"{operation}: {name} expects float32 beside x of {x.dtype}, received {values.dtype}; use .float()")
+    return _check_channels(operation, x, per_channel)
+
+
 def _map_like(x) -> ArraySpec:
     return ArraySpec(x.shape, x.dtype, channels_last(len(x.shape)))
+
+
+def _of_channels(x) -> ArraySpec:
+    return ArraySpec(x.shape[1:2], np.dtype(np.float32) if x.dtype.itemsize == 2 else x.dtype)
 
 
 def _gradients(x) -> tuple[ArraySpec, ArraySpec, ArraySpec]:
@@ -35,24 +53,24 @@ def _gradients(x) -> tuple[ArraySpec, ArraySpec, ArraySpec]:
 @primitive
 def batch_norm_forward(x: Array, weight: Array | None, bias: Array | None, epsilon: float):
     """(y, mean (C,), variance (C,)): each channel by its own statistics over batch and pixels."""
-    _check_map("batch_norm", x, weight=weight, bias=bias)
-    statistics = ArraySpec(x.shape[1:2], x.dtype)
+    _check_batch("batch_norm", x, weight=weight, bias=bias)
+    statistics = _of_channels(x)
     return _map_like(x), statistics, statistics
 
 
 @primitive
 def batch_norm_backward(grad_y: Array, x: Array, weight: Array | None, mean: Array, variance: Array, epsilon: float):
     """(grad_x, grad_weight (C,), grad_bias (C,)) where mean and variance are those of x."""
-    _check_map("batch_norm_backward", x, weight=weight, mean=mean, variance=variance)
+    _check_batch("batch_norm_backward", x, weight=weight, mean=mean, variance=variance)
     check_shape("batch_norm_backward", "grad_y", grad_y, x.shape)
-    return _gradients(x)
+    return _map_like(x), _of_channels(x), _of_channels(x)
 
 
 @primitive
 def batch_norm_inference_forward(x: Array, weight: Array | None, bias: Array | None, mean: Array, variance: Array,
                                  epsilon: float):
     """y: each channel by the given mean (C,) and variance (C,)."""
-    _check_map("batch_norm", x, weight=weight, bias=bias, mean=mean, variance=variance)
+    _check_batch("batch_norm", x, weight=weight, bias=bias, mean=mean, variance=variance)
     return _map_like(x)
 
 
@@ -60,9 +78,9 @@ def batch_norm_inference_forward(x: Array, weight: Array | None, bias: Array | N
 def batch_norm_inference_backward(grad_y: Array, x: Array, weight: Array | None, mean: Array, variance: Array,
                                   epsilon: float):
     """(grad_x, grad_weight (C,), grad_bias (C,)) where mean and variance are constants."""
-    _check_map("batch_norm_inference_backward", x, weight=weight, mean=mean, variance=variance)
+    _check_batch("batch_norm_inference_backward", x, weight=weight, mean=mean, variance=variance)
     check_shape("batch_norm_inference_backward", "grad_y", grad_y, x.shape)
-    return _gradients(x)
+    return _map_like(x), _of_channels(x), _of_channels(x)
 
 
 @primitive(mutates=("running",))

@@ -20,12 +20,14 @@ class CUDABackend(Backend):
     """Arrays are :class:`~numbanet.backends.cuda.memory.DeviceArray` of one GPU."""
 
     implementations = implements
+    computes_16_bit = True
 
-    def __init__(self, index: int):
-        from numbanet.backends.cuda import driver, memory
-        self.index, self.name = index, f"cuda:{index}"
-        self.device = (driver.SimulatedDevice if hardware.is_simulated() else driver.Device)(index)
-        self.allocator = memory.Allocator(self.device, memory.limit_of_environment())
+    def __init__(self, index: int, device=None, name: str | None = None):
+        from numbanet.backends.cuda import driver, guarded, memory
+        self.index, self.name = index, name or f"cuda:{index}"
+        self.device = device or (driver.SimulatedDevice if hardware.is_simulated() else driver.Device)(index)
+        make = guarded.GuardedAllocator if guarded.is_wanted() else memory.Allocator
+        self.allocator = make(self.device, memory.limit_of_environment())
         self.empty = self.allocator.empty
 
     def carve(self, block, offset, shape, dtype, order=None):
@@ -35,9 +37,21 @@ class CUDABackend(Backend):
     def from_numpy(self, array):
         return self.allocator.from_numpy(array)
 
+    def from_numpy_ahead(self, array):
+        """(a copy on the device, made beside the work that is asked for from now on; what lets this thread's later work wait for it)."""
+        return self.allocator.from_numpy_ahead(array)
+
     def to_numpy(self, array):
         from numbanet.backends.cuda.pointwise import on_host
         return on_host(array)
+
+    def prepare(self, primitive, arguments, constant, choice=None):
+        from numbanet.backends.cuda.prepared import prepare
+        return prepare(primitive, arguments, constant)
+
+    def joined(self, calls, givens):
+        from numbanet.backends.cuda.recording import joined
+        return joined(self, calls, givens)
 
     def from_dlpack(self, source):
         """An array over the memory of an object of this GPU with `__dlpack__`."""
@@ -74,10 +88,22 @@ def create(name: str = "cuda") -> CUDABackend:
     """The backend of the GPU that `name` names, all its primitives registered."""
     index = index_of(name)
     hardware.require(name, index)
+    load_families()
+    return _of(index)
+
+
+def create_dry(arch: str, name: str | None = None) -> CUDABackend:
+    """A backend that computes nothing and remembers which kernels it would have launched on this architecture; see `dry.py`."""
+    load_families()
+    from numbanet.backends.cuda.dry import DryDevice
+    return CUDABackend(0, DryDevice(arch), name or f"dry-{arch}")
+
+
+def load_families() -> None:
+    """Import all modules of kernels."""
     for family in (*FAMILIES, *FURTHER):
         if find_spec(f"{__name__}.{family}"):           # families are added one by one
             importlib.import_module(f"{__name__}.{family}")
-    return _of(index)
 
 
 @cache

@@ -19,6 +19,18 @@ def on_device(allocator: Allocator, values: np.ndarray) -> DeviceArray:
     """A copy of `values` on the device that nobody may write to; the same one for the same values while it is remembered."""
     values = np.ascontiguousarray(values)
     key = allocator, values.shape, values.dtype, values.tobytes()
+    device = allocator.device
+    recording, device.recording = device.recording, None            # a table does not change: it is uploaded now
+    try:
+        made = _known(allocator, key, values)
+    finally:
+        device.recording = recording
+    if recording is not None:
+        recording.keep(made)
+    return made
+
+
+def _known(allocator: Allocator, key: tuple, values: np.ndarray) -> DeviceArray:
     with _lock:
         if key in _uploaded:
             _uploaded.move_to_end(key)

@@ -10,17 +10,17 @@ from numbanet.backends.cuda.registry import implements
 
 @implements
 def conv2d_forward(x, weight, bias, geometry, out):
-    choose.convolution(geometry, x.dtype, x.device).forward(x, weight, bias, None, geometry, *NO_LIMITS, out)
+    choose.convolution("forward", geometry, x, weight, out).forward(x, weight, bias, None, geometry, *NO_LIMITS, out)
 
 
 @implements
 def conv2d_backward_input(grad_y, weight, geometry, out):
-    choose.convolution(geometry, grad_y.dtype, grad_y.device).backward_input(grad_y, weight, None, geometry, out)
+    choose.convolution("backward_input", geometry, grad_y, weight, out).backward_input(grad_y, weight, None, geometry, out)
 
 
 @implements
 def conv2d_backward_weight(grad_y, x, geometry, out):
-    choose.convolution(geometry, x.dtype, x.device).backward_weight(grad_y, x, geometry, out)
+    choose.convolution("backward_weight", geometry, grad_y, x, out).backward_weight(grad_y, x, geometry, out)
 
 
 @implements

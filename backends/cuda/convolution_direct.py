@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from math import prod
 
+import numpy as np
+
 from numbanet.backends.cuda.compile import kernel
 from numbanet.backends.cuda.index import quotient, thread, threads
 from numbanet.backends.cuda.launch import launch, number
@@ -143,7 +145,8 @@ def backward_weight(grad_y, x, geometry, out) -> None:
     parts = parts_of_rows(out.size, rows, OW)
     partial, part_step = out, 0
     if parts > 1:
-        partial, part_step = out.lease.allocator.empty((parts, *out.shape), out.dtype), out.size
+        dtype = out.dtype if out.dtype.itemsize != 2 else np.dtype(np.float32)
+        partial, part_step = out.lease.allocator.empty((parts, *out.shape), dtype), out.size
     shape = (*geometry.kernel_size, geometry.groups, geometry.filters_per_group, geometry.channels_per_group)
     launch(conv2d_backward_weight_direct, parts * prod(shape), grad_y, x, partial, parts * prod(shape), shape, parts, rows,
            (OH, OW, *geometry.input_size), walk_of(geometry), grad_y.steps, x.steps, partial.steps[-4:], part_step)

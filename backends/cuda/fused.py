@@ -17,7 +17,8 @@ from numbanet.backends.cuda.windows import map_shape, walk_of
 
 @implements
 def conv2d_fused(x, weight, bias, residual, geometry, minimum, maximum, out):
-    choose.convolution(geometry, x.dtype, x.device).forward(x, weight, bias, residual, geometry, *limits(minimum, maximum), out)
+    kernels = choose.convolution("forward", geometry, x, weight, out)
+    kernels.forward(x, weight, bias, residual, geometry, *limits(minimum, maximum), out)
 
 
 @implements

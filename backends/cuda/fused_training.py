@@ -29,4 +29,4 @@ def batch_norm_fused_backward(grad_y, y, x, weight, bias, mean, variance, epsilo
 
 @implements
 def conv2d_backward_input_added(grad_y, weight, added, geometry, out):
-    choose.convolution(geometry, grad_y.dtype, grad_y.device).backward_input(grad_y, weight, added, geometry, out)
+    choose.convolution("backward_input", geometry, grad_y, weight, out).backward_input(grad_y, weight, added, geometry, out)

@@ -54,18 +54,16 @@ def launch(kernel: Kernel, total: int, *arguments, blocks: int | None = None, th
             raise BackendError(f"{kernel.__name__}: arrays of cuda:{device.index} and cuda:{other.device.index} meet; move one with "
                                f".to('cuda:{device.index}')")
     if SIMULATED:
-        _simulate(kernel, total, arguments, blocks, threads)
+        _simulate(device, kernel, total, arguments, blocks, threads)
         return
     types = types_of(kernel, arguments)
-    made = compiled.get((kernel, types, device.index))
+    made = compiled.get((kernel, types, device))
     if made is None:
-        code = machine_code(kernel, types, device.arch)
-        made = compiled[kernel, types, device.index] = device.load(code.code, code.name)
+        made = compiled[kernel, types, device] = device.load_kernel(kernel, types)
     threads = threads or THREADS
     if blocks is None:
         blocks = min(-(-total // threads), device.multiprocessors * WAVES)
-    words, tables = flattened(types, arguments)
-    device.launch(made, blocks, threads, words)
+    device.launch(made, (blocks, 1, 1), threads, flattened(types, arguments))
 
 
 def types_of(kernel: Kernel, arguments) -> tuple[str, ...]:
@@ -116,14 +114,15 @@ def _fits(arguments) -> bool:
     return True
 
 
-def _simulate(kernel, total, arguments, blocks, threads) -> None:
+def _simulate(device, kernel, total, arguments, blocks, threads) -> None:
     from numbanet.backends.cuda import simulator
     types = types_of(kernel, arguments)
     compiled.setdefault((kernel, types), None)
     function = kernel.specialised(real_of(types))
-    simulator.run(function, blocks or min(simulator.BLOCKS, -(-total // simulator.THREADS)), threads or simulator.THREADS,
-                  [simulator.Pointer(a) if type(a) is DeviceArray else [simulator.Pointer(x) for x in a] if type(a) is list else a
-                   for a in arguments])
+    grid = blocks or min(simulator.BLOCKS, -(-total // simulator.THREADS)), threads or simulator.THREADS
+    arguments = [simulator.Pointer(a) if type(a) is DeviceArray else [simulator.Pointer(x) for x in a] if type(a) is list else a
+                 for a in arguments]
+    device.submit(lambda stream: simulator.run(function, *grid, arguments))
 
 
 @cache
@@ -152,13 +151,12 @@ _WORDS = {"int32": ctypes.c_int32, "int64": ctypes.c_int64, "uint8": ctypes.c_ui
           "float32": ctypes.c_float, "float64": ctypes.c_double, "bool": ctypes.c_bool}
 
 
-def flattened(types: tuple[str, ...], arguments) -> tuple[list, list[DeviceArray]]:
-    """(the parameters of a kernel one by one, as C numbers; tables of addresses, which must live until it is launched)."""
-    words, tables = [], []
+def flattened(types: tuple[str, ...], arguments) -> list:
+    """The parameters of a kernel one by one, as C numbers."""
+    words = []
     for text, a in zip(types, arguments):
         if type(a) is list:
             a = on_device(a[0].lease.allocator, np.array([x.pointer for x in a], np.int64))
-            tables.append(a)
         if type(a) is DeviceArray:
             words.append(ctypes.c_void_p(a.pointer))
         elif type(a) is tuple:
@@ -166,4 +164,4 @@ def flattened(types: tuple[str, ...], arguments) -> tuple[list, list[DeviceArray
             words += [word(v) for v in a]
         else:
             words.append(_WORDS[text](a))
-    return words, tables
+    return words

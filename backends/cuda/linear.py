@@ -12,7 +12,7 @@ from numbanet.backends.cuda.registry import implements
 def multiply(a: DeviceArray, b: DeviceArray, bias: DeviceArray | None, out: DeviceArray, low: float = NO_LIMITS[0],
              high: float = NO_LIMITS[1]) -> None:
     """out = a times b plus bias, limited to [low, high], by the kernel that is chosen."""
-    choose.matrix_product(*out.shape[-2:], a.shape[-1], out.dtype, out.device)(a, b, bias, out, low, high)
+    choose.matrix_product(a, b, out)(a, b, bias, out, low, high)
 
 
 def transposed(x: DeviceArray) -> DeviceArray:

@@ -1,8 +1,8 @@
 """Arrays on a GPU, and the caching allocator behind them.
 
 The driver's own allocation takes microseconds to milliseconds and waits for the GPU; blocks are therefore kept for reuse, by size
-class. All work of a device runs in order on one stream, so a block that Python has dropped may be handed out at once: what still reads it
-was launched earlier.
+class and stream. Work of a stream runs in order, so a block that Python has dropped may be handed out to the same stream at once: what
+still reads it was launched earlier. Who reads an array on another stream says so (`readers`): the first stream then waits for it.
 """
 
 from __future__ import annotations
@@ -33,19 +33,22 @@ class MemoryStatistics(NamedTuple):
 class _Lease:
     """Memory in use. Every view of an array refers to it; when it dies the block goes back."""
 
-    __slots__ = ("allocator", "handle", "size", "nbytes")
+    __slots__ = ("allocator", "handle", "size", "nbytes", "stream", "readers")
 
-    def __init__(self, allocator, handle, size, nbytes):
-        self.allocator, self.handle, self.size, self.nbytes = allocator, handle, size, nbytes
+    def __init__(self, allocator, handle, size, nbytes, stream):
+        self.allocator, self.handle, self.size, self.nbytes, self.stream, self.readers = allocator, handle, size, nbytes, stream, ()
 
     def __del__(self):
-        self.allocator._returned(self.handle, self.size)
+        for reader in self.readers:
+            self.allocator.device.wait_for(reader, self.stream)
+        self.allocator._returned(self.handle, self.size, self.stream)
 
 
 class DeviceArray:
     """An n-dimensional array on a device: memory, a place in it, shape and strides (bytes, never negative)."""
 
     __slots__ = ("lease", "offset", "shape", "strides", "dtype", "size", "__weakref__")
+    computes_16_bit = True      # kernels take float16 and bfloat16, and compute in float32
 
     def __init__(self, lease: _Lease, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype):
         self.lease, self.offset, self.shape, self.strides, self.dtype = lease, offset, shape, strides, dtype
@@ -134,7 +137,7 @@ class Allocator:
 
     def __init__(self, device, limit: int | None = None):
         self.device, self.limit = device, limit
-        self._pools: dict[int, list] = {}
+        self._pools: dict[tuple, list] = {}         # by stream and size: work of one stream is in order, see `record_stream`
         self._held = self._in_use = self._peak_held = self._peak_in_use = 0
         self._lock = threading.RLock()              # a finaliser may run while this thread holds it
 
@@ -142,6 +145,12 @@ class Allocator:
         """An uninitialised array in the given memory order (see `ArraySpec`)."""
         shape, dtype = tuple(shape), np.dtype(dtype)
         return DeviceArray(self.lease(prod(shape) * dtype.itemsize), 0, shape, dense_strides(shape, dtype, order), dtype)
+
+    def zeros(self, count: int, dtype) -> DeviceArray:
+        """`count` zeros."""
+        made = self.empty((count,), dtype)
+        self.device.fill(made.lease.handle, 0, made.nbytes, 0)
+        return made
 
     def lease(self, nbytes: int) -> _Lease:
         """`nbytes` of uninitialised memory.
@@ -151,9 +160,17 @@ class Allocator:
         BackendError
             Where there is too little memory, also after unused blocks were given back.
         """
+        recording = self.device.recording
+        if recording is not None and recording.pool is not self:
+            return recording.pool.take(nbytes)
+        return self.take(nbytes)
+
+    def take(self, nbytes: int) -> _Lease:
+        """The same, of this allocator whatever is recorded (`recording.py`)."""
         size = size_class(nbytes)
         with self._lock:
-            pool = self._pools.setdefault(size, [])
+            stream = self.device.stream
+            pool = self._pools.setdefault((stream, size), [])
             if pool:
                 handle = pool.pop()
             else:
@@ -162,7 +179,7 @@ class Allocator:
                 self._peak_held = max(self._peak_held, self._held)
             self._in_use += size
             self._peak_in_use = max(self._peak_in_use, self._in_use)
-        return _Lease(self, handle, size, nbytes)
+        return _Lease(self, handle, size, nbytes, stream)
 
     def _allocate(self, size: int):
         from numbanet.backends.cuda.driver import OutOfMemory
@@ -181,16 +198,16 @@ class Allocator:
             f"free, and arrays of this process hold {_megabytes(self._in_use)} (at most {_megabytes(self._peak_in_use)}). A smaller "
             "batch, dropping references to old outputs, or numbanet.no_grad() for inference needs less")
 
-    def _returned(self, handle, size: int) -> None:
+    def _returned(self, handle, size: int, stream: int) -> None:
         with self._lock:
             self._in_use -= size
-            self._pools[size].append(handle)
+            self._pools[stream, size].append(handle)
 
     def trim(self) -> int:
         """Give the blocks that are not in use back to the GPU; return their bytes."""
         freed = 0
         with self._lock:
-            for size, pool in self._pools.items():
+            for (_, size), pool in self._pools.items():
                 while pool:
                     self.device.free(pool.pop())
                     freed += size
@@ -209,12 +226,21 @@ class Allocator:
 
     def from_numpy(self, array: np.ndarray) -> DeviceArray:
         """A copy on the device, dense in the order of the array's own memory."""
-        made = self.empty(array.shape, array.dtype, order_of(array))
+        made, host = self._with_host(array)
         if made.size:
-            host = np.ndarray(made.shape, made.dtype, np.empty(made.nbytes, np.uint8), 0, made.strides)
-            host[...] = array
-            self.device.upload(made.lease.handle, 0, host.base)
+            self.device.upload(made.lease.handle, 0, host)
         return made
+
+    def from_numpy_ahead(self, array: np.ndarray):
+        """(the same, copied on a stream of copies alone; a function that lets the calling thread's stream wait for it)."""
+        made, host = self._with_host(array)
+        return made, self.device.upload_ahead(made.lease.handle, 0, host) if made.size else lambda: None
+
+    def _with_host(self, array: np.ndarray) -> tuple[DeviceArray, np.ndarray]:
+        made = self.empty(array.shape, array.dtype, order_of(array))
+        host = np.ndarray(made.shape, made.dtype, np.empty(made.nbytes, np.uint8), 0, made.strides)
+        host[...] = array
+        return made, host.base
 
     def to_numpy(self, array: DeviceArray) -> np.ndarray:
         """A copy of a dense array, in the same memory order, once all work before is done."""

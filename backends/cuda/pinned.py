@@ -23,27 +23,25 @@ class Staging:
     ----------
     call
         Calls a function of the driver by name and raises on errors.
-    stream
-        Where all copies go.
     """
 
-    def __init__(self, call, stream: int):
-        self._call, self._stream = call, stream
+    def __init__(self, call):
+        self._call = call
         self._busy: deque = deque()             # blocks in the order of their transfers
         self._made = 0
         self._lock = Lock()
 
-    def upload(self, pointer: int, host: np.ndarray) -> None:
+    def upload(self, pointer: int, host: np.ndarray, stream: int) -> None:
         """Copy the bytes of `host` (uint8, dense) to the device, in the order of the stream."""
         with self._lock:
             for begin in range(0, host.nbytes, PIECE):
                 block = self._take()
                 part = host[begin:begin + PIECE]
                 block.memory[:part.nbytes] = part
-                self._call("cuMemcpyHtoDAsync", pointer + begin, block.address, part.nbytes, self._stream)
-                self._release(block)
+                self._call("cuMemcpyHtoDAsync", pointer + begin, block.address, part.nbytes, stream)
+                self._release(block, stream)
 
-    def download(self, host: np.ndarray, pointer: int) -> None:
+    def download(self, host: np.ndarray, pointer: int, stream: int) -> None:
         """Copy bytes of the device to `host` (uint8, dense) once all work before is done; they are there afterwards."""
         with self._lock:
             pending: deque = deque()
@@ -51,8 +49,8 @@ class Staging:
                 if len(pending) == 2:
                     self._receive(host, *pending.popleft())
                 block, size = self._take(), min(PIECE, host.nbytes - begin)
-                self._call("cuMemcpyDtoHAsync", block.address, pointer + begin, size, self._stream)
-                self._call("cuEventRecord", block.event, self._stream)
+                self._call("cuMemcpyDtoHAsync", block.address, pointer + begin, size, stream)
+                self._call("cuEventRecord", block.event, stream)
                 pending.append((block, begin, size))
             while pending:
                 self._receive(host, *pending.popleft())
@@ -70,8 +68,8 @@ class Staging:
         self._made += 1
         return _Block(self._call)
 
-    def _release(self, block) -> None:
-        self._call("cuEventRecord", block.event, self._stream)
+    def _release(self, block, stream: int) -> None:
+        self._call("cuEventRecord", block.event, stream)
         self._busy.append(block)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 
 from numbanet._tensor import Tensor
+from numbanet.autograd.autocast import cast_arguments
+from numbanet.autograd.autocast import state as _autocast
 from numbanet.autograd.grad_mode import _mode
 from numbanet.dtypes import is_floating_point
 from numbanet.errors import AutogradError, BackendError
@@ -70,6 +72,8 @@ class Operation:
     @classmethod
     def apply(cls, *arguments):
         """Run the operation on tensors and constants; recorded where a tensor requires a gradient."""
+        if _autocast.dtype is not None:
+            arguments = cast_arguments(cls, arguments)
         return record(cls(), arguments)
 
     def release(self) -> None:

@@ -10,7 +10,7 @@ import sys
 import textwrap
 import time
 import typing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 EXAMPLE = ("  numbanet train lenet5\n  numbanet train --recipe resnet20_cifar --data photos/ --epochs 30\n"
@@ -63,16 +63,17 @@ def run(arguments) -> int:
     from numbanet.train.run_directory import RunDirectory
     get_backend(recipe.device)                                          # a missing device is told before any work
     replicas = _replicas()
-    prepared = prepare(recipe, _watch)
+    own = recipe if replicas is None else replace(recipe, device=replicas.own_device(recipe.device))
+    prepared = prepare(own, _watch)
     model, data = prepared.model, prepared.data
     first = replicas is None or replicas.rank == 0
     # nothing is written before all else is known to work
     folder = resumed or (RunDirectory.create(recipe.model, arguments.out) if first else None)
     if replicas is not None:
         folder = replicas.share(folder)
-    print(f"{recipe.model}: {sum(p.numel() for p in model.parameters()):,} parameters, on {recipe.device}")
+    print(f"{recipe.model}: {sum(p.numel() for p in model.parameters()):,} parameters, on {own.device}")
     print(f"data: {data.description}")
-    training = ClassifierTraining(model, data.train, data.test, recipe, folder, prepared.metadata, [Reporter(recipe.epochs)], replicas)
+    training = ClassifierTraining(model, data.train, data.test, own, folder, prepared.metadata, [Reporter(recipe.epochs)], replicas)
     if arguments.resume:
         training.resume()
         print(f"going on with {folder.path} at epoch {training.progress.epoch + 1}, step {training.progress.step}")

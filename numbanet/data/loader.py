@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from numbanet.data.ahead import ahead, check_device
 from numbanet.data.collate import default_collate
 from numbanet.data.dataset import Dataset, IterableDataset, load_each, load_samples, sample_path
 from numbanet.data.randomness import ORDER, enter_sample, epoch_scope, generator_scope, keyed_generator
@@ -118,7 +119,10 @@ class DataLoader:
     on_error : {"raise", "skip"}
         Whether a sample that cannot be loaded is an error or left out of its batch, which is then smaller, or left out altogether
         where it has no other samples. What is left out is logged, the first time as a warning, and kept in `skipped`.
-    pin_memory, persistent_workers, in_order, pin_memory_device
+    pin_memory, pin_memory_device
+        With ``pin_memory=True, pin_memory_device="cuda"`` tensors are copied to that GPU, through pinned memory and on a stream of its
+        own, while the batch before is worked on; what comes out lies there. Not with on_error="skip", and without a device no effect.
+    persistent_workers, in_order
         Accepted for compatibility and without effect: threads start in microseconds, and batches always come in order.
 
     Attributes
@@ -148,6 +152,11 @@ class DataLoader:
         if on_error not in ("raise", "skip"):
             raise UsageError(f"DataLoader: expected on_error to be raise or skip, received {on_error!r}")
         self.on_error, self.skipped, self.waited, self.position = on_error, [], Waited(), 0
+        self.pin_memory_device = pin_memory_device
+        if pin_memory and pin_memory_device:
+            if on_error == "skip":
+                raise UsageError("DataLoader: pin_memory_device reads a batch ahead, which on_error='skip' cannot; leave out one of them")
+            check_device(pin_memory_device)
         self._told: set = set()                 # indices of `skipped`
         self.dataset, self.num_workers, self.timeout, self.drop_last = dataset, num_workers, timeout, drop_last
         self.worker_init_fn, self.generator, self.pin_memory = worker_init_fn, generator, pin_memory
@@ -210,7 +219,10 @@ class DataLoader:
         # The seed is drawn now and in this thread: default generators belong to threads.
         tasks = self._stream_tasks(self.seed, epoch) if self._stream else itertools.islice(self._tasks(self.seed, epoch), first, None)
         batches = self._load_ahead(tasks) if self.num_workers else self._load(tasks)
-        return self._measured(itertools.islice(batches, first, None) if self._stream else batches, batches, epoch)
+        rest = itertools.islice(batches, first, None) if self._stream else batches
+        if self.pin_memory and self.pin_memory_device:
+            rest = batches = ahead(_closing(rest, batches), self.pin_memory_device)
+        return self._measured(rest, batches, epoch)
 
     def _measured(self, batches: Iterator[Any], source: Any, epoch: int) -> Iterator[Any]:
         """The batches, with the time that the loop waits for each."""
@@ -358,6 +370,14 @@ class DataLoader:
                 if self.worker_init_fn is not None:
                     self.worker_init_fn(_worker.info.id)
             return task()
+
+
+def _closing(batches: Iterator[Any], source: Any) -> Iterator[Any]:
+    """The batches; whoever closes it closes their source."""
+    try:
+        yield from batches
+    finally:
+        source.close()
 
 
 _END = object()         # a stream has no more samples

@@ -6,11 +6,12 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 
 from numbanet._tensor import Tensor, as_tensor, tensor
+from numbanet.amp import GradScaler, autocast, check_precision
 from numbanet.autograd.grad_mode import no_grad
 from numbanet.backends import PRIMITIVES
 from numbanet.errors import MemoryLimitError, ShapeError, UnsupportedOperationError, UsageError
@@ -27,7 +28,8 @@ MAX_PLANS = 16              # of one compiled model: one a batch size, the longe
 
 
 def compile(model, example, *, loss: Callable | None = None, optimizer=None, weights: str | None = None, memory_limit: int | None = None,
-            choices: Mapping[str, str] | None = None, release_weights: bool = False):
+            choices: Mapping[str, str] | None = None, release_weights: bool = False, precision: str | None = None,
+            scaler: GradScaler | None = None):
     """Compile a model for inference, or with `loss` and `optimizer` for training.
 
     Parameters
@@ -50,6 +52,10 @@ def compile(model, example, *, loss: Callable | None = None, optimizer=None, wei
         Prepare the weights now, and let go of those in the model that only the prepared ones are needed of: what is packed is then held
         once. The model itself can compute nothing after that, until ``load_state_dict(..., assign=True)`` gives it weights anew. Other
         batch sizes run in slices of the example's size, the last of them filled up.
+    precision : "float32" (the default), "bf16" or "fp16", on GPUs
+        Mixed precision, as within :class:`numbanet.amp.autocast`: products and convolutions of 16-bit operands, parameters in float32.
+    scaler : GradScaler, for training in "fp16"
+        Of the loss; by default one with PyTorch's numbers. Updates whose gradients are not finite are skipped.
 
     Returns
     -------
@@ -74,14 +80,17 @@ def compile(model, example, *, loss: Callable | None = None, optimizer=None, wei
     if release_weights and loss is not None:
         raise UsageError("compile: release_weights is for inference; training needs the weights (leave out loss= and optimizer=)")
     examples = tuple(map(as_tensor, example)) if isinstance(example, (tuple, list)) else (as_tensor(example),)
+    dtype = check_precision("compile", precision, examples[0].device if examples else "cpu")
+    if scaler is not None and (loss is None or dtype != "float16"):
+        raise UsageError("compile: scaler is for training with precision='fp16'; leave it out")
     if loss is None:
-        return CompiledModel(model, examples, weights, choices, release_weights)
+        return CompiledModel(model, examples, weights, choices, release_weights, dtype)
     if len(examples) == 1:
         x = examples[0]
         examples = (x, tensor(np.zeros(x.shape[0], np.int64), device=x.device))
     if len(examples) != 2:
         raise UsageError(f"compile: example expects x or (x, y) for training, received {len(examples)} tensors")
-    return CompiledStep(model, examples, loss, optimizer, memory_limit, choices)
+    return CompiledStep(model, examples, loss, optimizer, memory_limit, choices, dtype, scaler)
 
 
 class _Plans:
@@ -145,6 +154,10 @@ def _places(model) -> dict[str, tuple[dict, str]]:
             for registry in (module._parameters, module._buffers) for name, t in registry.items() if t is not None}
 
 
+def _autocast(dtype: str | None):
+    return nullcontext() if dtype is None else autocast(dtype=dtype)
+
+
 class CompiledModel:
     """A model in evaluation mode as replayed plans, one a batch size, which share prepared weights.
 
@@ -155,9 +168,9 @@ class CompiledModel:
     """
 
     def __init__(self, model, examples: tuple[Tensor, ...], weights: str | None = None, choices: Mapping[str, str] | None = None,
-                 release_weights: bool = False):
+                 release_weights: bool = False, precision: str | None = None):
         self.release_weights, self._holder = release_weights, None      # the holder: the plan that has the weights
-        self.model, self.weights, self.choices = model, weights, _known_choices(choices, examples)
+        self.model, self.weights, self.choices, self.precision = model, weights, _known_choices(choices, examples), precision
         self._structure = None
         self._plans = _Plans(examples, self._compile)
         self._plans.find(examples)
@@ -232,7 +245,7 @@ class CompiledModel:
         def run(*tensors):
             results, self._structure = _flatten(self.model(*tensors))
             return results
-        with _mode(self.model, False), no_grad():
+        with _mode(self.model, False), no_grad(), _autocast(self.precision):
             graph = trace_step(run, *inputs, model=self.model)
         for optimise in FOR_INFERENCE:
             optimise(graph)
@@ -265,8 +278,9 @@ class CompiledStep:
     """
 
     def __init__(self, model, examples: tuple[Tensor, ...], loss: Callable, optimizer, memory_limit: int | None = None,
-                 choices: Mapping[str, str] | None = None):
-        self.choices = _known_choices(choices, examples)
+                 choices: Mapping[str, str] | None = None, precision: str | None = None, scaler: GradScaler | None = None):
+        self.choices, self.precision = _known_choices(choices, examples), precision
+        self.scaler = GradScaler() if scaler is None and precision == "float16" else scaler
         self.model, self.loss, self.optimizer, self.memory_limit = model, loss, optimizer, memory_limit
         self._callbacks: list[Callable] = []
         self._parameters, self._modules = list(model.parameters()), list(model.modules())
@@ -297,9 +311,23 @@ class CompiledStep:
             plan = self._plans.find(inputs, self._state())
             self._is_running = True
             try:
-                return plan.run(*inputs)
+                return plan.run(*inputs) if self.scaler is None else self._unscaled(plan, inputs)
             finally:
                 self._is_running = False
+
+    def _unscaled(self, plan, inputs: tuple):
+        """As `plan.run`, whose gradients are multiplied by the scale; those that were there are not."""
+        scale, before = self.scaler.get_scale(), [p.grad for p in self._parameters]
+        for p in self._parameters:
+            p.grad = None
+        results = plan.run(*inputs, tensor(np.float32(scale), device=inputs[0].device))
+        with no_grad():
+            for p, old in zip(self._parameters, before):
+                if p.grad is not None:
+                    p.grad.mul_(1.0 / scale)
+                if old is not None:
+                    p.grad = old if p.grad is None else old.add_(p.grad)
+        return results
 
     def _refuse_callbacks(self) -> None:
         if self._is_running:
@@ -311,8 +339,13 @@ class CompiledStep:
                 tuple([m.training for m in self._modules]) if self.model.training else None)
 
     def update(self) -> None:
-        """One step of the optimiser."""
-        self.optimizer.step()
+        """One step of the optimiser; in "fp16" unless a gradient is not finite."""
+        if self.scaler is None:
+            self.optimizer.step()
+            return
+        self.scaler.are_unscaled(self.optimizer)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
 
     def on_gradient(self, callback: Callable) -> Callable[[], None]:
         """Call ``callback(parameter)`` in each later backward pass as soon as the parameter's gradient is whole.
@@ -343,14 +376,16 @@ class CompiledStep:
         reached: list[Tensor] = []
         structure = []
 
-        def run(x, y):
-            results, restore = _flatten(self.loss(self.model(x), y))
-            results[0].backward()
+        def run(x, y, scale=None):
+            with _autocast(self.precision):
+                results, restore = _flatten(self.loss(self.model(x), y))
+            results[0].backward(scale)
             reached.extend(p for p in parameters if p.grad is not None)
             structure.append(restore)
             return *results, *[p.grad for p in reached]
         with _mode(self.model, None if self.model.training else True), recorded_keys() as keys:
-            graph = trace_step(run, *inputs, model=self.model)
+            scale = () if self.scaler is None else (tensor(np.float32(1.0), device=inputs[0].device),)
+            graph = trace_step(run, *inputs, *scale, model=self.model)
         for optimise in FOR_TRAINING:
             optimise(graph)
         return _Gradients(graph, _places(self.model), reached, keys, self._callbacks, structure[0], self.memory_limit,
@@ -388,7 +423,7 @@ class _Gradients:
         self.accumulating = False
         self._given: list[weakref.ref[Tensor]] = []         # gradients that lie in the plan's memory
 
-    def run(self, x, y):
+    def run(self, *inputs):
         plan = self.plan
         for reference in self._given:
             if (tensor := reference()) is not None:         # somebody holds it, perhaps as a .grad
@@ -400,7 +435,7 @@ class _Gradients:
             for p, v in zip(self.parameters, plan.graph.outputs[self.results:]):
                 if v in plan.own:
                     p.grad = Tensor._wrap(plan.own[v], plan.backend)                # for callbacks within the replay
-        results = plan.run(x, y)
+        results = plan.run(*inputs)
         results, gradients = results[:self.results], results[self.results:]
         for p, v, gradient, old in zip(self.parameters, plan.graph.outputs[self.results:], gradients, before):
             if old is None:

@@ -217,11 +217,9 @@ class Plan:
         self._arrays.update(zip(node.outputs, results if isinstance(results, tuple) else (results,)))
 
     def _join(self) -> list[tuple]:
-        """The steps, of which the backend may have made fewer; not where random keys change from replay to replay."""
+        """The steps, of which the backend may have made fewer; those whose random keys change from replay to replay stay as they are."""
         self._heard = self.is_heard()
         steps = self._steps if self._heard else [step for step in self._steps if step[0] not in self.when_ready.values()]
-        if self._reads_of_keys:
-            return steps
         calls, givens = {id(arguments) for _, arguments in steps}, []
         for v, reads in zip(self.graph.inputs, self._reads_of_inputs):
             if any(id(arguments) not in calls for arguments, _ in reads):       # in a list of operands
@@ -229,7 +227,16 @@ class Plan:
             if reads:
                 example = self.backend.empty(v.shape, v.dtype, v.order)
                 givens += [(arguments, position, example) for arguments, position in reads]
-        return self.backend.joined(steps, givens)
+        drawing, done, run = {id(call) for call, _, _ in self._reads_of_keys}, [], []
+        for step in [*steps, None]:
+            if step is not None and id(step[1]) not in drawing:
+                run.append(step)
+            else:
+                mine = {id(arguments) for _, arguments in run}
+                done += self.backend.joined(run, [given for given in givens if id(given[0]) in mine]) if run else []
+                run = []
+                done += [step] if step is not None else []
+        return done
 
     def _array_of(self, value: Value | None):
         if value is None:

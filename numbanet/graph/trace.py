@@ -21,10 +21,11 @@ from numbanet.random import fork_rng
 class SymbolicArray:
     """Stands for an array while tracing: shape, strides and dtype, and the value of the graph it is."""
 
-    __slots__ = ("shape", "strides", "dtype", "value", "memory")
+    __slots__ = ("shape", "strides", "dtype", "value", "memory", "computes_16_bit")
 
-    def __init__(self, shape, strides, dtype, value, memory):
+    def __init__(self, shape, strides, dtype, value, memory, computes_16_bit=False):
         self.shape, self.strides, self.dtype, self.value, self.memory = shape, strides, dtype, value, memory
+        self.computes_16_bit = computes_16_bit
 
     @property
     def nbytes(self) -> int:
@@ -41,7 +42,7 @@ class Tracer(Backend):
 
     def __init__(self, device: str):
         self.name = device          # tensors made during the trace land on the real device, and are lifted as constants
-        self.graph = Graph(device)
+        self.graph, self.computes_16_bit = Graph(device), get_backend(device).computes_16_bit
         self.path: list[str] = []
         self.phase = "forward"
         self._paths: dict[int, tuple] = {}      # operation -> (operation, its layer's path), for its backward
@@ -52,7 +53,7 @@ class Tracer(Backend):
     def _make(self, shape, strides, dtype, kind, name=None, memory=None) -> SymbolicArray:
         if name is None:
             name, self._count = str(self._count), self._count + 1
-        made = SymbolicArray(shape, strides, dtype, None, memory if memory is not None else object())
+        made = SymbolicArray(shape, strides, dtype, None, memory if memory is not None else object(), self.computes_16_bit)
         made.value = Value(name, shape, dtype, order_of(made), kind)
         return made
 

@@ -85,6 +85,8 @@ class ClassifierTraining:
     def __init__(self, model, train, test, recipe: Recipe, run: RunDirectory, metadata: dict, callbacks=(), replicas=None):
         self.recipe, self.run = recipe, run
         options = {"num_workers": recipe.workers, "seed": recipe.seed, "on_error": recipe.on_error}
+        if recipe.device.startswith("cuda") and recipe.on_error == "raise":
+            options |= {"pin_memory": True, "pin_memory_device": recipe.device}
         self.replicas = replicas
         if replicas is None:
             self.train_loader = DataLoader(train, recipe.batch_size, shuffle=True, **options)
@@ -97,6 +99,8 @@ class ClassifierTraining:
         optimizer = recipe.make_optimizer(model)
         scheduler, interval = recipe.make_schedule(optimizer, -(-len(self.train_loader) // recipe.accumulate))
         asked = {name: value for name, value in asdict(recipe).items() if name not in NOT_OF_THE_RUN}
+        if recipe.precision == "float32":
+            del asked["precision"]              # which runs of earlier versions do not have
         asked["data"] = {"training images": len(train), "test images": len(test), "classes": list(metadata["classes"])}
         self.backup = BackupAndRestore(run.checkpoints, recipe.checkpoint_every or "epoch", recipe.keep_checkpoints, "val_accuracy",
                                        recipe=asked)
@@ -110,7 +114,7 @@ class ClassifierTraining:
                                                                      *callbacks, self.backup], metrics=metrics,
                                compiled=not recipe.eager, accumulate=recipe.accumulate, clip_norm=recipe.clip_norm,
                                ema_decay=recipe.ema_decay, label_smoothing=recipe.label_smoothing, mixing=recipe.make_mixing(),
-                               num_classes=classes, scheduler_interval=interval, replicas=replicas)
+                               num_classes=classes, scheduler_interval=interval, replicas=replicas, precision=recipe.precision)
 
     @property
     def progress(self) -> Progress:

@@ -103,6 +103,25 @@ class Replicas:
         """Whether a loader gives each rank a part, so that sums over ranks count each sample once."""
         return isinstance(getattr(loader, "batch_sampler", None), ShardedBatchSampler)
 
+    def own_device(self, device: str) -> str:
+        """The device of this process: of "cuda", the GPU of its number among the processes of its machine.
+
+        Raises
+        ------
+        UsageError
+            The machine has fewer GPUs than processes.
+        """
+        if device != "cuda":
+            return device
+        from numbanet.cuda import device_count
+        neighbours = self.communicator.Split_type(self._mpi.COMM_TYPE_SHARED)
+        rank, size, count = neighbours.Get_rank(), neighbours.Get_size(), device_count()
+        if size > count:
+            there = "there is 1" if count == 1 else f"there are {count}"
+            raise UsageError(f"device 'cuda': {size} processes on this machine, each of which takes a GPU of its own, and {there}; start "
+                             f"at most {count} here (mpiexec -n {count}), or use --device cpu")
+        return f"cuda:{rank}"
+
     def attach(self, trainer) -> None:
         """All ranks take the weights of the first, and gradients are reduced as they come."""
         for tensor in trainer.model.state_dict().values():

@@ -83,7 +83,8 @@ class Recipe:
     on_error: str = _field("raise", "what a picture that cannot be read does: raise ends the run, skip leaves it out",
                            choices=("raise", "skip"))
     seed: int = _field(0, "of weights, order and distortions")
-    device: str = _field("cpu", "cpu or reference")
+    device: str = _field("cpu", "cpu, cuda or reference")
+    precision: str = _field("float32", "mixed precision on cuda: bf16, or fp16 with a scaled loss", choices=("float32", "bf16", "fp16"))
     eager: bool = _field(False, "record every step anew instead of replaying a compiled one")
     source: str = _field("", "where the recipe is published, and what differs here")
 

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from numbanet._tensor import Tensor, as_tensor
+from numbanet.amp import GradScaler, check_precision
 from numbanet.data import DataLoader, TensorDataset
 from numbanet.errors import CheckpointError, DataError, TrainingError, UsageError
 from numbanet.nn import functional as F
@@ -87,6 +88,9 @@ class Trainer:
     replicas : Replicas, optional
         Other processes that train the same model on other parts of each batch; see :mod:`numbanet.train.distributed`.
 
+    precision : "float32" (the default), "bf16" or "fp16", on GPUs
+        Mixed precision, see :func:`numbanet.compile`; in "fp16" the loss is scaled by a :class:`numbanet.amp.GradScaler`.
+
     Attributes
     ----------
     progress : Progress
@@ -97,7 +101,7 @@ class Trainer:
     def __init__(self, model, loss=None, optimizer=None, scheduler=None, callbacks=(), *, metrics=None, compiled: bool = True,
                  accumulate: int = 1, clip_norm: float | None = None, clip_value: float | None = None, ema_decay: float | None = None,
                  label_smoothing: float = 0.0, mixing=None, num_classes: int | None = None, scheduler_interval: str | None = None,
-                 replicas=None):
+                 replicas=None, precision: str | None = None):
         if not isinstance(accumulate, int) or accumulate < 1:
             raise UsageError(f"Trainer: accumulate expects an integer of at least 1, received {accumulate!r}")
         for name, value in (("clip_norm", clip_norm), ("clip_value", clip_value)):
@@ -121,7 +125,9 @@ class Trainer:
         self.replicas = replicas
         self.ema = None if ema_decay is None else ExponentialMovingAverage(model, ema_decay)
         self.compiled = compiled
-        self.steps = (CompiledSteps if compiled else EagerSteps)(model, self.loss, optimizer)
+        dtype = check_precision("Trainer", precision, self.device) if precision else None
+        self.scaler = GradScaler() if dtype == "float16" else None
+        self.steps = (CompiledSteps if compiled else EagerSteps)(model, self.loss, optimizer, dtype, self.scaler)
         if replicas is not None:
             replicas.attach(self)
         self.progress = Progress()
@@ -283,11 +289,12 @@ class Trainer:
                 if p.grad is not None:
                     p.grad.mul_(1.0 / self._accumulated)
         self._accumulated = 0
+        self.steps.look_at_gradients()
         if self.clip_value is not None:
             clip_grad_value_(self._parameters, self.clip_value)
         if self.clip_norm is not None:
             self._clip_norm()
-        self.optimizer.step()
+        self.steps.update()
         if self.ema is not None:
             self.ema.update()
         if self.scheduler is not None and self.scheduler_interval == "step":
@@ -440,7 +447,8 @@ class Trainer:
                 "ema": None if self.ema is None else self.ema.state_dict(), "random": get_random_state(),
                 "samplers": [{"seed": getattr(loader, "seed", None)} for loader in (self.train_loader, self.val_loader)],
                 "progress": {**asdict(self.progress), "stopped": self.stop_training}, "choices": self.steps.choices(),
-                "metrics": [state.arrays() for state in self.metrics.states], "callbacks": self.callbacks.state_dict()}
+                "metrics": [state.arrays() for state in self.metrics.states], "callbacks": self.callbacks.state_dict(),
+                "scaler": None if self.scaler is None else self.scaler.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
         """Go on from what :meth:`state_dict` gave, of a Trainer made alike.
@@ -469,6 +477,8 @@ class Trainer:
             for loader, sampler in zip((self.train_loader, self.val_loader), state["samplers"], strict=True):
                 if sampler["seed"] is not None and hasattr(loader, "seed"):
                     loader.seed = sampler["seed"]
+            if self.scaler is not None and state.get("scaler"):
+                self.scaler.load_state_dict(state["scaler"])
             self.steps.set_choices(state.get("choices", {}))        # older checkpoints: the backend's own
             set_random_state(state["random"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -45,8 +45,8 @@ def _each(function, argument):
 
 def outputs(backend, primitive, arguments) -> list[np.ndarray]:
     """Run with outputs that start as NaN; operands that the primitive changes count as outputs."""
-    spec = primitive.specification(*primitive.bind(arguments, {}))
     arguments = tuple(_each(lambda x: placed(backend, x), a) for a in arguments)
+    spec = primitive.specification(*primitive.bind(arguments, {}))
     if primitive.view or spec is None:
         result = getattr(backend, primitive.name)(*arguments)
         made = [] if spec is None else [result]

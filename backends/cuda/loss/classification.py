@@ -87,7 +87,7 @@ class _Sums:
         self.target, self.reduction, self.loss, self.total_weight = target, reduction, loss, total_weight
         self.losses = loss if reduction == "none" else allocator.empty(target.shape, loss.dtype)
         self.weights = allocator.empty(target.shape, loss.dtype)
-        self.wrong = allocator.from_numpy(np.zeros(1, np.uint8))
+        self.wrong = allocator.zeros(1, np.dtype(np.uint8))
 
     def finish(self, operation: str, classes: int, ignore_index: int) -> None:
         """Raise where a label is no class; sum the rows."""
@@ -97,10 +97,13 @@ class _Sums:
             sum_of(self.losses, axes, 0, self.loss)
         if self.reduction == "mean":
             divide_of(self.loss, self.total_weight, self.loss)
-        if self.wrong.lease.allocator.to_numpy(self.wrong)[0]:
-            labels = on_host(self.target)
-            position = tuple(np.argwhere((labels != ignore_index) & ((labels < 0) | (labels >= classes)))[0])
-            raise label_error(operation, position, int(labels[position]), classes, ignore_index)
+
+        def question():
+            if self.wrong.lease.allocator.to_numpy(self.wrong)[0]:
+                labels = on_host(self.target)
+                position = tuple(np.argwhere((labels != ignore_index) & ((labels < 0) | (labels >= classes)))[0])
+                raise label_error(operation, position, int(labels[position]), classes, ignore_index)
+        self.target.device.check(question)
 
 
 def _rows(x: DeviceArray, *others: DeviceArray) -> tuple:

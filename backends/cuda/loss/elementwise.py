@@ -152,12 +152,15 @@ def improbable(x, found, total, shape, steps):
 
 def _check_probabilities(x: DeviceArray) -> None:
     """Raise unless all elements are probabilities, waiting for the answer."""
-    found = x.lease.allocator.from_numpy(np.zeros(1, np.uint8))
+    found = x.lease.allocator.zeros(1, np.dtype(np.uint8))
     shape, steps = merged(x.shape, x.steps)
     launch(improbable, x.size, x, found, x.size, shape, steps)
-    if x.lease.allocator.to_numpy(found)[0]:
-        values = on_host(x)
-        raise probability_error(values[(values < 0) | (values > 1)][0])
+
+    def question():
+        if x.lease.allocator.to_numpy(found)[0]:
+            values = on_host(x)
+            raise probability_error(values[(values < 0) | (values > 1)][0])
+    x.device.check(question)
 
 
 def _operands(x, target, weight, pos_weight) -> tuple:

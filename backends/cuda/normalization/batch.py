@@ -113,10 +113,10 @@ def _backward(grad_y, x, weight, mean, variance, epsilon, is_constant, out) -> N
     grad_x, grad_weight, grad_bias = out
     channels, rest, scale = x.shape[1], (0,) * (x.ndim - 2), scale_of(variance, epsilon)
     affine(grad_y, x, mean, scale, (1,), (0, mean.steps[0], *rest), (0, 1, *rest), grad_weight, grad_bias)
-    coefficients = x.lease.allocator.empty((4, channels), x.dtype)
+    coefficients = x.lease.allocator.empty((4, channels), mean.dtype)
     weight, (weight_step,), has_weight = optional(weight, mean)
     launch(batch_norm_gradient_coefficients, channels, mean, scale, weight, grad_weight, grad_bias, coefficients,
-           number(x.size // max(channels, 1), x.dtype), channels,
+           number(x.size // max(channels, 1), mean.dtype), channels,
            (mean.steps[0], weight_step, grad_weight.steps[0], grad_bias.steps[0]), has_weight, int(is_constant))
     shape, out_steps, grad_steps, x_steps, channel_steps = merged(grad_x.shape, grad_x.steps, grad_y.steps, x.steps, along_channels(x.ndim))
     launch(batch_norm_gradient, x.size, grad_y, x, coefficients, grad_x, x.size, channels, shape, grad_steps, x_steps, channel_steps,

@@ -60,7 +60,7 @@ def affine(grad_y: DeviceArray, x: DeviceArray, mean: DeviceArray, scale: Device
     steps, shared = (grad_y.steps, x.steps, mean_steps, scale_steps), [a for a in range(x.ndim) if a not in kept]
     outputs, count = prod([x.shape[a] for a in kept]), prod([x.shape[a] for a in shared])
     parts = parts_of(outputs, count)
-    partial = x.lease.allocator.empty((2, parts, *[x.shape[a] for a in kept]), x.dtype)
+    partial = x.lease.allocator.empty((2, parts, *[x.shape[a] for a in kept]), scale.dtype)
     places = [merged_in_order(tuple([x.shape[a] for a in axes]), *[tuple([s[a] for a in axes]) for s in steps]) for axes in (kept, shared)]
     total = parts * outputs
     launch(affine_gradients, total, grad_y, x, mean, scale, partial, total, outputs, parts, count, *places[0], *places[1])

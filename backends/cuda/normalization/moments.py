@@ -89,11 +89,11 @@ def moments(x: DeviceArray, mean: DeviceArray, variance: DeviceArray) -> None:
     """Mean (C,) and biased variance (C,) of x (N, C, ...); NaN where there are no elements."""
     channels, count, empty = x.shape[1], x.shape[0] * prod(x.shape[2:]), x.lease.allocator.empty
     parts = max(1, min(parts_of(channels, count), -(-count // GROUP)))
-    found = empty((3, parts, channels), x.dtype)
+    found = empty((3, parts, channels), mean.dtype)
     launch(moments_of_parts, parts * channels, x, found, parts * channels, channels, parts, count, *rows_of(x), x.steps[1])
     while parts > 1:
         fewer = -(-parts // MERGED)
-        merged = empty((3, fewer, channels), x.dtype)
+        merged = empty((3, fewer, channels), mean.dtype)
         launch(moments_merged, fewer * channels, found, merged, fewer * channels, channels, parts)
         found, parts = merged, fewer
     launch(moments_result, channels, found, mean, variance, channels, mean.steps[0], variance.steps[0])

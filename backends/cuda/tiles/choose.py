@@ -1,7 +1,8 @@
 """Which tile a product takes, and in how many splits: pure functions of its sizes, a model of its cost, and a switch.
 
-Nothing here has been measured on a GPU. Until a recorded run has, `use_tiles()` is False unless `NUMBANET_CUDA_TILES=1`, and the backend
-runs its plain kernels. The model has three terms, each from the sizes of a problem and of a GPU:
+Nothing here has been measured on a GPU. Until a recorded run has, `use_tiles()` is False unless the user says otherwise
+(`set_tiles`, NUMBANET_CUDA_TILES=1), and the backend runs its plain kernels.
+The model has three terms, each from the sizes of a problem and of a GPU:
 
     waves      blocks run in whole waves over the multiprocessors; the last one may be nearly empty
     depth      a step of the pipeline costs what its products cost on the tensor cores, or what its bytes cost from L2, whichever is more
@@ -15,6 +16,9 @@ from dataclasses import dataclass
 from math import ceil
 
 from numbanet.backends.cuda.tiles.shape import Tile
+from numbanet.backends.precision import get_float32_precision
+from numbanet.errors import UsageError
+from numbanet.geometry import ConvGeometry
 
 # Every tile that is compiled, larger ones first.
 TILES = {
@@ -28,6 +32,7 @@ RATES = {"tf32": 512, "bf16": 1024, "fp16": 1024, "float32": 128}
 L2_BYTES = 48                # a cycle and multiprocessor
 SHARED_BYTES = 128           # a cycle and multiprocessor
 START_CYCLES = 1500          # of a block, until its first products
+_chosen: bool | None = None  # by `set_tiles`
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 
@@ -42,14 +47,46 @@ class Card:
 
 def use_tiles() -> bool:
     """Whether the backend may take tile programs: only where the user asks for it, until a recorded run has proved them."""
-    return os.environ.get("NUMBANET_CUDA_TILES") == "1"
+    return os.environ.get("NUMBANET_CUDA_TILES") == "1" if _chosen is None else _chosen
 
 
-def math_of(dtype: str, precision: str) -> str:
-    """The arithmetic of a dtype under `set_float32_precision`: "fast" allows TF32, "strict" does not."""
+def set_tiles(enabled: bool | None) -> None:
+    """Switch tile programs on or off for this process; None: as NUMBANET_CUDA_TILES says."""
+    global _chosen
+    if enabled not in (True, False, None):
+        raise UsageError(f"set_tiles: expected True, False or None, received {enabled!r}")
+    _chosen = enabled
+
+
+def math_of(dtype, precision: str | None = None) -> str | None:
+    """The arithmetic of a dtype under `set_float32_precision`: "fast" allows TF32, "strict" does not; None for dtypes without programs."""
     if dtype == "float32":
-        return "tf32" if precision == "fast" else "float32"
-    return {"bfloat16": "bf16", "float16": "fp16"}[dtype]
+        return "tf32" if (precision or get_float32_precision()) == "fast" else "float32"
+    return {"bfloat16": "bf16", "float16": "fp16"}.get(getattr(dtype, "name", dtype))
+
+
+def is_depthwise(geometry: ConvGeometry) -> bool:
+    """Whether each channel has one filter of its own."""
+    return geometry.groups > 1 and geometry.channels == geometry.filters == geometry.groups
+
+
+def product_of(direction: str, geometry: ConvGeometry, batch: int) -> tuple[int, int, int, int]:
+    """(rows, columns, depth, batches) of the product that a pass of convolution is; backward_input: of its largest phase."""
+    g = geometry
+    pixels, taps = batch * g.output_size[0] * g.output_size[1], g.kernel_size[0] * g.kernel_size[1]
+    if direction == "forward":
+        return pixels, g.filters_per_group, taps * g.channels_per_group, g.groups
+    if direction == "backward_weight":
+        return g.filters_per_group, taps * g.channels_per_group, pixels, g.groups
+    rows = batch * ceil(g.input_size[0] / g.stride[0]) * ceil(g.input_size[1] / g.stride[1])
+    phase = ceil(g.kernel_size[0] / g.stride[0]) * ceil(g.kernel_size[1] / g.stride[1])
+    return rows, g.channels_per_group, phase * g.filters_per_group, g.groups
+
+
+def depthwise_splits(pixels: int, taps: int, channels: int, card: Card) -> int:
+    """In how many parts the gradient of depthwise weights is summed: about four blocks a multiprocessor, 128 pixels a part or more."""
+    blocks = ceil(channels / 64) * taps
+    return max(1, min(4 * card.multiprocessors // max(blocks, 1), pixels // 128, 64))
 
 
 def blocks_a_multiprocessor(tile: Tile, card: Card) -> int:

@@ -1,20 +1,18 @@
-"""Running launches on a GPU: machine code from the cubin cache, raw addresses as arguments, a prepared call that decides nothing.
+"""From a launch of a tile program to a call of the driver: machine code from the cubin cache, raw addresses as arguments.
 
-The current context of the calling thread is used; the stream is the caller's. Not run on a GPU so far: what a machine without one can check
-is that arguments are laid out as the PTX declares them.
+Not run on a GPU so far: what a machine without one can check is that arguments are laid out as the PTX declares them.
 """
 
 from __future__ import annotations
 
 import ctypes
-from functools import lru_cache
 
 from numbanet.backends.cuda.tiles.arguments import Launch
 from numbanet.backends.cuda.tiles.catalog import argument_types, cubin_of
 from numbanet.errors import BackendError
 
 _C_TYPES = {"int32": ctypes.c_int32, "int64": ctypes.c_int64, "float32": ctypes.c_float}
-STATIC_LIMIT = 48 * 1024             # of shared memory that a kernel gets without asking
+REMEMBERED = 4096            # calls of a device: those of a network, forward and backward, many times over
 
 
 def flat_arguments(launch: Launch) -> list:
@@ -28,46 +26,16 @@ def flat_arguments(launch: Launch) -> list:
     return flat
 
 
-class Prepared:
-    """A launch whose kernel is loaded and whose arguments are laid out; a call costs one driver call.
-
-    Parameters
-    ----------
-    launch
-        From `arguments.py`.
-    arch
-        Of the current context's GPU: "sm_90".
-    """
-
-    def __init__(self, launch: Launch, arch: str):
-        from cuda.bindings import driver
-        self.driver, self.launch = driver, launch
-        self._function = _function(launch.program, arch, int(_checked(driver, driver.cuCtxGetCurrent())))
-        self._numbers = flat_arguments(launch)                         # kept: the driver is given their addresses
-        self._pointers = (ctypes.c_void_p * len(self._numbers))(*[ctypes.addressof(number) for number in self._numbers])
-
-    def __call__(self, stream: int = 0) -> None:
-        launch, driver = self.launch, self.driver
-        _checked(driver, driver.cuLaunchKernel(self._function, *launch.grid, launch.threads, 1, 1, launch.shared_bytes, stream,
-                                               ctypes.addressof(self._pointers), 0))
-
-
-@lru_cache(maxsize=1024)
-def _function(program, arch: str, context: int):
-    """The loaded kernel; `context` is in the key, as a module belongs to one."""
-    from cuda.bindings import driver
-    made = cubin_of(program, arch)
-    module = _checked(driver, driver.cuModuleLoadData(made.code))
-    function = _checked(driver, driver.cuModuleGetFunction(module, made.name.encode()))
-    if program.shared_bytes > STATIC_LIMIT:
-        attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        _checked(driver, driver.cuFuncSetAttribute(function, attribute, program.shared_bytes))
-    return function
-
-
-def _checked(driver, answer):
-    status, *results = answer
-    if status != driver.CUresult.CUDA_SUCCESS:
-        _, text = driver.cuGetErrorString(status)
-        raise BackendError(f"CUDA: {text.decode() if text else status}")
-    return results[0] if results else None
+def call_of(device, launch: Launch):
+    """The call of a launch on a `driver.Device`, its kernel loaded and its arguments laid out; kept for the next time."""
+    call = device.tile_calls.get(launch)
+    if call is None:
+        program = launch.program
+        function = device.tile_functions.get(program)
+        if function is None:
+            made = cubin_of(program, device.arch)
+            function = device.tile_functions[program] = device.load(made.code, made.name, program.shared_bytes)
+        if len(device.tile_calls) >= REMEMBERED:
+            device.tile_calls.clear()
+        call = device.tile_calls[launch] = device.call(function, launch.grid, launch.threads, flat_arguments(launch), launch.shared_bytes)
+    return call

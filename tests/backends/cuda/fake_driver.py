@@ -17,10 +17,14 @@ class FakeDriver:
     """One GPU of `total` bytes."""
 
     CUresult = SimpleNamespace(CUDA_SUCCESS=SUCCESS, CUDA_ERROR_OUT_OF_MEMORY=OUT_OF_MEMORY, CUDA_ERROR_NOT_READY=NOT_READY)
+    CUstreamCaptureMode = SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL=1)
+    CUfunction_attribute = SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES="shared")
     CUstream_flags = SimpleNamespace(CU_STREAM_NON_BLOCKING=1)
 
     def __init__(self, total: int = 1 << 30):
         self.total, self.blocks, self.hosts, self.queue, self.done, self.asked, self.calls = total, {}, {}, [], 0, 0, []
+        self.waits = []
+        self.attributes, self.capturing, self.graphs, self.destroyed, self.streams = {}, {}, 0, 0, 6
         self.launched, self.on_launch = [], lambda parameters: None
 
     def __getattribute__(self, name):
@@ -54,7 +58,8 @@ class FakeDriver:
         return (SUCCESS,)
 
     def cuStreamCreate(self, flags):
-        return SUCCESS, 7
+        self.streams += 1
+        return SUCCESS, self.streams
 
     def cuMemAlloc(self, bytesize):
         if sum(map(len, self.blocks.values())) + bytesize > self.total:
@@ -93,15 +98,71 @@ class FakeDriver:
         self._ask(lambda: ctypes.memset(destination, value, count))
         return (SUCCESS,)
 
+    def cuStreamQuery(self, stream):
+        return (SUCCESS,) if self.done >= self.asked else (NOT_READY,)
+
+    def cuStreamWaitEvent(self, stream, event, flags):
+        self.waits.append((stream, event[1]))
+        return (SUCCESS,)
+
+    def cuEventDestroy(self, event):
+        return (SUCCESS,)
+
+    def cuEventElapsedTime(self, first, second):
+        return SUCCESS, float(second[0] - first[0])
+
+    def cuStreamDestroy(self, stream):
+        return (SUCCESS,)
+
+    def cuStreamBeginCapture(self, stream, mode):
+        if stream in self.capturing:
+            return (INVALID,)
+        self.capturing[stream] = []
+        return (SUCCESS,)
+
+    def cuStreamEndCapture(self, stream):
+        return SUCCESS, self.capturing.pop(stream)
+
+    def cuGraphInstantiate(self, graph, flags):
+        return SUCCESS, tuple(graph)
+
+    def cuGraphDestroy(self, graph):
+        return (SUCCESS,)
+
+    def cuGraphLaunch(self, executable, stream):
+        self.graphs += 1
+        for work in executable:
+            work(stream)
+        return (SUCCESS,)
+
+    def cuGraphExecDestroy(self, executable):
+        self.destroyed += 1
+        return (SUCCESS,)
+
+    def cuMemcpyDtoDAsync(self, destination, source, count, stream):
+        if not self._inside(destination, count) or not self._inside(source, count):
+            return (INVALID,)
+        self._ask(lambda: ctypes.memmove(destination, source, count))
+        return (SUCCESS,)
+
     def cuModuleLoadData(self, image):
         return SUCCESS, image
 
     def cuModuleGetFunction(self, module, name):
         return SUCCESS, (module, name)
 
+    def cuFuncSetAttribute(self, function, attribute, value):
+        self.attributes[function] = attribute, value
+        return (SUCCESS,)
+
     def cuLaunchKernel(self, function, gx, gy, gz, bx, by, bz, shared, stream, parameters, extra):
-        self.launched.append((function, (gx, gy, gz), (bx, by, bz), shared, stream, parameters))
-        self.on_launch(parameters)
+        def launch(stream):
+            self.launched.append((function, (gx, gy, gz), (bx, by, bz), shared, stream, parameters))
+            self.on_launch(parameters)
+        if stream in self.capturing:
+            self.capturing[stream].append(launch)
+        else:
+            launch(stream)
         return (SUCCESS,)
 
     def cuStreamSynchronize(self, stream):
@@ -109,10 +170,10 @@ class FakeDriver:
         return (SUCCESS,)
 
     def cuEventCreate(self, flags):
-        return SUCCESS, [0]
+        return SUCCESS, [0, None]
 
     def cuEventRecord(self, event, stream):
-        event[0] = self.asked
+        event[:] = self.asked, stream
         return (SUCCESS,)
 
     def cuEventQuery(self, event):

@@ -2,8 +2,8 @@
 
 import ctypes
 import re
-import sys
-from types import ModuleType, SimpleNamespace
+import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,22 +11,6 @@ import pytest
 from numbanet.backends.cuda import cubin, driver, hardware, memory, pinned
 from numbanet.errors import BackendError
 from tests.backends.cuda.fake_driver import FakeDriver
-
-
-@pytest.fixture
-def fake(monkeypatch):
-    made = FakeDriver()
-    try:
-        import cuda.core
-        import numba.cuda.cudadrv.driver  # noqa: F401  both with the real driver's names, before they are replaced
-        bindings = cuda.bindings
-    except ImportError:
-        bindings = ModuleType("cuda.bindings")
-        monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
-        monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
-    monkeypatch.setattr(bindings, "driver", made, raising=False)
-    monkeypatch.setattr(hardware, "gpus", lambda: [hardware.GPU("fake", (8, 0), made.total, 4)])
-    return made
 
 
 def test_the_fake_has_the_names_of_the_real_one():
@@ -174,3 +158,82 @@ def test_names_of_devices(name):
     import numbanet
     with pytest.raises(BackendError, match="expected 'cuda' or 'cuda:' and the number of a GPU"):
         numbanet.ones(1, device=name)
+
+
+# Streams
+
+@pytest.fixture
+def streams(fake, monkeypatch):
+    """`numbanet.cuda` over the driver of host memory: its backend and functions."""
+    import numbanet
+    allocator = memory.Allocator(driver.Device(0))
+    backend = SimpleNamespace(device=allocator.device, allocator=allocator, name="cuda:0", synchronize=allocator.device.synchronize)
+    monkeypatch.setattr(numbanet.cuda, "get_backend", lambda name: backend)
+    return backend, numbanet.cuda
+
+
+def test_work_goes_to_the_stream_that_is_entered(fake, streams):
+    backend, cuda = streams
+    mine, start = cuda.Stream(), cuda.current_stream()
+    assert start == cuda.default_stream() != mine and start.cuda_stream == 7
+    with cuda.stream(mine), cuda.stream(None):
+        assert cuda.current_stream() == mine
+        backend.device.launch("a", (1, 1, 1), 32, [])
+        seen = []
+        thread = threading.Thread(target=lambda: seen.append(cuda.current_stream()))
+        thread.start()
+        thread.join()
+        assert seen == [start], "another thread is where it was"
+    backend.device.launch("b", (1, 1, 1), 32, [])
+    assert [launch[4] for launch in fake.launched] == [mine.cuda_stream, start.cuda_stream]
+
+
+def test_streams_wait_for_each_other_only_where_they_are_told_to(fake, streams):
+    _, cuda = streams
+    first, second = cuda.Stream(), cuda.Stream()
+    second.wait_stream(first)
+    first.wait_stream(first)
+    assert fake.waits == [(second.cuda_stream, first.cuda_stream)]
+    event = first.record_event()
+    assert event._event.handle[1] == first.cuda_stream and event.query()
+    later = cuda.Event()
+    later.record(second)
+    event.synchronize()
+    assert event.elapsed_time(later) == 0 and first.query()
+    first.synchronize()
+    assert "cuStreamSynchronize" in fake.calls
+
+
+def test_memory_goes_back_to_its_stream(fake, streams):
+    backend, cuda = streams
+    mine = cuda.Stream()
+    with cuda.stream(mine):
+        made = backend.allocator.empty((1000,), np.dtype(np.float32))
+        place = made.pointer
+        del made
+    assert backend.allocator.empty((1000,), np.dtype(np.float32)).pointer != place
+    with cuda.stream(mine):
+        assert backend.allocator.empty((1000,), np.dtype(np.float32)).pointer == place
+
+
+def test_memory_that_another_stream_reads_waits_for_it(fake, streams):
+    backend, cuda = streams
+    mine = cuda.Stream()
+    array = backend.allocator.empty((1000,), np.dtype(np.float32))
+    cuda.record_stream(SimpleNamespace(array=array), mine)
+    assert fake.waits == []
+    del array
+    assert fake.waits == [(7, mine.cuda_stream)]
+
+
+def test_copies_ahead_go_beside_and_are_waited_for(fake, streams, rng):
+    """A stream of their own, which waits for whoever had the memory; work after `ready` waits for the copy."""
+    backend, _ = streams
+    device = backend.device
+    array, values = backend.allocator.empty((100,), np.dtype(np.uint8)), rng.integers(0, 256, 100, np.uint8)
+    ready = device.upload_ahead(array.pointer, 0, values)
+    copies, = {stream for stream, _ in fake.waits}
+    assert copies != 7 and fake.waits == [(copies, 7)]
+    ready()
+    assert fake.waits[-1] == (7, copies)
+    np.testing.assert_array_equal(backend.allocator.to_numpy(array), values)

@@ -1,4 +1,4 @@
-"""The CUDA backend in Numba's simulator, which has to be chosen before Numba is imported: in a process of its own.
+"""The CUDA backend in Numba's simulator: the report on `simulated.py`.
 
 That run tells which kernels were launched with which types; all of them are compiled for real architectures afterwards.
 """
@@ -6,14 +6,14 @@ That run tells which kernels were launched with which types; all of them are com
 import importlib
 import json
 import os
-import pkgutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-import numbanet.backends.cuda
+from numbanet.backends.cuda.dry import Wanted, compile_all, plain_launches
+from tests.backends.cuda.plain_kernels import ARCHS, BUDGET, heaviest
 
 ROOT = Path(__file__).parents[3]
 # Kernels that compute in float64 whatever their dtype, and why. Sine, cosine and tangent of libdevice do so for huge arguments.
@@ -23,39 +23,42 @@ STACK = ("random.normal", "pointwise.unary_sin", "pointwise.unary_cos", "pointwi
 
 
 @pytest.fixture(scope="module")
-def simulation(tmp_path_factory):
+def simulation(simulated):
     """The finished run and the launches that it made."""
-    pytest.importorskip("numba_cuda")
-    launches = tmp_path_factory.mktemp("cuda") / "launches.json"
-    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "NUMBANET_TEST_LAUNCHES": str(launches)}
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/backends/cuda/simulated.py"], cwd=ROOT,
-                          env=environment, capture_output=True, text=True, timeout=900)
-    return done, sorted((name, tuple(types)) for name, types in json.loads(launches.read_text())) if launches.exists() else []
+    done = simulated("simulated.py")
+    found = json.loads(done.launches.read_text()) if done.launches.exists() else []
+    return done, sorted((name, tuple(types)) for name, types in found)
 
 
 def test_every_primitive_agrees_with_the_reference(simulation):
     done, launches = simulation
-    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
-    assert " passed" in done.stdout and len(launches) > 300
+    assert done.returncode == 0 and " passed" in done.text, done.text
+    assert len(launches) > 300
 
 
-def test_every_kernel_compiles_without_spills(simulation):
+def test_every_kernel_compiles_within_its_budget(simulation):
     pytest.importorskip("cuda.core")
+    from numbanet.backends.cuda import load_families
     from numbanet.backends.cuda.compile import KERNELS
-    from numbanet.backends.cuda.launch import machine_code
-    for module in pkgutil.walk_packages(numbanet.backends.cuda.__path__, "numbanet.backends.cuda."):
-        if not module.name.endswith(".simulator"):
-            importlib.import_module(module.name)
-    chosen, wrong = _chosen(simulation[1]), []
+    load_families()
+    chosen, wrong = heaviest(simulation[1]), []
     assert {name for name, _ in chosen} == set(KERNELS), "every kernel is launched in the simulator"
-    for name, types in chosen:
-        for arch in ("sm_80", "sm_90"):
-            made = machine_code(KERNELS[name], types, arch)
+    budget = json.loads(BUDGET.read_text())
+    assert set(budget) == set(KERNELS), "python -m tests.backends.cuda.plain_kernels writes the budget"
+    for arch in ARCHS:
+        for (name, types), (_, made) in zip(chosen, compile_all([Wanted(*launch) for launch in chosen], arch, os.cpu_count())):
             is_single = not any("float64" in t for t in types)
-            if (made.spills or made.stack and not name.startswith(STACK)
+            if (made.spills or made.stack and not name.startswith(STACK) or made.registers > budget[name]
                     or made.instructions["float64"] and is_single and not name.startswith(DOUBLES)):
-                wrong.append((name, types, made.report()))
+                wrong.append((name, types, budget[name], made.report()))
     assert not wrong
+
+
+def test_the_list_for_warmup_is_that_of_the_simulator(simulation):
+    """Types that exist: a kernel whose arguments have changed is not compiled ahead in vain."""
+    launched = {(name, types) for name, types in simulation[1]}
+    assert {(one.name, one.types) for one in plain_launches()} <= launched
+    assert {one.name for one in plain_launches()} == {name for name, _ in launched}
 
 
 @pytest.mark.parametrize("name", ["pointwise.cast_kernel", "reduction.fold_sum", "sorting.merge_ascending", "indexing.write_targets",
@@ -68,20 +71,8 @@ def test_arrays_of_more_elements_than_int32_counts(simulation, name):
     from numbanet.backends.cuda.compile import KERNELS
     from numbanet.backends.cuda.launch import machine_code
     importlib.import_module(f"numbanet.backends.cuda.{name.partition('.')[0]}")
-    types = tuple(t.replace("int32", "int64") for t in dict(_chosen(simulation[1]))[name])
+    types = tuple(t.replace("int32", "int64") for t in dict(heaviest(simulation[1]))[name])
     assert machine_code(KERNELS[name], types, "sm_80").spills == 0
-
-
-def _chosen(launches) -> list[tuple[str, tuple[str, ...]]]:
-    """Of each kernel the float32 launch of the most axes, which needs the most registers; another where there is none in float32."""
-    best: dict[str, tuple] = {}
-    for name, types in launches:
-        best[name] = max(best.get(name, types), types, key=_weight)
-    return sorted(best.items())
-
-
-def _weight(types: tuple[str, ...]) -> tuple[bool, int]:
-    return not any("64" in t for t in types), sum(int(t[6:]) for t in types if t.startswith("int32x"))
 
 
 def test_users_without_a_gpu_never_meet_cuda():

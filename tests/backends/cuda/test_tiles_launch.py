@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import ctypes
 import re
-import sys
 from types import SimpleNamespace
 
 import pytest
 
-from numbanet.backends.cuda import cubin
+from numbanet.backends.cuda import cubin, driver
 from numbanet.backends.cuda.tiles import launch as launching
 from numbanet.backends.cuda.tiles.arguments import View, conv_backward_weight, conv_forward, gemm
 from numbanet.backends.cuda.tiles.catalog import argument_types
 from numbanet.backends.cuda.tiles.choose import TILES
-from numbanet.backends.cuda.tiles.launch import Prepared, flat_arguments
+from numbanet.backends.cuda.tiles.launch import flat_arguments
 from numbanet.backends.cuda.tiles.reduce import StatisticsMerge
 from numbanet.errors import BackendError
 from numbanet.geometry import conv_geometry
+from tests.backends.cuda.fake_driver import INVALID
 
 TILE = TILES["tf32"][-1]
 LARGE = TILES["tf32"][0]
@@ -55,54 +55,34 @@ def test_parameters_of_the_machine_code_are_the_flat_arguments():
     assert [letter[1:] for letter in letters] == wanted
 
 
-class Driver:
-    """Answers as `cuda.bindings.driver` does, and notes what it was asked."""
-
-    CUresult = SimpleNamespace(CUDA_SUCCESS=0)
-    CUfunction_attribute = SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES="shared")
-
-    def __init__(self, fails=()):
-        self.calls, self.fails = [], fails
-
-    def __getattr__(self, name):
-        def call(*arguments):
-            self.calls.append((name, *arguments))
-            if name == "cuGetErrorString":
-                return 0, b"it failed"
-            if name == "cuLaunchKernel":
-                pointers = ctypes.cast(arguments[9], ctypes.POINTER(ctypes.c_void_p))
-                self.first = ctypes.cast(pointers[0], ctypes.POINTER(ctypes.c_int64))[0]
-            return (1, None) if name in self.fails else (0, 7)
-        return call
-
-
 @pytest.fixture
-def driver(monkeypatch):
-    made = Driver()
-    bindings = SimpleNamespace(driver=made)
-    monkeypatch.setitem(sys.modules, "cuda", SimpleNamespace(bindings=bindings))
-    monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
-    monkeypatch.setattr(launching, "cubin_of", lambda program, arch: SimpleNamespace(code=b"", name=program.name))
-    launching._function.cache_clear()
-    yield made
-    launching._function.cache_clear()
+def device(fake, monkeypatch):
+    monkeypatch.setattr(launching, "cubin_of", lambda program, arch: SimpleNamespace(code=program.name, name=program.name))
+    return driver.Device(0)
 
 
-def test_a_prepared_launch_loads_once_and_asks_for_its_shared_memory(driver):
+def test_a_launch_loads_once_and_asks_for_its_shared_memory(fake, device):
     launch, = gemm(LARGE, *[View(1 << 20, (1, 64, 64), (4096, 64, 1))] * 3)
-    prepared = Prepared(launch, "sm_90")
-    Prepared(launch, "sm_90")(stream=5)
-    prepared(stream=5)
-    names = [call[0] for call in driver.calls]
-    assert names.count("cuModuleLoadData") == 1 and names.count("cuLaunchKernel") == 2
-    assert ("cuFuncSetAttribute", 7, "shared", LARGE.shared_bytes) in driver.calls and LARGE.shared_bytes > 48 * 1024
-    call = driver.calls[-1]
-    assert call[1:10] == (7, *launch.grid, LARGE.threads, 1, 1, LARGE.shared_bytes, 5)
-    assert driver.first == 1 << 20
+    for _ in range(3):
+        device.run_tiles([launch])
+    assert fake.calls.count("cuModuleLoadData") == 1 and fake.calls.count("cuLaunchKernel") == 3
+    function = launch.program.name, launch.program.name.encode()
+    assert fake.attributes == {function: ("shared", LARGE.shared_bytes)} and LARGE.shared_bytes > driver.STATIC_SHARED
+    assert fake.launched[0] == fake.launched[2] and fake.launched[0][:5] == (function, launch.grid, (LARGE.threads, 1, 1),
+                                                                            LARGE.shared_bytes, 7)
+    pointers = ctypes.cast(fake.launched[0][5], ctypes.POINTER(ctypes.c_void_p))
+    assert ctypes.cast(pointers[0], ctypes.POINTER(ctypes.c_int64))[0] == 1 << 20
 
 
-def test_errors_of_the_driver_are_errors(driver):
+def test_calls_are_kept_up_to_a_limit(device, monkeypatch):
+    monkeypatch.setattr(launching, "REMEMBERED", 3)
+    for n in range(1, 9):
+        device.run_tiles(gemm(TILE, *[View(n << 20, (1, 64, 64), (4096, 64, 1))] * 3))
+        assert len(device.tile_calls) <= 3
+
+
+def test_errors_of_the_driver_are_errors(fake, device, monkeypatch):
     launch, = gemm(LARGE, *[View(1 << 20, (1, 64, 64), (4096, 64, 1))] * 3)
-    driver.fails = ("cuModuleLoadData",)
-    with pytest.raises(BackendError, match="CUDA: it failed"):
-        Prepared(launch, "sm_90")
+    monkeypatch.setattr(fake, "cuModuleLoadData", lambda image: (INVALID, None), raising=False)
+    with pytest.raises(BackendError, match="cuda:0: cuModuleLoadData failed: CUDA_ERROR_INVALID_VALUE"):
+        device.run_tiles([launch])

@@ -1,0 +1,173 @@
+"""Primitives by tile programs from arrays to arrays, on an emulated GPU: run by `test_tiles_backend.py` in a process of its own.
+
+By hand: NUMBA_ENABLE_CUDASIM=1 python -m pytest tests/backends/cuda/tiled.py
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+import numbanet
+from numbanet import nn
+from numbanet.backends import PRIMITIVES, get_backend
+from numbanet.backends.cuda import choose, convolution_direct, convolution_tiles, matrix, matrix_tiles
+from numbanet.geometry import conv_geometry
+from numbanet.nn import functional as F
+from tests.backends.agreement import CASES, agree, arguments_of, name_of, outputs
+from tests.backends.cuda import emulated
+from tests.backends.cuda.device import NHWC, integers
+
+emulated.install()
+CUDA, REFERENCE = get_backend("cuda"), get_backend("reference")
+PRODUCTS = ("matmul", "linear_forward", "linear_backward_input", "linear_backward_weight", "linear_fused", "conv2d_forward", "conv2d_fused",
+            "conv2d_backward_input", "conv2d_backward_weight", "conv2d_backward_input_added")
+
+
+@pytest.fixture(autouse=True)
+def tiles(monkeypatch):
+    """Tiles are on, and nothing is too small for them."""
+    monkeypatch.setattr(choose, "LEAST", 1)
+    numbanet.cuda.set_tiles(True)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+    numbanet.cuda.set_tiles(None)
+    numbanet.set_float32_precision("fast")
+
+
+def ran() -> int:
+    return sum(CUDA.device.programs.values())
+
+
+MINE = [c for c in CASES if c.primitive in PRODUCTS and not c.large]
+
+
+@pytest.mark.parametrize("case", [c if i % 4 == 0 else pytest.param(c, marks=pytest.mark.full)
+                                  for i, c in enumerate(MINE)], ids=name_of)
+def test_every_case_of_products_and_convolutions(case):
+    """Odd sizes, strides, dilation, groups, empty batches, views: in strict float32 as exact as the plain kernels."""
+    numbanet.set_float32_precision("strict")
+    arguments, before = arguments_of(case), ran()
+    agree("cuda", case, arguments, case.tolerance)
+    results = outputs(REFERENCE, PRIMITIVES[case.primitive], arguments)
+    is_empty = not all(a.size for a in (*arguments[:2], *results))
+    assert ran() > before or is_empty or case.primitive == "matmul" and results[0].ndim > 3         # of several axes of batches
+
+
+LAYERS = {
+    "1x1": (16, 24, (5, 7), (1, 1), 1, 0, 1, 1), "3x3": (12, 20, (7, 6), (3, 3), 1, 1, 1, 1), "first": (3, 16, (11, 9), (7, 5), 2, 3, 1, 1),
+    "strided": (8, 10, (9, 8), (3, 3), 2, 1, 1, 1), "stride 3, dilated": (9, 7, (10, 13), (3, 2), (3, 2), (2, 1), (2, 3), 1),
+    "groups": (12, 18, (6, 5), (3, 3), 1, 1, 1, 3), "groups of one channel": (5, 10, (6, 5), (3, 3), 2, 1, 1, 5),
+    "depthwise": (18, 18, (7, 8), (3, 3), 2, 1, 1, 18), "depthwise 5x5": (7, 7, (9, 6), (5, 5), 1, 2, 1, 7),
+    "uneven padding": (8, 8, (6, 6), (2, 2), 1, ((0, 1), (1, 0)), 1, 1), "one channel": (1, 6, (8, 8), (5, 5), 1, 2, 1, 1)}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_convolutions_in_three_passes(rng, name, dtype):
+    """Small integers: bit for bit what the reference gives, in TF32, BF16 and FP16; row-major maps are copied first."""
+    dtype = numbanet.dtypes.as_dtype(dtype)
+    geometry = conv_geometry(*LAYERS[name])
+    x = integers(rng, (3, geometry.channels, *geometry.input_size), np.float32, 3, NHWC if name != "3x3" else None)
+    weight = integers(rng, geometry.weight_shape, np.float32, 2)
+    bias = integers(rng, (geometry.filters,), np.float32, 3)
+    grad_y = integers(rng, (3, geometry.filters, *geometry.output_size), np.float32, 2, NHWC)
+    residual = integers(rng, grad_y.shape, np.float32, 3)                       # row-major
+    added = integers(rng, x.shape, np.float32, 3, NHWC)
+    for call, arguments in (("conv2d_forward", (x, weight, bias, geometry)), ("conv2d_forward", (x, weight, None, geometry)),
+                            ("conv2d_fused", (x, weight, bias, residual, geometry, 0.0, 6.0)),
+                            ("conv2d_backward_input", (grad_y, weight, geometry)),
+                            ("conv2d_backward_input_added", (grad_y, weight, added, geometry)),
+                            ("conv2d_backward_weight", (grad_y, x, geometry))):
+        before = ran()
+        expected, = outputs(REFERENCE, PRIMITIVES[call], arguments)
+        received, = outputs(CUDA, PRIMITIVES[call], tuple(_cast(a, dtype) for a in arguments))
+        assert received.dtype == dtype and ran() > before
+        np.testing.assert_array_equal(received.astype(np.float32), expected.astype(dtype).astype(np.float32), err_msg=call)
+
+
+def _cast(a, dtype):
+    if not isinstance(a, np.ndarray):
+        return a
+    made = np.empty_like(a, dtype)
+    made[...] = a
+    return made
+
+
+def test_tf32_rounds_and_strict_does_not(rng):
+    a, b = (rng.standard_normal((24, 40)).astype(np.float32), rng.standard_normal((40, 16)).astype(np.float32))
+    exact, errors = a.astype(np.float64) @ b, {}
+    for precision in ("strict", "fast"):
+        numbanet.set_float32_precision(precision)
+        errors[precision] = np.abs(CUDA.to_numpy(CUDA.matmul(CUDA.from_numpy(a), CUDA.from_numpy(b))) - exact).max()
+    assert errors["strict"] < 5e-6 < 1e-4 < errors["fast"] < 2e-2
+
+
+def test_a_wide_weight_gradient_is_split(rng):
+    """Long sums of few weights: a workspace, and a second pass."""
+    geometry = conv_geometry(8, 16, (20, 24), (3, 3), 1, 1)
+    x, grad_y = (integers(rng, (2, channels, 20, 24), np.float32, 2, NHWC) for channels in (8, 16))
+    CUDA.device.programs.clear()
+    received, = outputs(CUDA, PRIMITIVES["conv2d_backward_weight"], (grad_y, x, geometry))
+    assert any(name.startswith("splits_") for name in CUDA.device.programs)
+    np.testing.assert_array_equal(received, outputs(REFERENCE, PRIMITIVES["conv2d_backward_weight"], (grad_y, x, geometry))[0])
+
+
+def test_predicates(rng, monkeypatch):
+    """Each of them by name: switch, dtype, size, reach, stride."""
+    monkeypatch.undo()
+    geometry = conv_geometry(8, 16, (6, 6), (3, 3), 1, 1)
+    x, weight = CUDA.empty((2, 8, 6, 6), np.dtype(np.float32), NHWC), CUDA.empty((16, 8, 3, 3), np.dtype(np.float32))
+    out = CUDA.empty((2, 16, 6, 6), np.dtype(np.float32), NHWC)
+    assert choose.convolution("forward", geometry, x, weight, out) is convolution_tiles
+    wide = [CUDA.empty(a.shape, np.dtype(np.float64)) for a in (x, weight, out)]
+    assert choose.convolution("forward", geometry, *wide) is convolution_direct                      # no program of float64
+    thin = conv_geometry(1, 16, (6, 6), (2, 2))
+    assert choose.convolution("forward", thin, x, weight, out) is convolution_direct                 # a depth of 4
+    far = x.view(x.shape, (1 << 33, *x.strides[1:]))
+    assert choose.convolution("forward", geometry, far, weight, out) is convolution_direct           # offsets beyond int32
+    a = CUDA.empty((32, 32), np.dtype(np.float32))
+    assert choose.matrix_product(a, a, a) is matrix_tiles.multiply
+    crossed = CUDA.empty((3, 2, 16, 16), np.dtype(np.float32)).view((2, 3, 16, 16), (1024, 2048, 64, 4))
+    assert choose.matrix_product(crossed, CUDA.empty((2, 3, 16, 16), a.dtype), CUDA.empty((2, 3, 16, 16), a.dtype)) is matrix.multiply
+    numbanet.cuda.set_tiles(False)
+    assert choose.convolution("forward", geometry, x, weight, out) is convolution_direct
+    assert choose.matrix_product(a, a, a) is matrix.multiply
+
+
+def test_a_training_step_of_a_network(rng):
+    """Gradients of a small network, all products by tiles, beside the reference."""
+    numbanet.set_float32_precision("strict")
+    numbanet.manual_seed(3)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, stride=2, groups=8), nn.Conv2d(8, 12, 1), nn.ReLU(),
+                          nn.Flatten(), nn.Linear(108, 10))
+    x, labels = rng.standard_normal((2, 3, 8, 8)).astype(np.float32), rng.integers(0, 10, 2)
+    results = {}
+    for device in ("cuda", "reference"):
+        model = model.to(device)
+        model.zero_grad()
+        loss = F.cross_entropy(model(numbanet.tensor(x, device=device)), numbanet.tensor(labels, device=device))
+        loss.backward()
+        results[device] = [loss.detach().numpy(), *[p.grad.numpy() for p in model.parameters()]]
+    for mine, theirs in zip(results["cuda"], results["reference"], strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5 * (np.abs(theirs).max() or 1))
+
+
+def test_a_compiled_model(rng):
+    """A plan takes the programs too: fused epilogues, weights packed once."""
+    numbanet.set_float32_precision("strict")
+    numbanet.manual_seed(4)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 10, 3), nn.ReLU(),
+                          nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 9)).eval()
+    x = rng.standard_normal((3, 3, 9, 7)).astype(np.float32)
+    expected = model.to("reference")(numbanet.tensor(x, device="reference")).detach().numpy()
+    model = model.to("cuda")
+    compiled = numbanet.compile(model, numbanet.tensor(x, device="cuda"))
+    for _ in range(2):
+        CUDA.device.programs.clear()
+        np.testing.assert_allclose(compiled(numbanet.tensor(x, device="cuda")).numpy(), expected, rtol=0, atol=1e-5)
+        assert sum(CUDA.device.programs.values()) >= 3
