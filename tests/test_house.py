@@ -26,6 +26,7 @@ LAYERS = (
     ("functional", "data", "onnx", "zoo"),
     ("vision",),
     ("train",),
+    ("detection",),
     ("search",),
     ("explore",),
     ("cli",),
