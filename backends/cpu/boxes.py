@@ -85,12 +85,21 @@ def nms_of_classes(boxes, areas, starts, threshold, smaller, kept, remains):
         suppress(boxes, areas, starts[c], starts[c + 1], threshold, smaller, kept, remains)
 
 
+def falling(scores: np.ndarray) -> np.ndarray:
+    """Positions of falling float32 scores, NaN first, equal ones as they stand: of 64-bit keys, which sort in vectors, unlike positions."""
+    bits = np.where(np.isnan(scores), np.float32(np.nan), scores + np.float32(0)).view(np.uint32)      # one zero, one NaN
+    rising = bits ^ np.where(bits >> 31, np.uint32(0xFFFFFFFF), np.uint32(0x80000000))
+    keys = (~rising).astype(np.uint64) << np.uint64(32) | np.arange(len(scores), dtype=np.uint64)
+    keys.sort()
+    return (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
+
+
 @implements
 def nms(boxes, scores, classes, iou_threshold, smaller, out):
     N = len(boxes)
     if boxes.dtype == np.float64 or not N:
         return numpy.nms(boxes, scores, classes, iou_threshold, smaller, out)
-    order = numpy.order_of(scores)
+    order = falling(scores)
     places, starts = np.arange(N), np.array([0, N])         # places: in `order`, sorted by class
     if classes is not None:
         places = np.argsort(classes[order], kind="stable")

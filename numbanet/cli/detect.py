@@ -96,5 +96,6 @@ def _lines(result) -> list[str]:
     width = max((len(o["class"]) for o in objects), default=0)
     for o in objects:
         left, top, right, bottom = o["box"]
-        lines.append(f"  {o['class'].ljust(width)}  {100 * o['score']:5.1f}%  left {left:.0f}, top {top:.0f}, right {right:.0f}, bottom {bottom:.0f}")
+        lines.append(f"  {o['class'].ljust(width)}  {100 * o['score']:5.1f}%  left {left:.0f}, top {top:.0f}, right {right:.0f}, "
+                     f"bottom {bottom:.0f}")
     return lines

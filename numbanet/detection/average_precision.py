@@ -84,7 +84,8 @@ class MeanAveragePrecision:
             boxes = part["boxes"] = np.asarray(part["boxes"], np.float64).reshape(-1, 4)
             for other in others:
                 if other in part and part[other].shape != boxes.shape[:1]:
-                    raise ShapeError(f"MeanAveragePrecision: {other} of {name} expects shape {boxes.shape[:1]}, received {part[other].shape}")
+                    raise ShapeError(f"MeanAveragePrecision: {other} of {name} expects shape {boxes.shape[:1]}, received "
+                                     f"{part[other].shape}")
             labels = part["labels"]
             if len(labels) and not (labels.min() >= 0 and labels.max() < self.num_classes):
                 raise UsageError(f"MeanAveragePrecision: labels of {name} expects 0 to {self.num_classes - 1}, received {labels.min()} to "

@@ -47,8 +47,8 @@ class CocoPictures(Dataset):
     Raises
     ------
     DataError
-        The file is no such JSON; an annotation of an unknown image or category, or with a box that is negative, empty, not finite or outside
-        of its image; an image that is missing or named outside of the folder. When a sample is loaded: an image that is broken, too
+        The file is no such JSON; an annotation of an unknown image or category, or with a box that is negative, empty, not finite or
+        outside of its image; an image that is missing or named outside of the folder. When a sample is loaded: an image that is broken, too
         large, or of another size than the file says.
     """
 
@@ -145,7 +145,8 @@ def find_splits(folder) -> list[tuple[Path, Path]]:
                       for prefix in ("", "instances_")]
         match = next(((path, name) for path, name in candidates if path.is_file()), None)
         if match is None:
-            raise DataError(f"{folder}: expected COCO's annotations {split}.json or annotations/instances_{split}2017.json; they are not there")
+            raise DataError(f"{folder}: expected COCO's annotations {split}.json or annotations/instances_{split}2017.json, found neither; "
+                            "for scenes of digits, MNIST's files")
         images = next((p for p in (folder / match[1], folder / "images" / match[1], folder / "images") if p.is_dir()), folder)
         found.append((match[0], images))
     return found
@@ -258,7 +259,8 @@ def _box(bbox, size: tuple[int, int] | None, where: str, problems: list[str]) ->
     elif not (width > 0 and height > 0):
         problems.append(f"{where}: bbox {told} is empty; width and height have to be above 0")
     elif left < -OUTSIDE or top < -OUTSIDE or size is not None and (right > size[0] + OUTSIDE or bottom > size[1] + OUTSIDE):
-        problems.append(f"{where}: bbox {told} reaches outside of its image" + ("" if size is None else f" of {size[0]} x {size[1]} pixels"))
+        of_size = "" if size is None else f" of {size[0]} x {size[1]} pixels"
+        problems.append(f"{where}: bbox {told} reaches outside of its image{of_size}")
     else:
         wide, high = size or (math.inf, math.inf)
         cut = max(left, 0.0), max(top, 0.0), min(right, wide), min(bottom, high)

@@ -12,9 +12,11 @@ channels: in inference such layers vanish in the convolutions before them.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numbanet
 from numbanet import nn
+from numbanet._tensor import Tensor
 from numbanet.errors import ShapeError, UsageError
 from numbanet.nn import functional as F
 from numbanet.nn import init
@@ -74,8 +76,11 @@ class SharedConvolution(nn.Module):
 
 
 class Head(nn.Module):
-    """Maps (N, channels, H, W) of each level to (N, H * W, num_classes + 5): logits of the classes, logarithms of the distances to the left,
-    upper, right and lower edge in units of the level, and the logit of how well the box fits."""
+    """What is said at each position of the levels, by two branches of `convolutions` layers.
+
+    Maps (N, channels, H, W) of each level to (N, H * W, num_classes + 5): logits of the classes; logarithms of the distances to the left,
+    upper, right and lower edge, in units of the level; the logit of how well the box fits.
+    """
 
     def __init__(self, channels: int, num_classes: int, levels: int, convolutions: int):
         super().__init__()
@@ -178,6 +183,24 @@ class Detector(nn.Module):
         k = self.num_classes
         scores = (outputs[:, :, :k].sigmoid() * outputs[:, :, k + 4:].sigmoid()).sqrt()
         return outputs[:, :, k:k + 4], scores
+
+
+class Detections(NamedTuple):
+    """Boxes (N, P, 4) in pixels of the input, and the score of each for each class (N, P, num_classes)."""
+
+    boxes: Tensor
+    scores: Tensor
+
+
+class DecodedDetector(nn.Module):
+    """A detector whose answer is :class:`Detections`: what programs want that know nothing of its logits."""
+
+    def __init__(self, model: Detector):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return Detections(*self.model.decode(self.model(x)))
 
 
 def level_points(stride: int, height: int, width: int, like):

@@ -8,7 +8,7 @@ import numpy as np
 
 import numbanet
 from numbanet.data.images import load_image
-from numbanet.detection.model import Detector, detector
+from numbanet.detection.model import DecodedDetector, Detector, detector
 from numbanet.detection.recipe import TASK
 from numbanet.detection.samples import Fitting
 from numbanet.detection.selection import MOST, OVERLAP, select
@@ -39,9 +39,8 @@ class ObjectDetector:
         pixels, scale = self.fitting.pixels(picture), self.fitting.scale(*picture.size)
         x = numbanet.tensor(self.fitting.normalized(pixels[None]), device=self.device)
         if self._compiled is None:
-            self._compiled = numbanet.compile(self.model, x)
-        with numbanet.no_grad():
-            boxes, scores = (part.numpy()[0] for part in self.model.decode(self._compiled(x)))
+            self._compiled = numbanet.compile(DecodedDetector(self.model), x)
+        boxes, scores = (part.numpy()[0] for part in self._compiled(x))
         found = select(boxes, scores, threshold, overlap, most)
         edges = np.float32([*picture.size, *picture.size])
         return {**found, "boxes": np.clip(found["boxes"] / np.float32(scale), 0, edges)}

@@ -45,8 +45,8 @@ def prepare(recipe: DetectorRecipe) -> Prepared:
     metadata = {"task": TASK, "trunk": recipe.trunk, "trunk_options": recipe.trunk_options, "classes": list(classes),
                 "strides": list(recipe.strides), "channels": recipe.channels, "convolutions": recipe.convolutions,
                 "fitting": fitting.as_metadata()}
-    return Prepared(model, DetectorSamples(train, fitting, levels, recipe.make_augmentation()), DetectorSamples(test, fitting, levels), metadata,
-                    description)
+    return Prepared(model, DetectorSamples(train, fitting, levels, recipe.make_augmentation()), DetectorSamples(test, fitting, levels),
+                    metadata, description)
 
 
 def open_data(recipe: DetectorRecipe) -> tuple:
@@ -70,7 +70,8 @@ def open_data(recipe: DetectorRecipe) -> tuple:
     else:
         if folder is not None:
             raise DataError(f"--data: {folder} holds digits, which scenes of shapes have no use for; leave it out")
-        made = [SyntheticScenes(count, train=train, **options) for count, train in ((recipe.train_scenes, True), (recipe.test_scenes, False))]
+        made = [SyntheticScenes(count, train=train, **options)
+                for count, train in ((recipe.train_scenes, True), (recipe.test_scenes, False))]
         what = "scenes of shapes"
     return *made, made[0].classes, f"{what}: {len(made[0]):,} to train on, {len(made[1]):,} to judge by"
 

@@ -29,8 +29,8 @@ class DetectorRecipe(Fields):
     trunk: str = recipe_field("mobilenet_v2", "a name from 'numbanet models'")
     trunk_options: dict = recipe_field({"width_mult": 0.5}, "options of the trunk, such as {width_mult: 0.5}")
     weights: str | None = recipe_field(None, "trained weights of the trunk to begin with")
-    data: str | None = recipe_field(None, "folder of pictures with COCO annotations, or of MNIST's files for scenes of digits (default: the "
-                                          "MNIST sample of the package)")
+    data: str | None = recipe_field(None, "folder of pictures with COCO annotations, or of MNIST's files for scenes of digits "
+                                          "(default: the MNIST sample of the package)")
     scenes: str = recipe_field("digits", "what is made up where there are no annotations: digits or shapes", choices=SCENES)
     train_scenes: int = recipe_field(5000, "made-up pictures to train on", 1)
     test_scenes: int = recipe_field(500, "made-up pictures to judge by", 1)

@@ -111,8 +111,8 @@ class DetectorSamples(Dataset):
         scale = self.fitting.scale(*picture.size)
         labels = np.asarray(target["labels"], np.int64)
         crowd = np.asarray(target.get("crowd", np.zeros(len(labels))), bool)
-        made = self.fitting.pixels(picture.convert("RGB")), {"boxes": np.asarray(target["boxes"], np.float32).reshape(-1, 4) * np.float32(scale),
-                                                             "labels": labels, "crowd": crowd}
+        boxes = np.asarray(target["boxes"], np.float32).reshape(-1, 4) * np.float32(scale)
+        made = self.fitting.pixels(picture.convert("RGB")), {"boxes": boxes, "labels": labels, "crowd": crowd}
         if self._kept is not None:
             self._kept[index] = made
         return made

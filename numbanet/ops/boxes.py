@@ -10,8 +10,8 @@ from numbanet.ops.elementwise import maximum, minimum
 from numbanet.ops.loss import binary_cross_entropy_with_logits
 from numbanet.ops.rearrange import stack, unbind
 
-__all__ = ["batched_nms", "box_area", "box_convert", "box_iou", "clip_boxes_to_image", "generalized_box_iou", "generalized_box_iou_loss", "nms",
-           "remove_small_boxes", "sigmoid_focal_loss"]
+__all__ = ["batched_nms", "box_area", "box_convert", "box_iou", "clip_boxes_to_image", "generalized_box_iou", "generalized_box_iou_loss",
+           "nms", "remove_small_boxes", "sigmoid_focal_loss"]
 
 FORMATS = ("xyxy", "xywh", "cxcywh")
 

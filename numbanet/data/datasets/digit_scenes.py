@@ -1,4 +1,4 @@
-"""Scenes of handwritten digits: those of MNIST, placed, scaled, turned and coloured on cluttered backgrounds, with known boxes and masks."""
+"""Scenes of handwritten digits: MNIST's, placed, scaled, turned and coloured on cluttered backgrounds, with known boxes and masks."""
 
 from __future__ import annotations
 
