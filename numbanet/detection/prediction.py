@@ -61,6 +61,15 @@ class ObjectDetector:
                 for box, score, label in zip(found["boxes"], found["scores"], found["labels"])]
 
 
+def is_detector(path) -> bool:
+    """Whether a run folder, or a file of weights, is that of a detector; False for what cannot be read."""
+    path = Path(path)
+    try:
+        return load_weights(path / "weights" / "best.safetensors" if path.is_dir() else path)[1].get("task") == TASK
+    except NumbanetError:
+        return False
+
+
 def load_detector(path, device: str = "cpu") -> ObjectDetector:
     """The detector of a run folder (its best weights) or of a file of weights.
 

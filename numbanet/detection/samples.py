@@ -52,7 +52,9 @@ class Fitting:
     def normalized(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (N, H, W, 3) to float32 (N, 3, H, W), channels last in memory."""
         mean, std = (np.asarray(values, np.float32) * 255 for values in (self.mean, self.std))
-        return ((pixels - mean) / std).transpose(0, 3, 1, 2)
+        made = np.multiply(pixels, 1 / std, dtype=np.float32)
+        made -= mean / std
+        return made.transpose(0, 3, 1, 2)
 
     def as_metadata(self) -> dict:
         return asdict(self)

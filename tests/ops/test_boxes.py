@@ -57,7 +57,8 @@ def test_a_threshold_that_is_met_exactly_suppresses_nothing():
 def test_the_smaller_of_two():
     boxes = numbanet.tensor([[0.0, 0, 20, 20], [5, 5, 10, 10]])
     scores = numbanet.tensor([0.5, 0.9])
-    assert ops.suppress(boxes, scores, 0.5).numpy().tolist() == [1, 0] and ops.suppress(boxes, scores, 0.5, smaller=True).numpy().tolist() == [1]
+    assert ops.suppress(boxes, scores, 0.5).numpy().tolist() == [1, 0]
+    assert ops.suppress(boxes, scores, 0.5, smaller=True).numpy().tolist() == [1]
 
 
 @pytest.mark.parametrize("scores", [[0.0, -0.0, 0.0], [np.nan, 1, np.inf], [1, -np.nan, -np.inf], [-1, -2, -1]])
