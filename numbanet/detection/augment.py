@@ -9,6 +9,7 @@ from PIL import Image
 
 from numbanet.errors import UsageError
 
+GREY = 114          # beside pictures
 SEEN = 0.4          # of a box's area that has to be left for it to be looked for; what is left of others counts neither way
 
 
@@ -59,7 +60,7 @@ def zoomed(pixels: np.ndarray, truth: dict, scale: float, x: float, y: float) ->
     source = [max(0.0, -left / across), max(0.0, -top / down), min(width, (width - left) / across), min(height, (height - top) / down)]
     shown = min(size[0], width), min(size[1], height)
     part = np.asarray(picture.resize(shown, Image.Resampling.BILINEAR, tuple(source)))
-    made = np.full_like(pixels, 114)
+    made = np.full_like(pixels, GREY)
     made[max(0, top):max(0, top) + shown[1], max(0, left):max(0, left) + shown[0]] = part
     moved = truth["boxes"] * np.float32([across, down, across, down]) + np.float32([left, top, left, top])
     return made, clipped({**truth, "boxes": moved}, height, width)

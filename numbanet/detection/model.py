@@ -166,7 +166,18 @@ class Detector(nn.Module):
     def forward(self, x):
         if x.ndim != 4 or x.shape[1] != self.in_chans:
             raise ShapeError(f"Detector: x expects (N, {self.in_chans}, H, W), received {tuple(x.shape)}")
-        rows, maps = [], self.pyramid(self.trunk(x))
+        height, width = x.shape[2:]
+        last = self.strides[-1]
+        if height % last or width % last:
+            x = F.pad(x, (0, -width % last, 0, -height % last))
+        maps = self.trunk(x)
+        for stride, level in zip(self.strides, maps):
+            expected = x.shape[2] // stride, x.shape[3] // stride
+            if tuple(level.shape[2:]) != expected:
+                raise ShapeError(f"Detector: a map of stride {stride} expects {expected[0]} x {expected[1]} positions of {tuple(x.shape)}, "
+                                 f"{type(self.trunk.network).__name__} gives {level.shape[2]} x {level.shape[3]}: its layers have no "
+                                 "padding; choose another trunk")
+        rows, maps = [], self.pyramid(maps)
         for stride, level, values in zip(self.strides, maps, self.head(maps)):
             rows.append(self._placed(values, stride, *level.shape[2:]))
         return cat(rows, 1)

@@ -11,12 +11,11 @@ from PIL import Image
 from numbanet.data import CollatedBatch, Dataset
 from numbanet.data.dataset import sample_path
 from numbanet.data.randomness import enter_sample, sample_generator
-from numbanet.detection.augment import Augmentation
+from numbanet.detection.augment import GREY, Augmentation
 from numbanet.detection.targets import Levels
 from numbanet.errors import CheckpointError, DataError
 
 KEPT_BYTES = 512 << 20          # of pictures, that are kept in memory rather than drawn or decoded anew
-PAPER = 114                     # grey beside pictures of other proportions
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Fitting:
             picture = picture.resize(wanted, Image.Resampling.BILINEAR)
         if picture.size == self.size[::-1]:
             return np.asarray(picture)
-        canvas = np.full((*self.size, 3), PAPER, np.uint8)
+        canvas = np.full((*self.size, 3), GREY, np.uint8)
         canvas[:picture.size[1], :picture.size[0]] = np.asarray(picture)
         return canvas
 

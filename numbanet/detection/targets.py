@@ -31,8 +31,9 @@ class Levels:
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
-        """Rows and columns of each level."""
-        return [tuple(-(-n // stride) for n in self.size) for stride in self.strides]
+        """Rows and columns of each level; at the right and below the coarsest one may reach beyond the picture, and so all do."""
+        last = self.strides[-1]
+        return [tuple(-(-n // last) * last // stride for n in self.size) for stride in self.strides]
 
     def points(self) -> tuple[np.ndarray, np.ndarray]:
         """x and y of all positions (P, 2), and the stride of each (P,)."""

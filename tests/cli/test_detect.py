@@ -106,6 +106,17 @@ def test_detect_usage(whole, arguments, message):
     assert answer.code == 2 and message in answer.err
 
 
+def test_making_up_coco(tmp_path):
+    answer = run("data", "scenes", "made", "--coco", "shapes", "--train", 3, "--test", 2, "--size", 64, "--classes", "ring,star")
+    assert answer.code == 0 and last_command(answer.out)[:3] == ["train", "detector", "--data"]
+    stored = json.loads((tmp_path / "made" / "val.json").read_text())
+    assert len(stored["images"]) == 2 and [c["name"] for c in stored["categories"]] == ["ring", "star"] and stored["annotations"]
+    for options, message in ((("--coco", "digits", "--classes", "ring"), "--classes: are those of shapes"),
+                             (("--digits", "x"), "--digits: belongs to --coco digits"), (("--coco", "shapes"), "made: exists already")):
+        answer = run("data", "scenes", "made" if "shapes" in options else "other", *options)
+        assert answer.code == 2 and message in answer.err
+
+
 def test_training_on_coco(tmp_path):
     scenes = DigitScenes(10, (50, 64), objects=(0, 3))
     for split in ("train", "val"):

@@ -49,6 +49,11 @@ def test_what_cannot_be_made(options, message):
         detector("resnet18", **{"num_classes": 2, "width": 8, **options})
 
 
+def test_a_trunk_whose_maps_lie_elsewhere():
+    with pytest.raises(ShapeError, match="its layers have no padding; choose another trunk"):
+        detector("squeezenet1_0", 2, strides=(8, 16), **SMALL)(numbanet.zeros(1, 3, 64, 64))
+
+
 def test_a_trunk_without_stages_and_inputs_that_do_not_fit():
     with pytest.raises(UsageError, match="trunk expects the name of a network with stages"):
         detector("lenet5", 3, in_chans=1)

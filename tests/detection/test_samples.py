@@ -22,9 +22,9 @@ def random_boxes(rng, count):
 
 def test_positions():
     points, strides = LEVELS.points()
-    assert LEVELS.shapes == [(13, 9), (7, 5), (4, 3)] and len(points) == 13 * 9 + 7 * 5 + 4 * 3
-    assert points[0].tolist() == [4, 4] and points[1].tolist() == [12, 4] and points[9].tolist() == [4, 12]
-    assert points[117].tolist() == [8, 8] and strides[117] == 16
+    assert LEVELS.shapes == [(16, 12), (8, 6), (4, 3)] and len(points) == 16 * 12 + 8 * 6 + 4 * 3
+    assert points[0].tolist() == [4, 4] and points[1].tolist() == [12, 4] and points[12].tolist() == [4, 12]
+    assert points[192].tolist() == [8, 8] and strides[192] == 16
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 8, 20])
