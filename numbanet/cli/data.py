@@ -51,8 +51,8 @@ def configure(parser) -> None:
     scenes.add_argument("--train", type=int, default=5000, help="training images (default 5000)")
     scenes.add_argument("--test", type=int, default=1000, help="test images (default 1000)")
     scenes.add_argument("--size", type=int, help="height and width (default 32, with --coco 128)")
-    scenes.add_argument("--coco", choices=("digits", "shapes"), help="for detectors: PNGs and COCO's annotations of all objects, on scenes of "
-                                                                     "MNIST's digits or of shapes")
+    scenes.add_argument("--coco", choices=("digits", "shapes"), help="for detectors: PNGs and COCO's annotations of all objects, on scenes "
+                                                                     "of MNIST's digits or of shapes")
     scenes.add_argument("--digits", metavar="DIR", help="with --coco digits: MNIST's files (default: the sample of the package)")
     scenes.add_argument("--classes", metavar="A,B,...", help="some of circle, square, triangle, star, ring, cross, crescent, heart "
                                                              "(default: all)")
