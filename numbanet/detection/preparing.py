@@ -12,7 +12,7 @@ from numbanet.detection.model import Detector, detector
 from numbanet.detection.recipe import TASK, DetectorRecipe
 from numbanet.detection.samples import DetectorSamples, Fitting
 from numbanet.detection.targets import Levels
-from numbanet.errors import DataError
+from numbanet.errors import DataError, UsageError
 from numbanet.random import seed_everything
 from numbanet.zoo import model_info
 
@@ -40,8 +40,11 @@ def prepare(recipe: DetectorRecipe) -> Prepared:
     train, test, classes, description = open_data(recipe)
     fitting, levels = Fitting((recipe.size, recipe.size)), Levels((recipe.size, recipe.size), tuple(recipe.strides))
     seed_everything(recipe.seed)
-    model = detector(recipe.trunk, len(classes), strides=tuple(recipe.strides), channels=recipe.channels, convolutions=recipe.convolutions,
-                     weights=recipe.weights, **recipe.trunk_options).to(recipe.device)
+    try:
+        model = detector(recipe.trunk, len(classes), strides=tuple(recipe.strides), channels=recipe.channels,
+                         convolutions=recipe.convolutions, weights=recipe.weights, **recipe.trunk_options).to(recipe.device)
+    except TypeError as error:
+        raise UsageError(f"--trunk-options: {recipe.trunk} cannot be made of {recipe.trunk_options} ({error})") from None
     metadata = {"task": TASK, "trunk": recipe.trunk, "trunk_options": recipe.trunk_options, "classes": list(classes),
                 "strides": list(recipe.strides), "channels": recipe.channels, "convolutions": recipe.convolutions,
                 "fitting": fitting.as_metadata()}
