@@ -27,6 +27,7 @@ LAYERS = (
     ("functional", "data", "onnx", "zoo"),
     ("vision",),
     ("train",),
+    ("detection",),
     ("search",),
     ("explore",),
     ("cli",),

@@ -2,8 +2,8 @@
 
 import importlib
 
-FAMILIES = ("activation", "convolution", "elementwise", "fused", "fused_training", "image", "indexing", "linear", "loss", "normalization",
-            "optimizer", "padding", "pooling", "random", "reduction", "resize", "search", "shape", "softmax")
+FAMILIES = ("activation", "boxes", "convolution", "elementwise", "fused", "fused_training", "image", "indexing", "linear", "loss",
+            "normalization", "optimizer", "padding", "pooling", "random", "reduction", "resize", "search", "shape", "softmax")
 
 for _family in FAMILIES:
     importlib.import_module(f"{__name__}.{_family}")

@@ -18,7 +18,8 @@ ACTIONS = {
 EXAMPLES = {
     "show": "  numbanet data show photos/ --out sheet.png",
     "pack": "  numbanet data pack photos/ --size 256\n  numbanet train resnet18 --data photos-packed",
-    "scenes": "  numbanet data scenes scenes/ --size 32 --train 5000 --test 1000",
+    "scenes": ("  numbanet data scenes scenes/ --size 32 --train 5000 --test 1000\n"
+               "  numbanet data scenes coco/ --coco digits --train 2000 --test 200"),
 }
 
 
@@ -49,7 +50,10 @@ def configure(parser) -> None:
     scenes.add_argument("out", metavar="DIR", help="the folder to write")
     scenes.add_argument("--train", type=int, default=5000, help="training images (default 5000)")
     scenes.add_argument("--test", type=int, default=1000, help="test images (default 1000)")
-    scenes.add_argument("--size", type=int, default=32, help="height and width (default 32)")
+    scenes.add_argument("--size", type=int, help="height and width (default 32, with --coco 128)")
+    scenes.add_argument("--coco", choices=("digits", "shapes"), help="for detectors: PNGs and COCO's annotations of all objects, on scenes "
+                                                                     "of MNIST's digits or of shapes")
+    scenes.add_argument("--digits", metavar="DIR", help="with --coco digits: MNIST's files (default: the sample of the package)")
     scenes.add_argument("--classes", metavar="A,B,...", help="some of circle, square, triangle, star, ring, cross, crescent, heart "
                                                              "(default: all)")
     scenes.add_argument("--seed", type=int, default=0, help="of everything on the pictures (default 0)")
@@ -100,6 +104,11 @@ def _scenes(arguments) -> int:
     for name in ("train", "test"):
         if getattr(arguments, name) < 1:
             raise UsageError(f"--{name}: expected at least 1, received {getattr(arguments, name)}")
+    if arguments.digits is not None and arguments.coco != "digits":
+        raise UsageError("--digits: belongs to --coco digits; leave it out")
+    if arguments.coco is not None:
+        return _coco(arguments)
+    arguments.size = 32 if arguments.size is None else arguments.size
     classes = tuple(SHAPES) if arguments.classes is None else tuple(c.strip() for c in arguments.classes.split(","))
     splits = {name: SyntheticScenes(getattr(arguments, name), arguments.size, name == "train", seed=arguments.seed, classes=classes)
               for name in ("train", "test")}
@@ -114,6 +123,30 @@ def _scenes(arguments) -> int:
     done = write_packed(arguments.out, _watch(drawn(), total=sum(counts.values()), title="drawing"), counts,
                         (arguments.size, arguments.size, 3), classes, overwrite=arguments.overwrite)
     _tell(done, sum(f.stat().st_size for f in done.path.iterdir()), "resnet20_cifar")
+    return 0
+
+
+def _coco(arguments) -> int:
+    from numbanet.data.datasets import DigitScenes, SyntheticScenes
+    from numbanet.detection import write_coco
+    from numbanet.errors import UsageError
+    out = Path(arguments.out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not arguments.overwrite:
+        raise UsageError(f"{out}: exists already; choose another folder, or give --overwrite")
+    options = {"size": 128 if arguments.size is None else arguments.size, "seed": arguments.seed, "target": "detection"}
+    if arguments.coco == "shapes":
+        kind = SyntheticScenes
+        options |= {} if arguments.classes is None else {"classes": tuple(c.strip() for c in arguments.classes.split(","))}
+    elif arguments.classes is not None:
+        raise UsageError("--classes: are those of shapes; leave it out")
+    else:
+        kind = DigitScenes
+        options["root"] = arguments.digits
+    splits = {name: kind(count, train=name == "train", **options) for name, count in (("train", arguments.train), ("val", arguments.test))}
+    for name, scenes in splits.items():
+        write_coco(out, name, _watch((scenes[i] for i in range(len(scenes))), len(scenes), "drawing"), scenes.classes)
+    print(f"wrote {out}: {arguments.train:,} training and {arguments.test:,} test pictures, train.json, val.json\ntrain with it:\n"
+          f"  numbanet train detector --data {shlex.quote(str(out))}")
     return 0
 
 

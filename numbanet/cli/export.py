@@ -24,6 +24,7 @@ def configure(parser) -> None:
     parser.add_argument("--metadata", metavar="FILE", help="JSON with the 'classes' and 'preprocessing' that the weights lack")
     parser.add_argument("--input-size", metavar="C,H,W", help="of one image in ONNX (default: what the network was made for)")
     parser.add_argument("--fixed-batch", type=int, metavar="N", help="ONNX for batches of N only, instead of any")
+    parser.add_argument("--nms", action="store_true", help="of detectors: ONNX with the operator that keeps the best of overlapping boxes")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 
 
@@ -36,6 +37,10 @@ def run(arguments) -> int:
     if "onnx" not in targets and (arguments.fixed_batch or arguments.input_size):
         raise UsageError(f"{'--fixed-batch' if arguments.fixed_batch else '--input-size'}: weights are of any size; leave it out, or "
                          "write --onnx too")
+    if _is_detector(arguments.source):
+        return _detector(arguments, targets)
+    if arguments.nms:
+        raise UsageError("--nms: is for detectors, whose boxes overlap; leave it out")
     model, size, metadata, origin = _source(arguments)
     facts, rows = {}, [("weights", origin)]
     if "onnx" in targets:
@@ -48,12 +53,46 @@ def run(arguments) -> int:
         rows += _report(exported, stored)
     if "safetensors" in targets:
         from numbanet.weights import save_weights
-        state, target = model.state_dict(), targets["safetensors"]
-        save_weights(target, state, metadata)
-        numbers = sum(tensor.numel() for tensor in state.values())
-        facts["safetensors"] = {"path": str(target), "arrays": len(state), "numbers": numbers, "bytes": target.stat().st_size}
-        rows += [("arrays", f"{len(state)}, {numbers:,} numbers"), ("stored too", ", ".join(metadata)),
-                 ("written", f"{target} ({target.stat().st_size / 1e6:.1f} MB)")]
+        target = targets["safetensors"]
+        save_weights(target, model.state_dict(), metadata)
+        _tell_weights(target, model, metadata, facts, rows)
+    print(json.dumps(facts, indent=2) if arguments.json else "\n".join(_wrapped(*row) for row in rows))
+    return 0
+
+
+def _tell_weights(target: Path, model, metadata: dict, facts: dict, rows: list) -> None:
+    state = model.state_dict()
+    numbers = sum(tensor.numel() for tensor in state.values())
+    facts["safetensors"] = {"path": str(target), "arrays": len(state), "numbers": numbers, "bytes": target.stat().st_size}
+    rows += [("arrays", f"{len(state)}, {numbers:,} numbers"), ("stored too", ", ".join(metadata)),
+             ("written", f"{target} ({target.stat().st_size / 1e6:.1f} MB)")]
+
+
+def _is_detector(source: str) -> bool:
+    from numbanet.detection.prediction import is_detector
+    return Path(source).exists() and is_detector(source)
+
+
+def _detector(arguments, targets: dict[str, Path]) -> int:
+    """As :func:`run`, of a detector."""
+    from numbanet.detection import load_detector
+    from numbanet.detection.export import STORED, export_detector
+    from numbanet.errors import UsageError
+    for name in ("model", "metadata", "input_size"):
+        if getattr(arguments, name) is not None:
+            raise UsageError(f"--{name.replace('_', '-')}: a detector's weights say it themselves; leave it out")
+    if arguments.nms and "onnx" not in targets:
+        raise UsageError("--nms: is for ONNX; leave it out, or write --onnx too")
+    detector = load_detector(arguments.source)
+    facts, rows = {}, [("weights", arguments.source)]
+    if "onnx" in targets:
+        exported = export_detector(detector, targets["onnx"], nms=arguments.nms, batch=arguments.fixed_batch)
+        facts |= _facts(exported)
+        rows += _report(exported, dict.fromkeys(STORED))
+    if "safetensors" in targets:
+        from numbanet.weights import save_weights
+        save_weights(targets["safetensors"], detector.model.state_dict(), detector.metadata)
+        _tell_weights(targets["safetensors"], detector.model, detector.metadata, facts, rows)
     print(json.dumps(facts, indent=2) if arguments.json else "\n".join(_wrapped(*row) for row in rows))
     return 0
 

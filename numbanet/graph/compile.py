@@ -47,7 +47,6 @@ def compile(model, example, *, loss: Callable | None = None, optimizer=None, wei
         in backward, which takes time and changes no bit.
     choices : dict, by default what :func:`numbanet.autotune` has found on this machine
         Algorithms by the signatures of calls, such as the attribute `choices` of another compiled model; {} for the backend's own alone.
-
     release_weights : bool, for inference
         Prepare the weights now, and let go of those in the model that only the prepared ones are needed of: what is packed is then held
         once. The model itself can compute nothing after that, until ``load_state_dict(..., assign=True)`` gives it weights anew. Other

@@ -2,6 +2,7 @@
 
 from numbanet.ops import (  # noqa: F401
     activation,
+    boxes,
     conversion,
     convolution,
     diagonal,

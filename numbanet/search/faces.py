@@ -15,6 +15,7 @@ from PIL import Image
 import numbanet
 from numbanet.data.images import load_image
 from numbanet.errors import CheckpointError, DataError, UsageError
+from numbanet.ops import boxes as boxes_of
 from numbanet.weights import load_weights
 from numbanet.zoo import ONet, PNet, RNet
 
@@ -194,13 +195,5 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, limit: float, smaller: bool 
 
     Overlap is the intersection by the union, or with `smaller` by the smaller of the two.
     """
-    order, kept = np.argsort(-scores, kind="stable"), []
-    areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), 1)
-    while len(order):
-        best, rest = order[0], order[1:]
-        kept.append(best)
-        sides = np.minimum(boxes[best, 2:], boxes[rest, 2:]) - np.maximum(boxes[best, :2], boxes[rest, :2])
-        common = np.prod(np.maximum(sides, 0), 1)
-        other = np.minimum(areas[best], areas[rest]) if smaller else areas[best] + areas[rest] - common
-        order = rest[common <= limit * np.maximum(other, 1e-12)]
-    return np.asarray(kept, np.int64)
+    boxes, scores = (numbanet.tensor(np.asarray(a, np.float32)) for a in (boxes, scores))
+    return boxes_of.suppress(boxes.reshape(-1, 4), scores, limit, smaller=smaller).numpy()

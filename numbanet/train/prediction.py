@@ -77,6 +77,8 @@ def load_classifier(path, device: str = "cpu", model: str | None = None, metadat
         raise CheckpointError(f"{what}; expected a run folder or a file of weights (.safetensors, .npz, .pt, .pth)")
     arrays, stored = load_weights(file)
     stored = stored | ({} if model is None else {"model": model}) | ({} if metadata is None else read_metadata(metadata))
+    if stored.get("task") == "detection":
+        raise CheckpointError(f"{file}: the weights are those of a detector, which names objects and where they are: numbanet detect")
     if not isinstance(stored.get("model"), str):
         raise CheckpointError(f"{file}: the weights do not say of which model they are; name it with --model (see 'numbanet models')")
     info = model_info(stored["model"])

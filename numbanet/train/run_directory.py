@@ -126,9 +126,9 @@ class RunDirectory:
                 "best": max(accuracies, default=None), "last": last.get("test_accuracy"), "test_loss": last.get("test_loss"),
                 "seconds": sum(row.get("seconds", 0.0) for row in history)}
 
-    def write_metrics(self, history: list[dict]) -> None:
+    def write_metrics(self, history: list[dict], fields: tuple[str, ...] = FIELDS) -> None:
         text = io.StringIO()
-        writer = csv.DictWriter(text, FIELDS, extrasaction="ignore", lineterminator="\n")
+        writer = csv.DictWriter(text, fields, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)
         write_text(self.path / "metrics.csv", text.getvalue())

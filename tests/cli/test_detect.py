@@ -1,0 +1,168 @@
+"""`numbanet train detector` and `numbanet detect`: a run, going on to the same bits, data of one's own, and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from numbanet.data.datasets import DigitScenes
+from numbanet.detection import write_coco
+from numbanet.train.trainer import Trainer
+from numbanet.weights import load_weights, save_weights
+from tests.cli.conftest import last_command, run
+
+SMALL = ("--trunk", "resnet18", "--trunk-options", "{width: 8}", "--channels", 16, "--convolutions", 1, "--size", 64, "--batch-size", 8,
+         "--train-scenes", 24, "--test-scenes", 6, "--epochs", 2)
+
+
+def weights(folder):
+    return {k: v.tobytes() for k, v in load_weights(f"{folder}/weights/last.safetensors")[0].items()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of two epochs, and what it printed."""
+    folder = tmp_path_factory.mktemp("detector") / "whole"
+    answer = run("train", "detector", *SMALL, "--out", folder)
+    assert answer.code == 0, answer.err
+    return folder, answer.out
+
+
+def test_a_run_and_what_it_leaves(whole):
+    folder, out = whole
+    for name in ("config.yaml", "metrics.csv", "curves.png", "found.png", "weights/best.safetensors", "samples/005.png"):
+        assert (folder / name).is_file(), name
+    assert "mean average precision" in out and "epoch 2/2  loss" in out and "scenes of digits from the MNIST sample" in out
+    assert max(map(len, out.replace(str(folder), "runs/detector-1").splitlines())) <= 100
+    answer = run(*last_command(out)[:-1], "found")
+    assert answer.code == 0 and "wrote found" in answer.out
+    runs = run("runs", folder)
+    assert runs.code == 0 and "detector" in runs.out
+
+
+def test_going_on_gives_the_same_bits(whole, tmp_path, monkeypatch):
+    updates = Trainer._update
+
+    def stop_after_four(trainer):
+        updates(trainer)
+        trainer.interrupted = trainer.progress.step == 4            # in the middle of the second epoch
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_update", stop_after_four)
+        answer = run("train", "detector", *SMALL, "--out", "stopped")
+    assert answer.code == 1 and "stopped at epoch 2, step 4" in answer.out
+    wrong = run("train", "--resume", "stopped")
+    assert wrong.code == 2 and "is the run of a detector; go on with it: numbanet train detector --resume stopped" in wrong.err
+    assert run(*last_command(answer.out)).code == 0
+    assert weights("stopped") == weights(whole[0])
+
+
+def test_detecting(whole, tmp_path):
+    folder, _ = whole
+    picture = folder / "samples" / "000.png"
+    answer = run("detect", folder, picture, "--threshold", 0, "--json")
+    (found,) = json.loads(answer.out)
+    assert found["image"] == str(picture) and len(found["objects"]) == 100
+    assert all(o["class"] in "0123456789" and len(o["box"]) == 4 and 0 <= o["box"][0] <= o["box"][2] <= 64 for o in found["objects"])
+    answer = run("detect", folder / "weights" / "last.safetensors", picture, "-o", "one.png", "--threshold", 1)
+    assert answer.code == 0 and "no objects" in answer.out and Image.open("one.png").size == (512, 512)
+    (tmp_path / "a").mkdir()
+    for name in ("a/x.png", "x.png"):
+        Image.open(picture).save(tmp_path / name)
+    answer = run("detect", folder, "a/x.png", "x.png", "--out", "drawn")
+    assert answer.code == 0 and {p.name for p in (tmp_path / "drawn").iterdir()} == {"x.png", "x-2.png"}
+
+
+def test_pictures_that_cannot_be_read_do_not_stop_the_others(whole, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"nothing")
+    answer = run("detect", whole[0], "broken.png", "missing.png", whole[0] / "samples" / "000.png")
+    assert answer.code == 1 and "broken.png: not an image" in answer.err and "missing.png: the file is missing" in answer.err
+    assert "000.png: " in answer.out
+
+
+def test_a_classifier_is_told_apart(trained, whole):
+    answer = run("detect", trained.run, trained.run / "samples")
+    assert answer.code == 1 and "those of a classifier (lenet5), which finds no boxes; 'numbanet predict' names what is" in answer.err
+    answer = run("predict", whole[0], whole[0] / "samples")
+    assert answer.code == 1 and "the weights are those of a detector" in answer.err and "numbanet detect" in answer.err
+    answer = run("train", "detector", "--resume", trained.run)
+    assert answer.code == 2 and "is not the run of a detector" in answer.err
+
+
+def test_weights_that_contradict_themselves(whole):
+    arrays, stored = load_weights(whole[0] / "weights" / "best.safetensors")
+    for change, message in (({"classes": []}, "classes expects a list of names"), ({"trunk": "resnet999"}, "no detector can be made"),
+                            ({"strides": [3]}, "no detector can be made"), ({"trunk_options": {"depth": 3}}, "no detector can be made"),
+                            ({"fitting": 3}, "do not say how pictures"), ({"channels": 17}, "")):
+        save_weights("changed.safetensors", arrays, {**stored, **change})
+        answer = run("detect", "changed.safetensors", whole[0] / "samples")
+        assert answer.code == 1 and message in answer.err, change
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("--threshold", 2), "--threshold: expected a number from 0 to 1"), (("--out", "x.jpg"), "--out: expected a name that ends in .png")])
+def test_detect_usage(whole, arguments, message):
+    answer = run("detect", whole[0], whole[0] / "samples", *arguments)
+    assert answer.code == 2 and message in answer.err
+
+
+def test_making_up_coco(tmp_path):
+    answer = run("data", "scenes", "made", "--coco", "shapes", "--train", 3, "--test", 2, "--size", 64, "--classes", "ring,star")
+    assert answer.code == 0 and last_command(answer.out)[:3] == ["train", "detector", "--data"]
+    stored = json.loads((tmp_path / "made" / "val.json").read_text())
+    assert len(stored["images"]) == 2 and [c["name"] for c in stored["categories"]] == ["ring", "star"] and stored["annotations"]
+    for options, message in ((("--coco", "digits", "--classes", "ring"), "--classes: are those of shapes"),
+                             (("--digits", "x"), "--digits: belongs to --coco digits"), (("--coco", "shapes"), "made: exists already")):
+        answer = run("data", "scenes", "made" if "shapes" in options else "other", *options)
+        assert answer.code == 2 and message in answer.err
+
+
+def test_training_on_coco(tmp_path):
+    scenes = DigitScenes(10, (50, 64), objects=(0, 3))
+    for split in ("train", "val"):
+        write_coco(tmp_path / "own", split, (scenes[i] for i in range(10)), scenes.classes)
+    answer = run("train", "detector", *SMALL, "--data", "own", "--flip", 0.5, "--zoom", "[0.8, 1.2]", "--epochs", 1, "--out", "r")
+    assert answer.code == 0 and "own (COCO): 10 pictures with" in answer.out
+    stored = json.loads((tmp_path / "own" / "train.json").read_text())
+    stored["annotations"][0]["bbox"][2] = -5
+    (tmp_path / "own" / "train.json").write_text(json.dumps(stored))
+    answer = run("train", "detector", *SMALL, "--data", "own", "--out", "s")
+    assert answer.code == 1 and "annotation 1: bbox" in answer.err and "is empty" in answer.err and not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), [
+    (("--data", "nowhere"), 1, "is no folder"), (("--data", "."), 1, "expected COCO's annotations train.json"),
+    (("--trunk", "resnet19"), 2, "did you mean"),
+    (("--trunk-options", "{depth: 3}"), 2, "--trunk-options: resnet18 cannot be made of"), (("--zoom", "[2, 1]"), 2, "--zoom: expected two scales"),
+    (("--strides", "[8, 9]"), 2, "strides expects numbers that double"), (("--size", 8), 2, "--size: expected at least 32"),
+    (("--strides", "8"), 2, "--strides: expected a list"), (("--lr", 0), 2, "--lr: expected a number above 0"),
+    (("--epoch", 3), 2, "did you mean --epochs?")])
+def test_what_cannot_be_trained(arguments, code, message):
+    answer = run("train", "detector", *SMALL, *arguments)
+    assert answer.code == code and message in answer.err, answer
+
+
+def test_help(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    answer = run("train", "detector", "--help")
+    assert answer.code == 0 and "numbanet train detector" in answer.out and max(map(len, answer.out.splitlines())) <= 80
+    assert "scenes: digits" in run("train", "detector", "--print-config").out
+    assert "trunk_options: {}" in run("train", "detector", "--trunk", "mobilenet_v2", "--print-config").out
+
+
+def test_shapes(tmp_path):
+    answer = run("train", "detector", *SMALL, "--scenes", "shapes", "--epochs", 1, "--out", "r")
+    assert answer.code == 0 and "scenes of shapes" in answer.out and "crescent" in answer.out
+
+
+def test_exporting(whole, tmp_path):
+    pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    answer = run("export", whole[0], "d.onnx", "--nms")
+    assert answer.code == 0 and "NonMaxSuppression" in answer.out and "selected (M x 3)" in answer.out
+    boxes, scores, _ = onnxruntime.InferenceSession("d.onnx").run(None, {"input": np.zeros((1, 3, 64, 64), np.float32)})
+    assert boxes.shape == (1, 84, 4) and scores.shape == (1, 84, 10)
+    answer = run("export", whole[0], "d.safetensors")
+    assert answer.code == 0 and run("detect", "d.safetensors", whole[0] / "samples").code == 0
+    answer = run("export", "lenet5", "l.onnx", "--nms")
+    assert answer.code == 2 and "--nms: is for detectors" in answer.err
