@@ -26,7 +26,7 @@ LAYERS = (
     ("functional", "data", "onnx", "zoo"),
     ("vision",),
     ("train",),
-    ("search",),
+    ("search", "segmentation"),
     ("explore",),
     ("cli",),
     ("__main__",),

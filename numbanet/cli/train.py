@@ -13,10 +13,13 @@ import typing
 from dataclasses import asdict
 from pathlib import Path
 
+NO_FLAGS = ("model", "source", "task")      # fields of the recipe that MODEL and --recipe say
 EXAMPLE = ("  numbanet train lenet5\n  numbanet train --recipe resnet20_cifar --data photos/ --epochs 30\n"
            "  numbanet train resnet18 --data photos/ --weights resnet18.pth \\\n    --freeze-until layer4 --lr 0.01\n"
            "  numbanet train --recipe vgg16 --print-config\n  numbanet train --resume runs/lenet5-1\n"
            "  mpiexec -n 4 numbanet train --recipe resnet50 --data photos/")
+TASKS = {"classification": ("numbanet.train.classifier", "ClassifierTraining"),
+         "segmentation": ("numbanet.segmentation.training", "SegmenterTraining")}
 MAY_CHANGE = ("workers", "on_error", "device", "eager")         # in a run that goes on
 
 
@@ -33,7 +36,7 @@ def configure(parser) -> None:
     parser.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped")
     group = parser.add_argument_group("fields of the recipe, all of which may be set here")
     for known in fields(Recipe):
-        if known.name in ("model", "source"):
+        if known.name in NO_FLAGS:
             continue
         allowed = [kind for kind in typing.get_args(TYPES[known.name]) or (TYPES[known.name],) if kind is not type(None)]
         default = known.default if known.default is not MISSING else None
@@ -59,10 +62,10 @@ def run(arguments) -> int:
         print(recipe.as_yaml(), end="")
         return 0
     from numbanet.backends import get_backend
-    from numbanet.train.classifier import ClassifierTraining, prepare
     from numbanet.train.run_directory import RunDirectory
     get_backend(recipe.device)                                          # a missing device is told before any work
     replicas = _replicas()
+    prepare, kind = task_of(recipe)
     prepared = prepare(recipe, _watch)
     model, data = prepared.model, prepared.data
     first = replicas is None or replicas.rank == 0
@@ -72,7 +75,7 @@ def run(arguments) -> int:
         folder = replicas.share(folder)
     print(f"{recipe.model}: {sum(p.numel() for p in model.parameters()):,} parameters, on {recipe.device}")
     print(f"data: {data.description}")
-    training = ClassifierTraining(model, data.train, data.test, recipe, folder, prepared.metadata, [Reporter(recipe.epochs)], replicas)
+    training = kind(model, data.train, data.test, recipe, folder, prepared.metadata, [Reporter(recipe.epochs, kind.measure)], replicas)
     if arguments.resume:
         training.resume()
         print(f"going on with {folder.path} at epoch {training.progress.epoch + 1}, step {training.progress.step}")
@@ -82,20 +85,26 @@ def run(arguments) -> int:
         data.save_samples(folder.samples)
     started = time.perf_counter()
     try:
-        confusion = training.fit()
+        outcome = training.fit()
     except DataError as error:
         raise DataError(f"{error.message}\n{_stopped(training, folder)}, or leave out what cannot be read:\n"
                         f"  numbanet train --resume {shlex.quote(str(folder.path))} --on-error skip") from error
-    if confusion is None:
+    if outcome is None:
         print(_stopped(training, folder))
         return 1
-    print(f"\ntest accuracy {100 * confusion.accuracy:.2f}% (best {100 * training.best:.2f}%), "
-          f"{time.perf_counter() - started:.1f} s of training")
-    print("confusion matrix, a row for each true class:")
-    print(confusion.table(data.classes))
+    headline, *lines = training.described(outcome)
+    print("\n".join([f"\n{headline}, {time.perf_counter() - started:.1f} s of training", *lines]))
     print(f"run: {folder.path} (weights/, report.html, curves.png, metrics.csv)\ntry it:\n"
-          f"  numbanet predict {shlex.quote(str(folder.path))} {shlex.quote(str(folder.samples))}")
+          f"  numbanet {kind.verb} {shlex.quote(str(folder.path))} {shlex.quote(str(kind.sample(folder)))}")
     return 0
+
+
+def task_of(recipe) -> tuple:
+    """(prepare, Training) of what a recipe asks to learn."""
+    from importlib import import_module
+    place, name = TASKS[recipe.task]
+    module = import_module(place)
+    return module.prepare, getattr(module, name)
 
 
 def _stopped(training, folder) -> str:
@@ -129,13 +138,13 @@ def _recipe(arguments):
     from numbanet.errors import UsageError
     from numbanet.train.recipe import TYPES, Recipe, list_recipes, read_recipe
     from numbanet.train.run_directory import RunDirectory
-    given = {known.name: value for known in fields(Recipe) if known.name not in ("model", "source")
+    given = {known.name: value for known in fields(Recipe) if known.name not in NO_FLAGS
              and (value := getattr(arguments, known.name)) is not None}
     for name, value in given.items():
         if TYPES[name] in (dict, list):
             given[name] = _yaml(name, value)
     for name in ("data", "weights"):
-        if name in given:
+        if name in given and not (name == "data" and _is_data_set(given[name])):
             given[name] = str(Path(given[name]).absolute())
     if arguments.resume:
         folder = RunDirectory.open(arguments.resume)
@@ -157,13 +166,19 @@ def _recipe(arguments):
         fields_of_recipe = {"clip_norm": 1.0}           # at the top of the one-cycle, one bad batch could throw a run off
     else:
         raise UsageError("expected a model, such as: numbanet train lenet5, or a --recipe")
-    if arguments.model is not None:
-        fields_of_recipe["model"] = arguments.model
-    from numbanet.zoo import model_info
+    from numbanet.zoo import list_models, model_info
+    if arguments.model is not None and (arguments.recipe or arguments.model in list_models() or "model" not in fields_of_recipe):
+        fields_of_recipe["model"] = arguments.model         # otherwise it is the name of a recipe, such as segmenter, that says its own
     recipe = Recipe.from_dict(fields_of_recipe).changed(given)
     model_info(recipe.model)
     RunDirectory.check_free(arguments.out)
     return recipe, None
+
+
+def _is_data_set(name: str) -> bool:
+    """Whether a data set is meant, rather than a folder."""
+    from numbanet.data.datasets import list_datasets
+    return name in list_datasets() and not Path(name).exists()
 
 
 def _yaml(name: str, text: str):
@@ -176,11 +191,11 @@ def _yaml(name: str, text: str):
         raise UsageError(f"--{name.replace('_', '-')}: not YAML ({' '.join(str(error).split())[:150]})") from error
 
 
-def Reporter(epochs: int):
-    """A live bar for each epoch, and a line when it ends."""
+def Reporter(epochs: int, measure: str = "accuracy"):
+    """A live bar for each epoch, and a line when it ends; `measure` stands beside the loss."""
     from numbanet.train.callbacks import Callback
-    from numbanet.train.classifier import as_row
     from numbanet.train.report import waiting
+    from numbanet.train.training import as_row
 
     class ProgressBar(Callback):
         bar, only_first, told = None, True, False
@@ -195,7 +210,7 @@ def Reporter(epochs: int):
 
         def on_train_batch_end(self, batch, logs=None):
             progress = self.trainer.progress
-            self.bar.set_postfix_str(f"loss {logs['loss']:.3f}, accuracy {100 * logs['accuracy']:.1f}%, "
+            self.bar.set_postfix_str(f"loss {logs['loss']:.3f}, {measure} {100 * logs[measure]:.1f}%, "
                                      f"{progress.seen / max(progress.seconds, 1e-9):,.0f} images/s"
                                      f"{_waiting(progress.waited, progress.seconds)}", refresh=False)
             self.bar.update(1)
@@ -204,8 +219,8 @@ def Reporter(epochs: int):
             self.close()
             row = as_row(self.trainer.progress.history[-1])
             number = f"{row['epoch']:>{len(str(epochs))}}/{epochs}"
-            print(f"epoch {number}  loss {row['train_loss']:.3f} ({100 * row['train_accuracy']:.2f}%), test loss "
-                  f"{row['test_loss']:.3f} ({100 * row['test_accuracy']:.2f}%), {row['images_per_second']:,.0f} images/s"
+            print(f"epoch {number}  loss {row['train_loss']:.3f} ({100 * row[f'train_{measure}']:.2f}%), test loss "
+                  f"{row['test_loss']:.3f} ({100 * row[f'test_{measure}']:.2f}%), {row['images_per_second']:,.0f} images/s"
                   + (f", {row['skipped']:,} left out" if row["skipped"] else ""), flush=True)
             if not self.told and _waiting(row["waited"], row["seconds"]) and not _is_in_memory(self.trainer.train_loader.dataset):
                 self.told = True

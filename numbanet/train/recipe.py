@@ -29,6 +29,9 @@ OPTIMIZERS = {
     "rmsprop": (optim.RMSprop, 1e-3, {"momentum": 0.9}),
 }
 OF_ONE_OPTIMIZER = ("lr", "momentum", "nesterov", "alpha", "eps", "weight_decay")
+# What a run learns, and the name of what its epochs are judged by, as columns of metrics.csv and in words.
+MEASURES = {"classification": ("accuracy", "accuracy"), "segmentation": ("iou", "mean IoU"), "detection": ("map", "mAP")}
+LATER = ("task", "loss", "data_options")        # fields that older runs do not have
 SCHEDULES = ("onecycle", "constant", "step", "multistep", "cosine", "poly", "plateau", "table")
 
 
@@ -45,7 +48,10 @@ class Recipe:
 
     model: str = _field("", "a name from 'numbanet models'")
     model_options: dict = _field({}, "options of the model, such as {dropout: 0.5}")
-    data: str | None = _field(None, "folder of IDX files or class folders (default: the MNIST sample of the package)")
+    task: str = _field("classification", "what is learned", choices=tuple(MEASURES))
+    data: str | None = _field(None, "folder of IDX files or class folders (default: the MNIST sample of the package); of a segmenter or "
+                                    "detector also a data set's name")
+    data_options: dict = _field({}, "of a data set by name, such as {count: 2000, size: 64}")
     val_fraction: float = _field(0.2, "share held out of class folders without val/ or test/",
                                  must=(lambda v: 0 < v < 1, "a number between 0 and 1"))
     epochs: int = _field(25, "passes over the training images", 1)
@@ -65,6 +71,7 @@ class Recipe:
     schedule: str = _field("onecycle", "onecycle, constant, step, multistep, cosine, poly, plateau or table", choices=SCHEDULES)
     schedule_options: dict = _field({}, "of the schedule, such as {step_size: 30, gamma: 0.1}, in epochs")
     warmup_epochs: int = _field(0, "epochs in which the rate rises to its value", 0)
+    loss: str | None = _field(None, "of a segmenter: cross_entropy, dice, or dice+cross_entropy")
     clip_norm: float | None = _field(None, "largest common norm of the gradients", 0)
     label_smoothing: float = _field(0.0, "share of each target spread over all classes", 0, 0.999)
     mixup: float = _field(0.0, "alpha of MixUp; 0 is none", 0)
@@ -127,6 +134,11 @@ class Recipe:
         if values.get("schedule", self.schedule) != self.schedule:
             kept["schedule_options"] = {}
         return Recipe.from_dict({**kept, **values})
+
+    def as_asked(self) -> dict:
+        """The fields as a run's checkpoints keep them: what came later is left out at its default, so that older runs go on."""
+        new = Recipe(self.model)
+        return {name: value for name, value in asdict(self).items() if name not in LATER or value != getattr(new, name)}
 
     def as_yaml(self) -> str:
         return yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True, width=100)

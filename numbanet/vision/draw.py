@@ -14,13 +14,14 @@ WIDTH, HEIGHT, MARGIN = 560, 360, 64
 INK, GRID, COLOURS = (32, 32, 40), (224, 224, 230), ((31, 107, 182), (214, 96, 30))
 
 
-def draw_curves(path, history: Sequence[dict]) -> None:
-    """`curves.png`: loss and error of each epoch in `history`, training and test, side by side."""
+def draw_curves(path, history: Sequence[dict], measure: str = "accuracy") -> None:
+    """`curves.png`: loss of each epoch in `history`, and what `measure` is short of 1, training and test, side by side."""
     image = Image.new("RGB", (2 * WIDTH, HEIGHT), "white")
     epochs = [row["epoch"] for row in history]
     losses = [[row[key] for row in history] for key in ("train_loss", "test_loss")]
-    errors = [[100 * (1 - row[key]) for row in history] for key in ("train_accuracy", "test_accuracy")]
-    for left, title, series in ((0, "cross-entropy", losses), (WIDTH, "error, %", errors)):
+    errors = [[100 * (1 - row.get(key, math.nan)) for row in history] for key in (f"train_{measure}", f"test_{measure}")]
+    names = ("cross-entropy", "error, %") if measure == "accuracy" else ("loss", f"1 - {measure}, %")
+    for left, title, series in zip((0, WIDTH), names, (losses, errors)):
         _panel(image, left, title, epochs, series, ("training", "test"))
     with atomic_file(path) as temporary:
         image.save(temporary, "PNG")

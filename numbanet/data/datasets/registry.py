@@ -15,6 +15,7 @@ from typing import Any
 from numbanet.data.datasets.cifar import CIFAR10, CIFAR100
 from numbanet.data.datasets.csv_list import CSVDataset
 from numbanet.data.datasets.image_folder import ImageFolder
+from numbanet.data.datasets.mask_folder import MaskFolder
 from numbanet.data.datasets.mnist import MNIST, FashionMNIST, MNISTSample
 from numbanet.data.datasets.packed import PackedDataset
 from numbanet.data.datasets.synthetic_scenes import SyntheticScenes
@@ -23,8 +24,8 @@ from numbanet.errors import DataError, UsageError
 ENTRY_POINT_GROUP = "numbanet.datasets"
 
 _datasets: dict[str, Callable[..., Any]] = {
-    "cifar10": CIFAR10, "cifar100": CIFAR100, "csv": CSVDataset, "fashion_mnist": FashionMNIST, "image_folder": ImageFolder, "mnist": MNIST,
-    "mnist_sample": MNISTSample, "packed": PackedDataset, "synthetic_scenes": SyntheticScenes}
+    "cifar10": CIFAR10, "cifar100": CIFAR100, "csv": CSVDataset, "fashion_mnist": FashionMNIST, "image_folder": ImageFolder,
+    "mask_folder": MaskFolder, "mnist": MNIST, "mnist_sample": MNISTSample, "packed": PackedDataset, "synthetic_scenes": SyntheticScenes}
 
 
 def register_dataset(name: str, create: Callable[..., Any]) -> None:
