@@ -42,7 +42,7 @@ def run(arguments) -> int:
     counts = np.bincount(found.labels.reshape(-1), minlength=len(segmenter.classes))
     order = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
     classes = [{"class": segmenter.classes[i], "number": i, "pixels": int(counts[i]), "share": float(counts[i] / counts.sum()),
-                "confidence": float(found.confidence[found.labels == i].mean(dtype=np.float64)), "box": _box(found.labels == i)}
+                "box": _box(found.labels == i), "confidence": float(found.confidence[found.labels == i].mean(dtype=np.float64))}
                for i in order]
     name = Path(arguments.network).stem
     lines = [f"{len(order)} classes; each pixel has the colour of the class that the network gives it."]
