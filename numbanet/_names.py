@@ -38,6 +38,6 @@ _OTHERS = {
     "numbanet.weights": "load_weights save_weights",
     "numbanet.zoo": "create_model list_models",
 }
-MODULES = ("autograd", "backends", "cuda", "data", "dtypes", "errors", "functional", "geometry", "graph", "nn", "onnx", "ops", "optim",
+MODULES = ("autograd", "backends", "cuda", "data", "detection", "dtypes", "errors", "functional", "geometry", "graph", "nn", "onnx", "ops", "optim",
            "random", "search", "train", "vision", "weights", "zoo")
 WHERE = {name: module for module, names in ({f"numbanet.ops.{m}": n for m, n in _OPS.items()} | _OTHERS).items() for name in names.split()}

@@ -18,6 +18,7 @@ VERBS = {
     "val": "judge a trained network: metrics, confusions, worst mistakes",
     "runs": "list training runs, or compare some",
     "predict": "name what is on images, with a trained network",
+    "detect": "find and name the objects on images, with a trained detector",
     "summary": "the layers of a network: shapes, parameters, costs, receptive fields",
     "filters": "the kernels of a convolution, as a picture",
     "features": "the feature maps that layers make of an image",
@@ -39,6 +40,11 @@ VERBS = {
     "models": "the networks that can be created by name",
     "doctor": "what numbanet found here: processor, threads, caches, versions",
     "warmup": "compile kernels ahead, so that the first training step is fast",
+}
+
+# What else a verb does, by its second word; each has a module of its own.
+FURTHER = {
+    "train detector": "train a network that finds objects on pictures",
 }
 
 
@@ -69,8 +75,11 @@ def main(argv: list[str] | None = None) -> int:
         hint = f"; did you mean '{close[0]}'?" if close else ""
         print(f"numbanet: unknown verb '{verb}'{hint}\nVerbs: {', '.join(VERBS)}", file=sys.stderr)
         return 2
+    rest = argv[1:]
+    if rest and f"{verb} {rest[0]}" in FURTHER:
+        verb, rest = f"{verb} {rest[0]}", rest[1:]
     try:
-        return _run(verb, argv[1:])
+        return _run(verb, rest)
     except KeyboardInterrupt:
         print(f"\nnumbanet {verb}: interrupted", file=sys.stderr)
         return 1
@@ -78,8 +87,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(verb: str, argv: list[str]) -> int:
     """Run a verb; errors that are the user's to mend become one line on stderr."""
-    module = importlib.import_module(f"numbanet.cli.{verb.replace('-', '_')}")
-    parser = Parser(prog=f"numbanet {verb}", description=f"{VERBS[verb][0].upper()}{VERBS[verb][1:]}.",
+    module = importlib.import_module(f"numbanet.cli.{verb.replace('-', '_').replace(' ', '_')}")
+    text = (VERBS | FURTHER)[verb]
+    parser = Parser(prog=f"numbanet {verb}", description=f"{text[0].upper()}{text[1:]}.",
                     epilog=f"example:\n{module.EXAMPLE}", formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     module.configure(parser)
     try:

@@ -29,7 +29,7 @@ def run(arguments) -> int:
         raise UsageError(f"--top: expected at least 1, received {arguments.top}")
     classifier = open_classifier(arguments.weights, arguments)
     results, failures = [], 0
-    for name, source in _sources(arguments.images):
+    for name, source in sources_of(arguments.images):
         try:
             if source is None:
                 raise DataError(f"{name}: the folder has no images")
@@ -47,7 +47,7 @@ def run(arguments) -> int:
     return 1 if failures else 0
 
 
-def _sources(names):
+def sources_of(names):
     """(name, path or file) of every picture asked for; None for a folder without any."""
     from numbanet.data.images import is_image_file
     for name in names:

@@ -24,9 +24,7 @@ MAY_CHANGE = ("workers", "on_error", "device", "eager")         # in a run that 
 
 
 def configure(parser) -> None:
-    from dataclasses import MISSING, fields
-
-    from numbanet.train.recipe import TYPES, Recipe
+    from numbanet.train.recipe import Recipe
     parser.usage = "numbanet train [MODEL] [--recipe NAME] [--data DIR] [OPTIONS]"
     parser.add_argument("model", nargs="?", help="a name from 'numbanet models', such as lenet5; one with a recipe of that name takes it")
     parser.add_argument("--recipe", metavar="NAME", help="a published recipe, or a YAML file of the fields below")
@@ -34,11 +32,18 @@ def configure(parser) -> None:
     parser.add_argument("--threads", type=int, help="threads of the kernels (default: all cores)")
     parser.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/MODEL-N)")
     parser.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped")
+    configure_fields(parser, Recipe, NO_FLAGS)
+
+
+def configure_fields(parser, kind, left_out) -> None:
+    """An option for each field of a kind of recipe."""
+    from dataclasses import MISSING, fields
+    types = typing.get_type_hints(kind)
     group = parser.add_argument_group("fields of the recipe, all of which may be set here")
-    for known in fields(Recipe):
-        if known.name in NO_FLAGS:
+    for known in fields(kind):
+        if known.name in left_out:
             continue
-        allowed = [kind for kind in typing.get_args(TYPES[known.name]) or (TYPES[known.name],) if kind is not type(None)]
+        allowed = [t for t in typing.get_args(types[known.name]) or (types[known.name],) if t is not type(None)]
         default = known.default if known.default is not MISSING else None
         text = known.metadata["help"] + ("" if default in (None, "") or isinstance(default, bool) else f" (default {default})")
         flag = f"--{known.name.replace('_', '-')}"
@@ -75,7 +80,8 @@ def run(arguments) -> int:
         folder = replicas.share(folder)
     print(f"{recipe.model}: {sum(p.numel() for p in model.parameters()):,} parameters, on {recipe.device}")
     print(f"data: {data.description}")
-    training = kind(model, data.train, data.test, recipe, folder, prepared.metadata, [Reporter(recipe.epochs, kind.measure)], replicas)
+    reporters = [Reporter(recipe.epochs, _told(kind.measure), _line(kind.measure))]
+    training = kind(model, data.train, data.test, recipe, folder, prepared.metadata, reporters, replicas)
     if arguments.resume:
         training.resume()
         print(f"going on with {folder.path} at epoch {training.progress.epoch + 1}, step {training.progress.step}")
@@ -133,19 +139,10 @@ def _watch(iterator, total: int):
 
 def _recipe(arguments):
     """What is asked for, and the run to go on with, if any."""
-    from dataclasses import fields
-
     from numbanet.errors import UsageError
-    from numbanet.train.recipe import TYPES, Recipe, list_recipes, read_recipe
+    from numbanet.train.recipe import Recipe, list_recipes, read_recipe
     from numbanet.train.run_directory import RunDirectory
-    given = {known.name: value for known in fields(Recipe) if known.name not in NO_FLAGS
-             and (value := getattr(arguments, known.name)) is not None}
-    for name, value in given.items():
-        if TYPES[name] in (dict, list):
-            given[name] = _yaml(name, value)
-    for name in ("data", "weights"):
-        if name in given and not (name == "data" and _is_data_set(given[name])):
-            given[name] = str(Path(given[name]).absolute())
+    given = given_fields(arguments, Recipe, NO_FLAGS)
     if arguments.resume:
         folder = RunDirectory.open(arguments.resume)
         flags = {"model": "MODEL"}
@@ -154,8 +151,12 @@ def _recipe(arguments):
                    if value is not None and name not in MAY_CHANGE]
         if changed:
             raise UsageError(f"--resume: a run goes on with what it began with; leave out {', '.join(changed)}")
+        config = folder.read_config()
+        if config.get("task") == "detection":
+            raise UsageError(f"--resume: {folder.path} is the run of a detector; go on with it: numbanet train detector --resume "
+                             f"{shlex.quote(str(folder.path))}")
         try:
-            return Recipe.from_dict({**folder.read_config(), **given}), folder
+            return Recipe.from_dict({**config, **given}), folder
         except UsageError as error:
             raise UsageError(f"--resume: {folder.path / 'config.yaml'} has entries that cannot be used ({error})") from error
     if arguments.recipe is not None:
@@ -181,6 +182,21 @@ def _is_data_set(name: str) -> bool:
     return name in list_datasets() and not Path(name).exists()
 
 
+def given_fields(arguments, kind, left_out) -> dict:
+    """The fields of a kind of recipe that the command line sets."""
+    from dataclasses import fields
+    types = typing.get_type_hints(kind)
+    given = {known.name: value for known in fields(kind) if known.name not in left_out
+             and (value := getattr(arguments, known.name)) is not None}
+    for name, value in given.items():
+        if types[name] in (dict, list):
+            given[name] = _yaml(name, value)
+    for name in ("data", "weights"):
+        if name in given and not (name == "data" and _is_data_set(given[name])):
+            given[name] = str(Path(given[name]).absolute())
+    return given
+
+
 def _yaml(name: str, text: str):
     import yaml
 
@@ -191,8 +207,17 @@ def _yaml(name: str, text: str):
         raise UsageError(f"--{name.replace('_', '-')}: not YAML ({' '.join(str(error).split())[:150]})") from error
 
 
-def Reporter(epochs: int, measure: str = "accuracy"):
-    """A live bar for each epoch, and a line when it ends; `measure` stands beside the loss."""
+def _told(measure: str):
+    return lambda logs: f"loss {logs['loss']:.3f}, {measure} {100 * logs[measure]:.1f}%"
+
+
+def _line(measure: str):
+    return lambda row: (f"loss {row['train_loss']:.3f} ({100 * row[f'train_{measure}']:.2f}%), test loss "
+                        f"{row['test_loss']:.3f} ({100 * row[f'test_{measure}']:.2f}%)")
+
+
+def Reporter(epochs: int, told_of, line_of):
+    """A live bar for each epoch, and a line when it ends: `told_of(logs)` says how a batch went, `line_of(row)` how an epoch did."""
     from numbanet.train.callbacks import Callback
     from numbanet.train.report import waiting
     from numbanet.train.training import as_row
@@ -210,7 +235,7 @@ def Reporter(epochs: int, measure: str = "accuracy"):
 
         def on_train_batch_end(self, batch, logs=None):
             progress = self.trainer.progress
-            self.bar.set_postfix_str(f"loss {logs['loss']:.3f}, {measure} {100 * logs[measure]:.1f}%, "
+            self.bar.set_postfix_str(f"{told_of(logs)}, "
                                      f"{progress.seen / max(progress.seconds, 1e-9):,.0f} images/s"
                                      f"{_waiting(progress.waited, progress.seconds)}", refresh=False)
             self.bar.update(1)
@@ -219,8 +244,7 @@ def Reporter(epochs: int, measure: str = "accuracy"):
             self.close()
             row = as_row(self.trainer.progress.history[-1])
             number = f"{row['epoch']:>{len(str(epochs))}}/{epochs}"
-            print(f"epoch {number}  loss {row['train_loss']:.3f} ({100 * row[f'train_{measure}']:.2f}%), test loss "
-                  f"{row['test_loss']:.3f} ({100 * row[f'test_{measure}']:.2f}%), {row['images_per_second']:,.0f} images/s"
+            print(f"epoch {number}  {line_of(row)}, {row['images_per_second']:,.0f} images/s"
                   + (f", {row['skipped']:,} left out" if row["skipped"] else ""), flush=True)
             if not self.told and _waiting(row["waited"], row["seconds"]) and not _is_in_memory(self.trainer.train_loader.dataset):
                 self.told = True

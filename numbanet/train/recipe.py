@@ -11,6 +11,7 @@ import typing
 from dataclasses import asdict, dataclass, field, fields
 from importlib.resources import files
 from pathlib import Path
+from typing import Self
 
 import yaml
 
@@ -35,75 +36,27 @@ LATER = ("task", "loss", "data_options")        # fields that older runs do not 
 SCHEDULES = ("onecycle", "constant", "step", "multistep", "cosine", "poly", "plateau", "table")
 
 
-def _field(default, help: str, low=None, high=None, choices=None, must=None):
-    """`must`: (predicate, what it says), where limits do not say it."""
+def recipe_field(default, help: str, low=None, high=None, choices=None, must=None):
+    """A field of a recipe, with what it means and what it may be; `must`: (predicate, what it says), where limits do not say it."""
     facts = {"help": help, "low": low, "high": high, "choices": choices, "must": must}
     return field(default_factory=lambda: type(default)(default), metadata=facts) if isinstance(default, (dict, list)) else field(
         default=default, metadata=facts)
 
 
-@dataclass
-class Recipe:
-    """What a run is asked for; written into its config.yaml."""
+class Fields:
+    """What the recipes of all kinds of training have in common; each is a dataclass of fields, those below among them."""
 
-    model: str = _field("", "a name from 'numbanet models'")
-    model_options: dict = _field({}, "options of the model, such as {dropout: 0.5}")
-    task: str = _field("classification", "what is learned", choices=tuple(MEASURES))
-    data: str | None = _field(None, "folder of IDX files or class folders (default: the MNIST sample of the package); of a segmenter or "
-                                    "detector also a data set's name")
-    data_options: dict = _field({}, "of a data set by name, such as {count: 2000, size: 64}")
-    val_fraction: float = _field(0.2, "share held out of class folders without val/ or test/",
-                                 must=(lambda v: 0 < v < 1, "a number between 0 and 1"))
-    epochs: int = _field(25, "passes over the training images", 1)
-    batch_size: int = _field(64, "images per step", 1)
-    accumulate: int = _field(1, "batches for each update", 1)
-    optimizer: str = _field("sgd", "sgd (Nesterov by default), adam, adamw or rmsprop", choices=tuple(OPTIMIZERS))
-    lr: float | None = _field(None, "learning rate, of onecycle the peak (default: by optimiser)",
-                              must=(lambda v: 0 < v < math.inf, "a number above 0"))
-    momentum: float | None = _field(None, "of sgd and rmsprop", 0)
-    nesterov: bool | None = _field(None, "of sgd")
-    alpha: float | None = _field(None, "decay of rmsprop's mean square", 0)
-    eps: float | None = _field(None, "of adam, adamw and rmsprop", 0)
-    weight_decay: float | None = _field(None, "of all weights", 0)
-    norm_weight_decay: float | None = _field(None, "of normalisation layers (default: weight_decay)", 0)
-    bias_weight_decay: float | None = _field(None, "of biases (default: weight_decay)", 0)
-    layer_lr: dict = _field({}, "factors of the learning rate by layer, such as {fc: 10}")
-    schedule: str = _field("onecycle", "onecycle, constant, step, multistep, cosine, poly, plateau or table", choices=SCHEDULES)
-    schedule_options: dict = _field({}, "of the schedule, such as {step_size: 30, gamma: 0.1}, in epochs")
-    warmup_epochs: int = _field(0, "epochs in which the rate rises to its value", 0)
-    loss: str | None = _field(None, "of a segmenter: cross_entropy, dice, or dice+cross_entropy")
-    clip_norm: float | None = _field(None, "largest common norm of the gradients", 0)
-    label_smoothing: float = _field(0.0, "share of each target spread over all classes", 0, 0.999)
-    mixup: float = _field(0.0, "alpha of MixUp; 0 is none", 0)
-    cutmix: float = _field(0.0, "alpha of CutMix; 0 is none", 0)
-    ema_decay: float | None = _field(None, "decay of the moving average of the weights", 0, 0.999999)
-    early_stopping: int | None = _field(None, "epochs without a better validation loss after which it ends", 1)
-    sync_batch_norm: bool = _field(False, "on several processes, normalise by the statistics of the whole batch")
-    weights: str | None = _field(None, "weights to begin with; a last layer of other classes is made anew")
-    freeze_until: str | None = _field(None, "layer before which nothing learns, such as layer4")
-    distort: bool = _field(True, "small random affine distortions, where there are no train_transforms")
-    train_transforms: list = _field([], "of each training picture, such as [RandomHorizontalFlip, {RandomCrop: {size: 32}}]")
-    resize: int | None = _field(None, "shorter side that test pictures are scaled to before their centre is cut out", 1)
-    checkpoint_every: int | None = _field(None, "updates between checkpoints within an epoch", 1)
-    keep_checkpoints: int = _field(2, "newest checkpoints that are kept, besides the best", 1)
-    workers: int = _field(0, "threads that load pictures", 0)
-    on_error: str = _field("raise", "what a picture that cannot be read does: raise ends the run, skip leaves it out",
-                           choices=("raise", "skip"))
-    seed: int = _field(0, "of weights, order and distortions")
-    device: str = _field("cpu", "cpu or reference")
-    eager: bool = _field(False, "record every step anew instead of replaying a compiled one")
-    source: str = _field("", "where the recipe is published, and what differs here")
-
-    def __post_init__(self):
+    def check(self) -> None:
+        """Bring each field to its type, or raise."""
+        types = typing.get_type_hints(type(self))
         for known in fields(self):
-            setattr(self, known.name, _checked(known, getattr(self, known.name)))
+            setattr(self, known.name, _checked(known, getattr(self, known.name), types[known.name]))
         if self.warmup_epochs and self.schedule in ("onecycle", "poly", "plateau"):
             raise UsageError(f"--warmup-epochs: the schedule {self.schedule} has no warm-up; use step, multistep, "
                              "cosine, table or constant")
-        make_transforms(self.train_transforms)
 
     @classmethod
-    def from_dict(cls, values: dict) -> Recipe:
+    def from_dict(cls, values: dict) -> Self:
         """Of a mapping of fields.
 
         Raises
@@ -122,23 +75,18 @@ class Recipe:
         return cls(**values)
 
     @classmethod
-    def load(cls, name) -> Recipe:
+    def load(cls, name) -> Self:
         """A published recipe by name, or a YAML file by path."""
         return cls.from_dict(read_recipe(name))
 
-    def changed(self, values: dict) -> Recipe:
+    def changed(self, values: dict) -> Self:
         """With other values; with another optimizer its options, which were of the old one, are defaults again."""
         kept = asdict(self)
         if values.get("optimizer", self.optimizer) != self.optimizer:
             kept |= dict.fromkeys(OF_ONE_OPTIMIZER)
         if values.get("schedule", self.schedule) != self.schedule:
             kept["schedule_options"] = {}
-        return Recipe.from_dict({**kept, **values})
-
-    def as_asked(self) -> dict:
-        """The fields as a run's checkpoints keep them: what came later is left out at its default, so that older runs go on."""
-        new = Recipe(self.model)
-        return {name: value for name, value in asdict(self).items() if name not in LATER or value != getattr(new, name)}
+        return self.from_dict({**kept, **values})
 
     def as_yaml(self) -> str:
         return yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True, width=100)
@@ -198,6 +146,68 @@ class Recipe:
                     raise ValueError(f"it has no {', '.join(options)}")
                 return lr_scheduler.LambdaLR(optimizer, lambda epoch: factors[min(epoch, len(factors) - 1)]), "epoch"
 
+
+@dataclass
+class Recipe(Fields):
+    """What a run is asked for; written into its config.yaml."""
+
+    model: str = recipe_field("", "a name from 'numbanet models'")
+    model_options: dict = recipe_field({}, "options of the model, such as {dropout: 0.5}")
+    task: str = recipe_field("classification", "what is learned", choices=tuple(MEASURES))
+    data: str | None = recipe_field(None, "folder of IDX files or class folders (default: the MNIST sample of the package); of a "
+                                          "segmenter one of images/ and masks/, or a data set's name (default: synthetic_scenes)")
+    data_options: dict = recipe_field({}, "of a data set by name, such as {count: 2000, size: 64}")
+    val_fraction: float = recipe_field(0.2, "share held out of class folders without val/ or test/",
+                                 must=(lambda v: 0 < v < 1, "a number between 0 and 1"))
+    epochs: int = recipe_field(25, "passes over the training images", 1)
+    batch_size: int = recipe_field(64, "images per step", 1)
+    accumulate: int = recipe_field(1, "batches for each update", 1)
+    optimizer: str = recipe_field("sgd", "sgd (Nesterov by default), adam, adamw or rmsprop", choices=tuple(OPTIMIZERS))
+    lr: float | None = recipe_field(None, "learning rate, of onecycle the peak (default: by optimiser)",
+                              must=(lambda v: 0 < v < math.inf, "a number above 0"))
+    momentum: float | None = recipe_field(None, "of sgd and rmsprop", 0)
+    nesterov: bool | None = recipe_field(None, "of sgd")
+    alpha: float | None = recipe_field(None, "decay of rmsprop's mean square", 0)
+    eps: float | None = recipe_field(None, "of adam, adamw and rmsprop", 0)
+    weight_decay: float | None = recipe_field(None, "of all weights", 0)
+    norm_weight_decay: float | None = recipe_field(None, "of normalisation layers (default: weight_decay)", 0)
+    bias_weight_decay: float | None = recipe_field(None, "of biases (default: weight_decay)", 0)
+    layer_lr: dict = recipe_field({}, "factors of the learning rate by layer, such as {fc: 10}")
+    schedule: str = recipe_field("onecycle", "onecycle, constant, step, multistep, cosine, poly, plateau or table", choices=SCHEDULES)
+    schedule_options: dict = recipe_field({}, "of the schedule, such as {step_size: 30, gamma: 0.1}, in epochs")
+    warmup_epochs: int = recipe_field(0, "epochs in which the rate rises to its value", 0)
+    loss: str | None = recipe_field(None, "of a segmenter: cross_entropy, dice, or dice+cross_entropy")
+    clip_norm: float | None = recipe_field(None, "largest common norm of the gradients", 0)
+    label_smoothing: float = recipe_field(0.0, "share of each target spread over all classes", 0, 0.999)
+    mixup: float = recipe_field(0.0, "alpha of MixUp; 0 is none", 0)
+    cutmix: float = recipe_field(0.0, "alpha of CutMix; 0 is none", 0)
+    ema_decay: float | None = recipe_field(None, "decay of the moving average of the weights", 0, 0.999999)
+    early_stopping: int | None = recipe_field(None, "epochs without a better validation loss after which it ends", 1)
+    sync_batch_norm: bool = recipe_field(False, "on several processes, normalise by the statistics of the whole batch")
+    weights: str | None = recipe_field(None, "weights to begin with; a last layer of other classes is made anew")
+    freeze_until: str | None = recipe_field(None, "layer before which nothing learns, such as layer4")
+    distort: bool = recipe_field(True, "small random affine distortions, where there are no train_transforms")
+    train_transforms: list = recipe_field([], "of each training picture, such as [RandomHorizontalFlip, {RandomCrop: {size: 32}}]")
+    resize: int | None = recipe_field(None, "shorter side that test pictures are scaled to before their centre is cut out", 1)
+    checkpoint_every: int | None = recipe_field(None, "updates between checkpoints within an epoch", 1)
+    keep_checkpoints: int = recipe_field(2, "newest checkpoints that are kept, besides the best", 1)
+    workers: int = recipe_field(0, "threads that load pictures", 0)
+    on_error: str = recipe_field("raise", "what a picture that cannot be read does: raise ends the run, skip leaves it out",
+                           choices=("raise", "skip"))
+    seed: int = recipe_field(0, "of weights, order and distortions")
+    device: str = recipe_field("cpu", "cpu or reference")
+    eager: bool = recipe_field(False, "record every step anew instead of replaying a compiled one")
+    source: str = recipe_field("", "where the recipe is published, and what differs here")
+
+    def __post_init__(self):
+        self.check()
+        make_transforms(self.train_transforms)
+
+    def as_asked(self) -> dict:
+        """The fields as a run's checkpoints keep them: what came later is left out at its default, so that older runs go on."""
+        new = Recipe(self.model)
+        return {name: value for name, value in asdict(self).items() if name not in LATER or value != getattr(new, name)}
+
     def make_mixing(self) -> list:
         return [kind(alpha=alpha) for kind, alpha in ((MixUp, self.mixup), (CutMix, self.cutmix)) if alpha]
 
@@ -250,10 +260,10 @@ def read_recipe(name) -> dict:
     return values
 
 
-def _checked(known, value):
+def _checked(known, value, kind):
     """A field's value, or an error that names it as the command line does."""
     flag, facts = f"--{known.name.replace('_', '-')}", known.metadata
-    allowed = typing.get_args(TYPES[known.name]) or (TYPES[known.name],)
+    allowed = typing.get_args(kind) or (kind,)
     if value is None and type(None) in allowed:
         return None
     if float in allowed and not isinstance(value, bool):
@@ -278,5 +288,4 @@ def _checked(known, value):
     return value
 
 
-TYPES = typing.get_type_hints(Recipe)
 WORDS = {int: "an integer", float: "a number", str: "text", bool: "true or false", dict: "a mapping", list: "a list"}

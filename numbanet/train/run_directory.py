@@ -129,10 +129,12 @@ class RunDirectory:
                 "best": max(values, default=None), "last": last.get(measure), "test_loss": last.get("test_loss"),
                 "seconds": sum(row.get("seconds", 0.0) for row in history)}
 
-    def write_metrics(self, history: list[dict]) -> None:
+    def write_metrics(self, history: list[dict], fields: tuple[str, ...] | None = None) -> None:
+        """By default all columns that the rows have."""
         text = io.StringIO()
-        fields = [*FIELDS, *dict.fromkeys(name for row in history for name in row if name not in FIELDS)]
-        writer = csv.DictWriter(text, fields, lineterminator="\n")
+        if fields is None:
+            fields = [*FIELDS, *dict.fromkeys(name for row in history for name in row if name not in FIELDS)]
+        writer = csv.DictWriter(text, fields, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)
         write_text(self.path / "metrics.csv", text.getvalue())

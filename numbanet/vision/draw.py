@@ -16,13 +16,18 @@ INK, GRID, COLOURS = (32, 32, 40), (224, 224, 230), ((31, 107, 182), (214, 96, 3
 
 def draw_curves(path, history: Sequence[dict], measure: str = "accuracy") -> None:
     """`curves.png`: loss of each epoch in `history`, and what `measure` is short of 1, training and test, side by side."""
-    image = Image.new("RGB", (2 * WIDTH, HEIGHT), "white")
-    epochs = [row["epoch"] for row in history]
     losses = [[row[key] for row in history] for key in ("train_loss", "test_loss")]
     errors = [[100 * (1 - row.get(key, math.nan)) for row in history] for key in (f"train_{measure}", f"test_{measure}")]
     names = ("cross-entropy", "error, %") if measure == "accuracy" else ("loss", f"1 - {measure}, %")
-    for left, title, series in zip((0, WIDTH), names, (losses, errors)):
-        _panel(image, left, title, epochs, series, ("training", "test"))
+    draw_panels(path, [row["epoch"] for row in history], [(name, series, ("training", "test"))
+                                                          for name, series in zip(names, (losses, errors))])
+
+
+def draw_panels(path, xs: Sequence[float], panels: Sequence[tuple]) -> None:
+    """Logarithmic plots over `xs` side by side, each (title, series, names of the series)."""
+    image = Image.new("RGB", (len(panels) * WIDTH, HEIGHT), "white")
+    for number, (title, series, names) in enumerate(panels):
+        _panel(image, number * WIDTH, title, xs, series, names)
     with atomic_file(path) as temporary:
         image.save(temporary, "PNG")
 

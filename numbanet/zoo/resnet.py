@@ -119,6 +119,8 @@ class ResNet(Network):
         Start every block as the identity: the last scale of its branch is 0 (Goyal et al. 2017, arXiv:1706.02677).
     replace_stride_with_dilation : tuple of three bools
         For the last three stages: keep the resolution and widen the windows instead.
+    width : int
+        Of the first convolution and stage; each further stage has twice as many maps.
     block_options
         ``groups``, ``width_per_group`` and ``stride_in_1x1`` of :class:`Bottleneck`.
     """
@@ -126,18 +128,21 @@ class ResNet(Network):
     classifier_path = "fc"
 
     def __init__(self, block, blocks, num_classes: int = 1000, in_chans: int = 3, *, zero_init_residual: bool = False,
-                 replace_stride_with_dilation=(False, False, False), **block_options):
+                 replace_stride_with_dilation=(False, False, False), width: int = WIDTHS[0], **block_options):
         super().__init__()
         dilate = tuple(replace_stride_with_dilation)
         if len(dilate) != 3:
             raise UsageError(f"ResNet: replace_stride_with_dilation expects three bools, received {replace_stride_with_dilation!r}")
-        self.in_chans, self.num_features = in_chans, WIDTHS[-1] * block.expansion
-        self.conv1 = nn.Conv2d(in_chans, 64, 7, 2, 3, bias=False)       # (N, C, 224, 224) -> (N, 64, 112, 112)
-        self.bn1 = nn.BatchNorm2d(64)
+        if not isinstance(width, int) or width < 1:
+            raise UsageError(f"ResNet: width expects an integer of at least 1, received {width!r}")
+        widths = tuple(full * width // WIDTHS[0] for full in WIDTHS)
+        self.in_chans, self.num_features = in_chans, widths[-1] * block.expansion
+        self.conv1 = nn.Conv2d(in_chans, width, 7, 2, 3, bias=False)    # (N, C, 224, 224) -> (N, 64, 112, 112)
+        self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, 2, 1)                            # (N, 64, 56, 56)
-        stages, channels, reduction, dilation = [Stage("relu", 64, 2)], 64, 4, 1
-        for number, (width, count, dilated) in enumerate(zip(WIDTHS, blocks, (False, *dilate)), 1):         # sides 56, 28, 14, 7
+        stages, channels, reduction, dilation = [Stage("relu", width, 2)], width, 4, 1
+        for number, (width, count, dilated) in enumerate(zip(widths, blocks, (False, *dilate)), 1):         # sides 56, 28, 14, 7
             stride = 1 if number == 1 or dilated else 2
             # The first block of a dilated stage still reads neighbours at the distance that its input was made for.
             dilations = [dilation] + [2 * dilation if dilated else dilation] * (count - 1)

@@ -2,6 +2,7 @@
 
 from numbanet.data.datasets.cifar import CIFAR10, CIFAR100
 from numbanet.data.datasets.csv_list import CSVDataset
+from numbanet.data.datasets.digit_scenes import DigitScenes
 from numbanet.data.datasets.folder_layout import ImageData, image_splits, open_image_data
 from numbanet.data.datasets.idx import read_idx
 from numbanet.data.datasets.image_files import ImageFiles
@@ -12,6 +13,6 @@ from numbanet.data.datasets.packed import PackedDataset
 from numbanet.data.datasets.registry import create_dataset, list_datasets, register_dataset
 from numbanet.data.datasets.synthetic_scenes import Scene, SyntheticScenes
 
-__all__ = ["CIFAR10", "CIFAR100", "CSVDataset", "FashionMNIST", "ImageData", "ImageFiles", "ImageFolder", "MNIST", "MNISTSample",
-           "MaskFolder", "PackedDataset", "Scene", "SyntheticScenes", "create_dataset", "image_splits", "list_datasets", "load_mask",
-           "open_image_data", "read_idx", "register_dataset"]
+__all__ = ["CIFAR10", "CIFAR100", "CSVDataset", "DigitScenes", "FashionMNIST", "ImageData", "ImageFiles", "ImageFolder", "MNIST",
+           "MNISTSample", "MaskFolder", "PackedDataset", "Scene", "SyntheticScenes", "create_dataset", "image_splits", "list_datasets",
+           "load_mask", "open_image_data", "read_idx", "register_dataset"]

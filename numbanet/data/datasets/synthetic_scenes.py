@@ -169,7 +169,7 @@ class SyntheticScenes(Dataset):
             raise IndexError(f"SyntheticScenes: index {index} is out of range for {self.count} samples")
         rng = self._generator(int(index) % self.count)
         label = self._label(rng)
-        picture = _background(rng, self.size)
+        picture = draw_background(rng, self.size)
         mean = np.asarray(picture.resize((1, 1), Image.Resampling.BOX), np.float64)[0, 0]
         shapes = self._shapes(rng, label)
         masks: list[np.ndarray] = []
@@ -177,12 +177,12 @@ class SyntheticScenes(Dataset):
             alpha, corner = draw_mask(self.classes[kind], radius, rng.uniform(0, 2 * np.pi), rng.uniform(0.88, 1.14), (x, y))
             whole = Image.new("L", picture.size)
             whole.paste(alpha, corner)
-            picture.paste(_paint(rng, alpha.size, mean), corner, alpha)
+            picture.paste(paint(rng, alpha.size, mean), corner, alpha)
             mask = np.asarray(whole) >= 128
             masks = [earlier & ~mask for earlier in masks] + [mask]
-        image = _with_noise(rng, np.array(picture), self.noise)
+        image = with_noise(rng, np.array(picture), self.noise)
         kept = [i for i, mask in enumerate(masks) if mask.any()]
-        return Scene(image, np.array([_box(masks[i]) for i in kept], np.float32).reshape(-1, 4),
+        return Scene(image, np.array([box_of(masks[i]) for i in kept], np.float32).reshape(-1, 4),
                      np.array([shapes[i][0] for i in kept], np.int64), np.array([masks[i] for i in kept]))
 
     def _generator(self, index: int) -> np.random.Generator:
@@ -214,7 +214,7 @@ def _overlap(a: tuple[float, float, float], b: tuple[float, float, float]) -> fl
     return across * down / (2 * min(a[0], b[0])) ** 2
 
 
-def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
+def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
 
@@ -227,7 +227,7 @@ def _rgb(colour: np.ndarray) -> tuple[int, ...]:
     return tuple(np.clip(colour, 0, 255).astype(int).tolist())
 
 
-def _background(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
+def draw_background(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
     """A gradient, clouds or stripes, with strokes, arcs and dots on it."""
     height, width = size
     base = _colour(rng)
@@ -257,7 +257,7 @@ def _background(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
     return picture
 
 
-def _paint(rng: np.random.Generator, size: tuple[int, int], background: np.ndarray) -> Image.Image:
+def paint(rng: np.random.Generator, size: tuple[int, int], background: np.ndarray) -> Image.Image:
     """A colour that stands out, shaded from one side to the other."""
     colour = _colour(rng)
     for _ in range(TRIES):
@@ -271,7 +271,7 @@ def _paint(rng: np.random.Generator, size: tuple[int, int], background: np.ndarr
     return corners.resize(size, Image.Resampling.BILINEAR)
 
 
-def _with_noise(rng: np.random.Generator, image: np.ndarray, most: float) -> np.ndarray:
+def with_noise(rng: np.random.Generator, image: np.ndarray, most: float) -> np.ndarray:
     """The image with noise of an amplitude up to `most`: the difference of two random bytes, of which half is added and half taken."""
     amplitude = rng.uniform(0, most) / 255
     grain = Image.frombytes("RGB", image.shape[1::-1], rng.bytes(image.size))

@@ -1,0 +1,93 @@
+"""A trained detector, with all that it needs, from a run or a file of weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+import numbanet
+from numbanet.data.images import load_image
+from numbanet.detection.model import Detector, detector
+from numbanet.detection.recipe import TASK
+from numbanet.detection.samples import Fitting
+from numbanet.detection.selection import MOST, OVERLAP, select
+from numbanet.errors import CheckpointError, NumbanetError
+from numbanet.weights import load_weights
+
+
+class ObjectDetector:
+    """Finds objects on pictures.
+
+    Parameters
+    ----------
+    model : Detector
+    classes : names of its classes
+    fitting : Fitting
+    device : str
+    metadata : dict
+        What stands with the weights.
+    """
+
+    def __init__(self, model: Detector, classes: list[str], fitting: Fitting, device: str = "cpu", metadata: dict | None = None):
+        self.model, self.classes, self.fitting, self.device = model.to(device).eval(), classes, fitting, device
+        self.metadata = metadata or {}
+        self._compiled = None
+
+    def detect(self, picture, threshold: float = 0.3, overlap: float = OVERLAP, most: int = MOST) -> dict:
+        """The objects on a picture (Pillow, RGB), the surest first: boxes (K, 4) in its pixels, scores (K,), labels (K,)."""
+        pixels, scale = self.fitting.pixels(picture), self.fitting.scale(*picture.size)
+        x = numbanet.tensor(self.fitting.normalized(pixels[None]), device=self.device)
+        if self._compiled is None:
+            self._compiled = numbanet.compile(self.model, x)
+        with numbanet.no_grad():
+            boxes, scores = (part.numpy()[0] for part in self.model.decode(self._compiled(x)))
+        found = select(boxes, scores, threshold, overlap, most)
+        edges = np.float32([*picture.size, *picture.size])
+        return {**found, "boxes": np.clip(found["boxes"] / np.float32(scale), 0, edges)}
+
+    def __call__(self, source, threshold: float = 0.3, overlap: float = OVERLAP, most: int = MOST) -> list[dict]:
+        """The objects on an image (path or open file): [{"class": ..., "score": ..., "box": [left, top, right, bottom]}].
+
+        Raises
+        ------
+        DataError
+            Not an image, broken or too large.
+        """
+        return self.named(self.detect(load_image(source), threshold, overlap, most))
+
+    def named(self, found: dict) -> list[dict]:
+        """What :meth:`detect` gave, as plain values."""
+        return [{"class": self.classes[label], "score": float(score), "box": [round(float(edge), 2) for edge in box]}
+                for box, score, label in zip(found["boxes"], found["scores"], found["labels"])]
+
+
+def load_detector(path, device: str = "cpu") -> ObjectDetector:
+    """The detector of a run folder (its best weights) or of a file of weights.
+
+    Raises
+    ------
+    CheckpointError
+        The weights cannot be read, are those of a classifier, or contradict themselves.
+    """
+    path = Path(path)
+    file = path / "weights" / "best.safetensors" if path.is_dir() else path
+    if not file.exists():
+        what = f"{path} has no weights yet" if path.is_dir() else f"{path} does not exist"
+        raise CheckpointError(f"{what}; expected the run folder of a detector or a file of its weights")
+    arrays, stored = load_weights(file)
+    if stored.get("task") != TASK:
+        what = f"those of a classifier ({stored['model']})" if isinstance(stored.get("model"), str) else "not those of a detector"
+        remedy = "; 'numbanet predict' names what is on a whole picture" if isinstance(stored.get("model"), str) else ""
+        raise CheckpointError(f"{file}: the weights are {what}, which finds no boxes{remedy}; 'numbanet train detector' trains a detector")
+    fitting = Fitting.from_metadata(stored.get("fitting"))
+    classes = stored.get("classes")
+    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+        raise CheckpointError(f"{file}: classes expects a list of names, received {type(classes).__name__}")
+    try:
+        model = detector(str(stored["trunk"]), len(classes), strides=tuple(stored["strides"]), channels=stored["channels"],
+                         convolutions=stored["convolutions"], **stored["trunk_options"])
+    except (KeyError, TypeError, NumbanetError) as error:
+        raise CheckpointError(f"{file}: no detector can be made of what is stored with the weights ({error})") from None
+    model.load_state_dict(arrays)
+    return ObjectDetector(model, classes, fitting, device, stored)
