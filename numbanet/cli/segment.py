@@ -51,7 +51,8 @@ def run(arguments) -> int:
         save_image(arguments.mask, found.labels)
     width = max(5, *(len(row["class"]) for row in classes))
     told = [f"{'class':<{width}}  pixels   share  confidence"]
-    told += [f"{row['class']:<{width}}  {row['pixels']:>6}  {100 * row['share']:>5.1f}%  {100 * row['confidence']:>9.1f}%" for row in classes]
+    told += [f"{row['class']:<{width}}  {row['pixels']:>6}  {100 * row['share']:>5.1f}%  {100 * row['confidence']:>9.1f}%"
+             for row in classes]
     told = [line[:WIDTH] for line in told] + ([f"wrote {arguments.mask}"] if arguments.mask is not None else [])
     height, across = found.labels.shape
     facts = {"size": [height, across], "mask": arguments.mask, "classes": classes}

@@ -1,11 +1,14 @@
 """Finding faces with MTCNN's three networks: proposals at many scales, refined twice.
 
 Zhang, Zhang, Li and Qiao (2016), see `zoo/mtcnn.py`. Windows whose overlap (intersection by union) with a better one is above a limit go; a
-window is moved by what the network says of its edges, in its widths and heights, and made square for the next network.
+window is moved by what the network says of its edges, in its widths and heights, and made square for the next network. The networks were
+trained where pixels are counted from 1 and the last one belongs to a box: so do windows here, and pictures are scaled by means of
+areas, so that faces are found where the published weights' own code finds them.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +18,9 @@ from PIL import Image
 import numbanet
 from numbanet.data.images import load_image
 from numbanet.errors import CheckpointError, DataError, UsageError
+from numbanet.nn import functional as F
 from numbanet.ops import boxes as boxes_of
+from numbanet.ops.rearrange import cat
 from numbanet.weights import load_weights
 from numbanet.zoo import ONet, PNet, RNet
 
@@ -87,57 +92,62 @@ class FaceDetector:
         picture = picture.convert("RGB")
         if min_size is None:
             min_size = max(20.0, SMALLEST * min(picture.size))
-        if min_size <= 0:
+        if not 0 < min_size < math.inf:
             raise UsageError(f"detect: min_size expects a positive number of pixels, received {min_size}")
+        pixels = np.asarray(picture, np.float32).transpose(2, 0, 1)
+        x = numbanet.tensor(np.ascontiguousarray(pixels[None]), device=self.device)         # (1, 3, H, W)
         with numbanet.no_grad():
-            boxes = self._proposals(picture, min_size)
-            boxes, _, _ = self._refined(picture, boxes, 1)
-            boxes, scores, landmarks = self._refined(picture, square(boxes), 2)
-        kept = suppress(boxes, scores, 0.7, smaller=True)
-        faces = [Face(tuple(map(float, boxes[i])), float(scores[i]), landmarks[i]) for i in kept]
+            windows = square(self._proposals(x, min_size))
+            windows, scores, offsets, _ = self._looked_at(x, windows, 1)
+            kept = suppress(windows, scores, 0.7)
+            windows = square(moved(windows[kept], offsets[kept], 1))
+            windows, scores, offsets, points = self._looked_at(x, windows, 2)
+        boxes = moved(windows, offsets, 1)
+        sizes = windows[:, None, 2:] - windows[:, None, :2] + 1
+        points = windows[:, None, :2] + points * sizes - 1
+        kept = suppress(boxes + np.array([0, 0, 1, 1], np.float32), scores, 0.7, smaller=True)
+        faces = [Face(tuple(map(float, boxes[i])), float(scores[i]), points[i]) for i in kept]
         return sorted(faces, key=lambda face: -face.area)
 
-    def _proposals(self, picture, min_size: float) -> np.ndarray:
-        """Square windows (M, 4) that may hold a face."""
-        found, scale = [], CELL / min_size
-        while min(picture.size) * scale >= CELL:
-            size = [int(np.ceil(n * scale)) for n in picture.size]
-            small = picture.resize(size, Image.Resampling.BILINEAR)
-            boxes, probabilities = (a.numpy()[0] for a in self.networks[0](self._input([small])))
-            y, x = np.nonzero(probabilities[1] >= THRESHOLDS[0])
-            left, top = x * STRIDE / scale, y * STRIDE / scale
-            windows = np.stack([left, top, left + CELL / scale, top + CELL / scale], 1)
-            scores = probabilities[1][y, x]
+    def _proposals(self, x, min_size: float) -> np.ndarray:
+        """Windows (M, 4) that may hold a face, moved as P-Net says."""
+        (height, width), found, scale = x.shape[2:], [], CELL / min_size
+        smaller = min(height, width) * scale
+        while smaller >= CELL:
+            small = F.interpolate(x, (int(height * scale + 1), int(width * scale + 1)), mode="area")
+            offsets, probabilities = (part.numpy()[0] for part in self.networks[0](_scaled(small)))
+            row, column = np.nonzero(probabilities[1] >= THRESHOLDS[0])
+            corners = STRIDE * np.stack([column, row], 1).astype(np.float32)
+            windows = np.concatenate([np.floor((corners + 1) / scale), np.floor((corners + CELL) / scale)], 1)
+            scores = probabilities[1][row, column]
             kept = suppress(windows, scores, 0.5)
-            found.append((windows[kept], scores[kept], boxes[:, y, x].T[kept]))
-            scale *= FACTOR
+            found.append((windows[kept], scores[kept], offsets[:, row, column].T[kept]))
+            scale, smaller = scale * FACTOR, smaller * FACTOR
         if not found:
-            return np.empty((0, 4))
+            return np.empty((0, 4), np.float32)
         windows, scores, offsets = (np.concatenate(parts) for parts in zip(*found))
         kept = suppress(windows, scores, 0.7)
-        return square(moved(windows[kept], offsets[kept]))
+        return moved(windows[kept], offsets[kept], 0)
 
-    def _refined(self, picture, windows: np.ndarray, stage: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(boxes, probabilities, landmarks) of the windows that R-Net (stage 1) or O-Net (stage 2) takes for faces."""
+    def _looked_at(self, x, windows: np.ndarray, stage: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Of the windows that R-Net (stage 1) or O-Net (stage 2) takes for faces: windows, probabilities, offsets, and landmarks in their
+        sizes."""
         network, size = self.networks[stage], self.networks[stage].minimum_size
-        windows = windows[(windows[:, 2] - windows[:, 0] >= 1) & (windows[:, 3] - windows[:, 1] >= 1)]
-        found = [network(self._input([cut(picture, window).resize((size, size), Image.Resampling.BILINEAR)
-                                      for window in windows[first:first + BATCH]])) for first in range(0, len(windows), BATCH)]
+        parts = [visible(window, x.shape[2:]) for window in windows]
+        there = [i for i, (left, top, right, bottom) in enumerate(parts) if left < right and top < bottom]
+        found = []
+        for first in range(0, len(there), BATCH):
+            crops = [F.interpolate(x[:, :, top:bottom, left:right], (size, size), mode="area")
+                     for left, top, right, bottom in (parts[i] for i in there[first:first + BATCH])]
+            found.append(network(_scaled(cat(crops, 0))))
         if not found:
-            return np.empty((0, 4)), np.empty(0), np.empty((0, 5, 2))
+            return np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty((0, 4), np.float32), np.empty((0, 5, 2), np.float32)
         offsets, scores = (np.concatenate([getattr(part, name).numpy() for part in found]) for name in ("boxes", "probabilities"))
-        good = scores[:, 1] >= THRESHOLDS[stage]
-        windows, offsets, scores = windows[good], offsets[good], scores[good, 1]
-        boxes = moved(windows, offsets)
-        if stage == 1:
-            kept = suppress(windows, scores, 0.7)
-            return boxes[kept], scores[kept], np.empty((len(kept), 5, 2))
-        points = np.concatenate([part.landmarks.numpy() for part in found])[good].reshape(-1, 2, 5).transpose(0, 2, 1)
-        return boxes, scores, windows[:, None, :2] + points * (windows[:, None, 2:] - windows[:, None, :2])
-
-    def _input(self, pictures):
-        pixels = np.stack([np.asarray(p, np.float32) for p in pictures]).transpose(0, 3, 1, 2)
-        return numbanet.tensor((pixels - 127.5) / 128, device=self.device)
+        good = scores[:, 1] > THRESHOLDS[stage]
+        points = np.empty((len(good), 5, 2), np.float32)
+        if stage == 2:
+            points = np.concatenate([part.landmarks.numpy() for part in found]).reshape(-1, 2, 5).transpose(0, 2, 1)
+        return windows[there][good], scores[good, 1], offsets[good], points[good]
 
     def largest(self, source) -> Image.Image:
         """The largest face of an image (path or open binary file), cut out.
@@ -152,12 +162,6 @@ class FaceDetector:
         if not faces:
             raise DataError(f"{getattr(source, 'name', source)}: no face was found")
         return cut_face(picture, faces[0].box)
-
-
-def cut(picture: Image.Image, box) -> Image.Image:
-    """A part of a picture, black where it reaches outside."""
-    left, top = round(float(box[0])), round(float(box[1]))
-    return picture.crop((left, top, max(left + 1, round(float(box[2]))), max(top + 1, round(float(box[3])))))
 
 
 def cut_face(picture: Image.Image, box, margin: float = MARGIN) -> Image.Image:
@@ -178,16 +182,31 @@ def cut_face(picture: Image.Image, box, margin: float = MARGIN) -> Image.Image:
     return picture.crop(inside)
 
 
-def moved(boxes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Boxes (M, 4) whose edges are moved by offsets (M, 4) in their widths and heights."""
-    sizes = boxes[:, 2:] - boxes[:, :2]
+def moved(boxes: np.ndarray, offsets: np.ndarray, added: int) -> np.ndarray:
+    """Boxes (M, 4) whose edges are moved by offsets (M, 4) in their widths and heights, to which `added` pixels are added: 1 where the
+    last pixel is counted as a part of the box."""
+    sizes = boxes[:, 2:] - boxes[:, :2] + added
     return boxes + offsets * np.concatenate([sizes, sizes], 1)
+
+
+def visible(window, size) -> tuple[int, int, int, int]:
+    """The pixels (left, top, right, bottom), the last two exclusive, of a window whose pixels are counted from 1, as far as a picture of
+    `size` (height, width) has them."""
+    left, top, right, bottom = (int(edge) for edge in window)
+    return max(left, 1) - 1, max(top, 1) - 1, min(right, size[1]), min(bottom, size[0])
+
+
+def _scaled(x):
+    """What the networks take, of values 0 to 255."""
+    return (x - 127.5) * 0.0078125
 
 
 def square(boxes: np.ndarray) -> np.ndarray:
     """Squares around the same middles, as long as the longer sides."""
-    middles, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).max(1, keepdims=True, initial=0) / 2
-    return np.concatenate([middles - half, middles + half], 1)
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    longer = sizes.max(1, keepdims=True, initial=0)
+    corners = boxes[:, :2] + sizes * np.float32(0.5) - longer * np.float32(0.5)
+    return np.concatenate([corners, corners + longer], 1)
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, limit: float, smaller: bool = False) -> np.ndarray:
