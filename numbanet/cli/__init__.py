@@ -25,6 +25,7 @@ VERBS = {
     "receptive-field": "what a unit of a layer sees of an image, in theory and in effect",
     "explain": "where on an image a network saw a class",
     "heatmap": "where a classifier sees a class, on every window of an image",
+    "faces": "find faces with MTCNN: boxes, landmarks, crops",
     "segment": "name every pixel of an image, with a trained segmenter",
     "convolve": "the classical filters: convolution and cross-correlation side by side",
     "explore": "a page in the browser: a picture on its way through a network",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 import numbanet
 from numbanet.data.images import load_image
@@ -21,6 +21,8 @@ from numbanet.errors import CheckpointError, DataError, UsageError
 from numbanet.nn import functional as F
 from numbanet.ops import boxes as boxes_of
 from numbanet.ops.rearrange import cat
+from numbanet.vision.composition import Cell
+from numbanet.vision.draw import text_font
 from numbanet.weights import load_weights
 from numbanet.zoo import ONet, PNet, RNet
 
@@ -29,6 +31,8 @@ FACTOR = 0.709                      # from scale to scale: half of the area
 STRIDE, CELL = 2, 12                # pixels between P-Net's windows, and their size
 BATCH = 256                         # windows at once
 MARGIN = 0.2                        # of a face's size, added on each side of what is cut out
+INK_OF_BOXES, INK_OF_POINTS = (214, 39, 40), (31, 119, 180)
+ENLARGED_TO = 480                   # pixels of the longer side that small pictures are drawn at
 SMALLEST = 0.05                     # of the picture's shorter side: faces that are looked for
 
 
@@ -180,6 +184,24 @@ def cut_face(picture: Image.Image, box, margin: float = MARGIN) -> Image.Image:
         raise UsageError(f"the box {tuple(box)} lies outside of the picture of {picture.size[0]} x {picture.size[1]} pixels; expected "
                          "left, top, right, bottom")
     return picture.crop(inside)
+
+
+def draw_faces(picture: Image.Image, faces, *captions: str) -> Cell:
+    """A picture with the boxes, probabilities and landmarks of its faces, for a sheet."""
+    enlarged = max(1, -(-ENLARGED_TO // max(picture.size)))
+    made = picture.convert("RGB").resize([enlarged * n for n in picture.size], Image.Resampling.BICUBIC)
+    draw, unit = ImageDraw.Draw(made), max(made.size) / 640
+    thick, font = max(2, round(2 * unit)), text_font(max(11, round(14 * unit)))
+    for face in faces[::-1]:
+        left, top, right, bottom = (edge * enlarged for edge in face.box)
+        draw.rectangle((left, top, max(left, right), max(top, bottom)), outline=INK_OF_BOXES, width=thick)
+        for x, y in face.landmarks * enlarged:
+            radius = max(2.0, 0.02 * (bottom - top))
+            draw.ellipse((x - radius, y - radius, x + radius, y + radius), INK_OF_POINTS, "white")
+        text = f"{100 * face.probability:.1f}%"
+        y = top - font.size - 4 if top >= font.size + 4 else bottom + 2
+        draw.text((left + 1, y), text, INK_OF_BOXES, font, stroke_width=2, stroke_fill="white")
+    return Cell(np.asarray(made), captions, smooth=True)
 
 
 def moved(boxes: np.ndarray, offsets: np.ndarray, added: int) -> np.ndarray:
