@@ -63,7 +63,8 @@ def run(arguments) -> int:
     if arguments.json:
         print(json.dumps([{"image": name, "faces": [
             {"box": list(face.box), "probability": face.probability, "landmarks": face.landmarks.tolist(),
-             **({"crop": crop} if crop else {})} for face, crop in zip(faces, written or [None] * len(faces))]} for name, faces, written in results], indent=2))
+             **({"crop": crop} if crop else {})} for face, crop in zip(faces, written or [None] * len(faces))]}
+            for name, faces, written in results], indent=2))
         return 1 if failures else 0
     for name, faces, written in results:
         print(name + ("" if faces else ": no face was found"))
