@@ -27,7 +27,7 @@ LAYERS = (
     ("functional", "data", "onnx", "zoo"),
     ("vision",),
     ("train",),
-    ("detection",),
+    ("detection", "segmentation"),
     ("search",),
     ("explore",),
     ("cli",),

@@ -30,8 +30,9 @@ def run(arguments) -> int:
     from numbanet.cli.network import check_output
     from numbanet.cli.pictures import check_work, source_of, table
     from numbanet.data.images import load_image
+    from numbanet.detection.faces import FaceDetector
     from numbanet.errors import DataError, UsageError
-    from numbanet.search import FaceDetector, ImageIndex, identify
+    from numbanet.search import ImageIndex, identify
     from numbanet.search.index import shown
     from numbanet.search.sheets import names_of, picture_cell
     from numbanet.vision.composition import Section, compose, save_sheet

@@ -24,8 +24,9 @@ def configure(parser) -> None:
 
 def run(arguments) -> int:
     from numbanet.cli.pictures import check_work, open_named_embedder, tell_skipped, watch
+    from numbanet.detection.faces import FaceDetector
     from numbanet.errors import UsageError
-    from numbanet.search import FaceDetector, ImageIndex, face_reader, is_index, update_index
+    from numbanet.search import ImageIndex, face_reader, is_index, update_index
     from numbanet.search.index import folders_of, matching_embedder, read_description
     check_work(arguments)
     folders = folders_of(arguments.folders)

@@ -20,7 +20,7 @@ def configure_network(parser, image: bool = True, required: bool = True) -> None
 
 
 def configure_output(parser) -> None:
-    parser.add_argument("--out", metavar="FILE", help="the PNG to write (default: a new file in this folder)")
+    parser.add_argument("-o", "--out", metavar="FILE", help="the PNG to write (default: a new file in this folder)")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 
 

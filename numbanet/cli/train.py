@@ -13,10 +13,13 @@ import typing
 from dataclasses import asdict, replace
 from pathlib import Path
 
+NO_FLAGS = ("model", "source", "task")      # fields of the recipe that MODEL and --recipe say
 EXAMPLE = ("  numbanet train lenet5\n  numbanet train --recipe resnet20_cifar --data photos/ --epochs 30\n"
            "  numbanet train resnet18 --data photos/ --weights resnet18.pth \\\n    --freeze-until layer4 --lr 0.01\n"
            "  numbanet train --recipe vgg16 --print-config\n  numbanet train --resume runs/lenet5-1\n"
            "  mpiexec -n 4 numbanet train --recipe resnet50 --data photos/")
+TASKS = {"classification": ("numbanet.train.classifier", "ClassifierTraining"),
+         "segmentation": ("numbanet.segmentation.training", "SegmenterTraining")}
 MAY_CHANGE = ("workers", "on_error", "device", "eager")         # in a run that goes on
 
 
@@ -29,7 +32,7 @@ def configure(parser) -> None:
     parser.add_argument("--threads", type=int, help="threads of the kernels (default: all cores)")
     parser.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/MODEL-N)")
     parser.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped")
-    configure_fields(parser, Recipe, ("model", "source"))
+    configure_fields(parser, Recipe, NO_FLAGS)
 
 
 def configure_fields(parser, kind, left_out) -> None:
@@ -64,10 +67,10 @@ def run(arguments) -> int:
         print(recipe.as_yaml(), end="")
         return 0
     from numbanet.backends import get_backend
-    from numbanet.train.classifier import ClassifierTraining, prepare
     from numbanet.train.run_directory import RunDirectory
     get_backend(recipe.device)                                          # a missing device is told before any work
     replicas = _replicas()
+    prepare, kind = task_of(recipe)
     own = recipe if replicas is None else replace(recipe, device=replicas.own_device(recipe.device))
     prepared = prepare(own, _watch)
     model, data = prepared.model, prepared.data
@@ -78,7 +81,8 @@ def run(arguments) -> int:
         folder = replicas.share(folder)
     print(f"{recipe.model}: {sum(p.numel() for p in model.parameters()):,} parameters, on {own.device}")
     print(f"data: {data.description}")
-    training = ClassifierTraining(model, data.train, data.test, own, folder, prepared.metadata, [Reporter(recipe.epochs)], replicas)
+    reporters = [Reporter(recipe.epochs, _told(kind.measure), _line(kind.measure))]
+    training = kind(model, data.train, data.test, own, folder, prepared.metadata, reporters, replicas)
     if arguments.resume:
         training.resume()
         print(f"going on with {folder.path} at epoch {training.progress.epoch + 1}, step {training.progress.step}")
@@ -88,20 +92,26 @@ def run(arguments) -> int:
         data.save_samples(folder.samples)
     started = time.perf_counter()
     try:
-        confusion = training.fit()
+        outcome = training.fit()
     except DataError as error:
         raise DataError(f"{error.message}\n{_stopped(training, folder)}, or leave out what cannot be read:\n"
                         f"  numbanet train --resume {shlex.quote(str(folder.path))} --on-error skip") from error
-    if confusion is None:
+    if outcome is None:
         print(_stopped(training, folder))
         return 1
-    print(f"\ntest accuracy {100 * confusion.accuracy:.2f}% (best {100 * training.best:.2f}%), "
-          f"{time.perf_counter() - started:.1f} s of training")
-    print("confusion matrix, a row for each true class:")
-    print(confusion.table(data.classes))
+    headline, *lines = training.described(outcome)
+    print("\n".join([f"\n{headline}, {time.perf_counter() - started:.1f} s of training", *lines]))
     print(f"run: {folder.path} (weights/, report.html, curves.png, metrics.csv)\ntry it:\n"
-          f"  numbanet predict {shlex.quote(str(folder.path))} {shlex.quote(str(folder.samples))}")
+          f"  numbanet {kind.verb} {shlex.quote(str(folder.path))} {shlex.quote(str(kind.sample(folder)))}")
     return 0
+
+
+def task_of(recipe) -> tuple:
+    """(prepare, Training) of what a recipe asks to learn."""
+    from importlib import import_module
+    place, name = TASKS[recipe.task]
+    module = import_module(place)
+    return module.prepare, getattr(module, name)
 
 
 def _stopped(training, folder) -> str:
@@ -133,7 +143,7 @@ def _recipe(arguments):
     from numbanet.errors import UsageError
     from numbanet.train.recipe import Recipe, list_recipes, read_recipe
     from numbanet.train.run_directory import RunDirectory
-    given = given_fields(arguments, Recipe, ("model", "source"))
+    given = given_fields(arguments, Recipe, NO_FLAGS)
     if arguments.resume:
         folder = RunDirectory.open(arguments.resume)
         flags = {"model": "MODEL"}
@@ -158,13 +168,19 @@ def _recipe(arguments):
         fields_of_recipe = {"clip_norm": 1.0}           # at the top of the one-cycle, one bad batch could throw a run off
     else:
         raise UsageError("expected a model, such as: numbanet train lenet5, or a --recipe")
-    if arguments.model is not None:
-        fields_of_recipe["model"] = arguments.model
-    from numbanet.zoo import model_info
+    from numbanet.zoo import list_models, model_info
+    if arguments.model is not None and (arguments.recipe or arguments.model in list_models() or "model" not in fields_of_recipe):
+        fields_of_recipe["model"] = arguments.model         # otherwise it is the name of a recipe, such as segmenter, that says its own
     recipe = Recipe.from_dict(fields_of_recipe).changed(given)
     model_info(recipe.model)
     RunDirectory.check_free(arguments.out)
     return recipe, None
+
+
+def _is_data_set(name: str) -> bool:
+    """Whether a data set is meant, rather than a folder."""
+    from numbanet.data.datasets import list_datasets
+    return name in list_datasets() and not Path(name).exists()
 
 
 def given_fields(arguments, kind, left_out) -> dict:
@@ -177,7 +193,7 @@ def given_fields(arguments, kind, left_out) -> dict:
         if types[name] in (dict, list):
             given[name] = _yaml(name, value)
     for name in ("data", "weights"):
-        if name in given:
+        if name in given and not (name == "data" and _is_data_set(given[name])):
             given[name] = str(Path(given[name]).absolute())
     return given
 
@@ -192,20 +208,20 @@ def _yaml(name: str, text: str):
         raise UsageError(f"--{name.replace('_', '-')}: not YAML ({' '.join(str(error).split())[:150]})") from error
 
 
-def _told(logs) -> str:
-    return f"loss {logs['loss']:.3f}, accuracy {100 * logs['accuracy']:.1f}%"
+def _told(measure: str):
+    return lambda logs: f"loss {logs['loss']:.3f}, {measure} {100 * logs[measure]:.1f}%"
 
 
-def _line(row) -> str:
-    return (f"loss {row['train_loss']:.3f} ({100 * row['train_accuracy']:.2f}%), test loss "
-            f"{row['test_loss']:.3f} ({100 * row['test_accuracy']:.2f}%)")
+def _line(measure: str):
+    return lambda row: (f"loss {row['train_loss']:.3f} ({100 * row[f'train_{measure}']:.2f}%), test loss "
+                        f"{row['test_loss']:.3f} ({100 * row[f'test_{measure}']:.2f}%)")
 
 
-def Reporter(epochs: int, told_of=_told, line_of=_line):
+def Reporter(epochs: int, told_of, line_of):
     """A live bar for each epoch, and a line when it ends: `told_of(logs)` says how a batch went, `line_of(row)` how an epoch did."""
     from numbanet.train.callbacks import Callback
-    from numbanet.train.classifier import as_row
     from numbanet.train.report import waiting
+    from numbanet.train.training import as_row
 
     class ProgressBar(Callback):
         bar, only_first, told = None, True, False

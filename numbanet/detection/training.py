@@ -19,10 +19,10 @@ from numbanet.detection.selection import select
 from numbanet.errors import CheckpointError
 from numbanet.files import atomic_file
 from numbanet.train.callbacks import BackupAndRestore, Callback
-from numbanet.train.classifier import as_row
 from numbanet.train.interruption import interruptible
 from numbanet.train.run_directory import RunDirectory
 from numbanet.train.trainer import Progress, Trainer
+from numbanet.train.training import as_row
 from numbanet.vision.composition import Cell, Section, compose, save_sheet
 from numbanet.vision.draw import draw_panels
 from numbanet.weights import save_weights

@@ -16,6 +16,7 @@ import numbanet
 from numbanet.data.images import load_image
 from numbanet.errors import NumbanetError, UsageError
 from numbanet.geometry import conv_geometry
+from numbanet.segmentation.drawing import overlay as label_overlay
 from numbanet.train.prediction import Classifier
 from numbanet.vision.cam import GradCAM
 from numbanet.vision.classical import FILTERS, convolve, filter_pixels, parse_filter
@@ -45,6 +46,7 @@ class Look:
     picture: np.ndarray
     activations: list
     probabilities: np.ndarray
+    labels: np.ndarray | None = None        # of the pixels, where the network gives them
 
     @property
     def nbytes(self) -> int:
@@ -78,6 +80,8 @@ class Explorer:
         look = Look(x, preprocessing.picture(values[0]), activations, probabilities)
         key = secrets.token_urlsafe(9)
         self._looks[key] = look
+        if isinstance(cam, np.ndarray):
+            look.labels = cam
         while len(self._looks) > 1 and (len(self._looks) > KEPT or sum(kept.nbytes for kept in self._looks.values()) > KEPT_BYTES):
             self._looks.popitem(last=False)
         order = np.argsort(-look.probabilities, kind="stable")[:5]
@@ -146,9 +150,18 @@ class Explorer:
         classes = self.classifier.classes
         return classes[category] if classes and category < len(classes) else f"class {category}"
 
+    def _labelled(self, x):
+        """A network that labels pixels: (its picture in place of Grad-CAM's, activations, mean probabilities)."""
+        activations, output = record_activations(self.classifier.model, x)
+        found = numbanet.softmax(output, 1).numpy()[0]
+        return found.argmax(0).astype(np.uint8), activations, found.mean((1, 2))
+
     def _run(self, x):
-        """One pass: (Grad-CAM of the best class or the reason why there is none, activations, probabilities)."""
+        """One pass: (Grad-CAM of the best class or the reason why there is none, activations, probabilities); of a network that labels
+        pixels the labels take the place of Grad-CAM."""
         model = self.classifier.model
+        if self.classifier.metadata.get("task") == "segmentation":
+            return self._labelled(x)
         try:
             layer = last_maps(model, x)
             used = GradCAM(model, [find_layer(model, layer)])
@@ -163,6 +176,8 @@ class Explorer:
     def _cam(self, look: Look, category: int) -> dict:
         if not 0 <= category < len(look.probabilities):
             raise UsageError(f"class: expected 0 to {len(look.probabilities) - 1}, received {category}")
+        if look.labels is not None:         # the pixels of that class alone
+            return self._shown_cam(look, category, np.where(look.labels == category, look.labels, 0).astype(np.uint8))
         try:
             found = explain(self.classifier.model, look.x, "gradcam", category)
         except NumbanetError as error:
@@ -170,6 +185,9 @@ class Explorer:
         return self._shown_cam(look, category, found)
 
     def _shown_cam(self, look: Look, category: int, found) -> dict:
+        if isinstance(found, np.ndarray):
+            picture = label_overlay(look.picture, found, self.classifier.classes)
+            return {"class": category, "name": self._name(category), "layer": "labels of the pixels", "picture": _png(picture)}
         if isinstance(found, NumbanetError):
             return {"class": category, "error": str(found)}
         height, width = found.map.shape

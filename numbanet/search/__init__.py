@@ -12,7 +12,6 @@ _WHERE = {
     "update_index": "updating", "Updated": "updating",
     "KMeans": "clustering", "MiniBatchKMeans": "clustering", "normalized_mutual_info_score": "clustering",
     "find_duplicates": "duplicates", "similar_pairs": "duplicates",
-    "FaceDetector": "faces", "Face": "faces",
     "identify": "identification", "Identified": "identification", "face_reader": "identification", "entry_name": "identification",
 }
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from numbanet.data.images import load_image
+from numbanet.detection.faces import FaceDetector, cut_face
 from numbanet.errors import UsageError
 from numbanet.search.embedding import Embedder
-from numbanet.search.faces import FaceDetector, cut_face
 from numbanet.search.index import ImageIndex
 
 THRESHOLD = 0.6

@@ -30,7 +30,10 @@ class Classifier:
     def probabilities_of(self, x) -> np.ndarray:
         """Of the classes, for one network input (1, C, H, W)."""
         with numbanet.no_grad():
-            return self.as_probabilities(self.model(x))
+            output = self.model(x)
+        if output.ndim == 4:
+            raise CheckpointError("the network labels the pixels of a picture, not the whole; numbanet segment does")
+        return self.as_probabilities(output)
 
     def as_probabilities(self, output) -> np.ndarray:
         """What the network answered to one input, as probabilities."""

@@ -146,6 +146,14 @@ class Preprocessing:
         left, top = max(0.0, (width - self.image_size[1] * scale) / 2), max(0.0, (height - self.image_size[0] * scale) / 2)
         return left, top, width - left, height - top
 
+    def of_any_size(self, picture) -> tuple[np.ndarray, np.ndarray]:
+        """(network input float32 (C, H, W), uint8 pixels that show it) of a decoded picture (Pillow) as large as it is."""
+        shown = np.asarray(picture.convert(self.mode))
+        values = shown[..., None] if shown.ndim == 2 else shown[..., ::-1 if self.channel_order == "bgr" else 1]
+        mean, std = (np.asarray(v, np.float32) for v in (self.mean, self.std))
+        scaled = (values.astype(np.float32) * np.float32(self.pixel_scale / 255) - mean) / std
+        return np.ascontiguousarray(scaled.transpose(2, 0, 1)), shown
+
     def picture(self, x) -> np.ndarray:
         """The inverse of :meth:`batch_transform`: network input (C, H, W) as uint8 (H, W) or (H, W, 3), red first; what lies beyond
         black and white is cut."""

@@ -30,6 +30,9 @@ OPTIMIZERS = {
     "rmsprop": (optim.RMSprop, 1e-3, {"momentum": 0.9}),
 }
 OF_ONE_OPTIMIZER = ("lr", "momentum", "nesterov", "alpha", "eps", "weight_decay")
+# What a run learns, and the name of what its epochs are judged by, as columns of metrics.csv and in words.
+MEASURES = {"classification": ("accuracy", "accuracy"), "segmentation": ("iou", "mean IoU"), "detection": ("map", "mAP")}
+LATER = ("task", "loss", "data_options", "precision")        # fields that older runs do not have
 SCHEDULES = ("onecycle", "constant", "step", "multistep", "cosine", "poly", "plateau", "table")
 
 
@@ -150,7 +153,10 @@ class Recipe(Fields):
 
     model: str = recipe_field("", "a name from 'numbanet models'")
     model_options: dict = recipe_field({}, "options of the model, such as {dropout: 0.5}")
-    data: str | None = recipe_field(None, "folder of IDX files or class folders (default: the MNIST sample of the package)")
+    task: str = recipe_field("classification", "what is learned", choices=tuple(MEASURES))
+    data: str | None = recipe_field(None, "folder of IDX files or class folders (default: the MNIST sample of the package); of a "
+                                          "segmenter one of images/ and masks/, or a data set's name (default: synthetic_scenes)")
+    data_options: dict = recipe_field({}, "of a data set by name, such as {count: 2000, size: 64}")
     val_fraction: float = recipe_field(0.2, "share held out of class folders without val/ or test/",
                                  must=(lambda v: 0 < v < 1, "a number between 0 and 1"))
     epochs: int = recipe_field(25, "passes over the training images", 1)
@@ -170,6 +176,7 @@ class Recipe(Fields):
     schedule: str = recipe_field("onecycle", "onecycle, constant, step, multistep, cosine, poly, plateau or table", choices=SCHEDULES)
     schedule_options: dict = recipe_field({}, "of the schedule, such as {step_size: 30, gamma: 0.1}, in epochs")
     warmup_epochs: int = recipe_field(0, "epochs in which the rate rises to its value", 0)
+    loss: str | None = recipe_field(None, "of a segmenter: cross_entropy, dice, or dice+cross_entropy")
     clip_norm: float | None = recipe_field(None, "largest common norm of the gradients", 0)
     label_smoothing: float = recipe_field(0.0, "share of each target spread over all classes", 0, 0.999)
     mixup: float = recipe_field(0.0, "alpha of MixUp; 0 is none", 0)
@@ -189,13 +196,19 @@ class Recipe(Fields):
                            choices=("raise", "skip"))
     seed: int = recipe_field(0, "of weights, order and distortions")
     device: str = recipe_field("cpu", "cpu, cuda or reference")
-    precision: str = recipe_field("float32", "mixed precision on cuda: bf16, or fp16 with a scaled loss", choices=("float32", "bf16", "fp16"))
+    precision: str = recipe_field("float32", "mixed precision on cuda: bf16, or fp16 with a scaled loss",
+                                  choices=("float32", "bf16", "fp16"))
     eager: bool = recipe_field(False, "record every step anew instead of replaying a compiled one")
     source: str = recipe_field("", "where the recipe is published, and what differs here")
 
     def __post_init__(self):
         self.check()
         make_transforms(self.train_transforms)
+
+    def as_asked(self) -> dict:
+        """The fields as a run's checkpoints keep them: what came later is left out at its default, so that older runs go on."""
+        new = Recipe(self.model)
+        return {name: value for name, value in asdict(self).items() if name not in LATER or value != getattr(new, name)}
 
     def make_mixing(self) -> list:
         return [kind(alpha=alpha) for kind, alpha in ((MixUp, self.mixup), (CutMix, self.cutmix)) if alpha]

@@ -23,7 +23,9 @@ import yaml
 from numbanet._version import __version__
 from numbanet.errors import CheckpointError, UsageError
 from numbanet.files import write_text
+from numbanet.train.recipe import MEASURES
 
+# Columns of metrics.csv; what else an epoch was judged by follows.
 FIELDS = ("epoch", "step", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "learning_rate", "seconds",
           "images_per_second", "waited", "skipped")
 
@@ -118,16 +120,20 @@ class RunDirectory:
             raise CheckpointError(f"{path} cannot be read ({error})") from error
 
     def facts(self) -> dict:
-        """What a list of runs shows: model, epochs, accuracies, None where they are not known."""
+        """What a list of runs shows: model, epochs, accuracies (or what the task is judged by), None where they are not known."""
         config, history = self.read_config(), self.read_metrics()
-        accuracies = [row["test_accuracy"] for row in history if "test_accuracy" in row]
+        measure = f"test_{MEASURES.get(str(config.get('task')), MEASURES['classification'])[0]}"
+        values = [row[measure] for row in history if measure in row]
         last = history[-1] if history else {}
         return {"run": str(self.path), "model": config.get("model"), "epochs": config.get("epochs"), "epochs_done": len(history),
-                "best": max(accuracies, default=None), "last": last.get("test_accuracy"), "test_loss": last.get("test_loss"),
+                "best": max(values, default=None), "last": last.get(measure), "test_loss": last.get("test_loss"),
                 "seconds": sum(row.get("seconds", 0.0) for row in history)}
 
-    def write_metrics(self, history: list[dict], fields: tuple[str, ...] = FIELDS) -> None:
+    def write_metrics(self, history: list[dict], fields: tuple[str, ...] | None = None) -> None:
+        """By default all columns that the rows have."""
         text = io.StringIO()
+        if fields is None:
+            fields = [*FIELDS, *dict.fromkeys(name for row in history for name in row if name not in FIELDS)]
         writer = csv.DictWriter(text, fields, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)

@@ -12,6 +12,7 @@ _WHERE = {
     "Occlusion": "occlusion", "maximise": "maximisation",
     "METHODS": "explaining", "explain": "explaining",
     "FILTERS": "classical", "convolve": "classical", "parse_filter": "classical",
+    "sliding_windows": "heatmaps", "WindowScores": "heatmaps",
     "record_activations": "layers", "find_layer": "layers", "layer_names": "layers",
     "strongest_maps": "features", "kernels_of": "filters",
     "compare_architectures": "comparison", "architecture_table": "comparison", "draw_architectures": "comparison",

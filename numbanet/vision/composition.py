@@ -60,6 +60,7 @@ class Section:
     longest: int = 380          # of a cell's picture, in pixels
     notes: Sequence[str] = field(default_factory=tuple)
     offset: int = 0
+    legend: Sequence[tuple] = ()        # (colour, text), in lines below the cells
 
 
 def compose(title: str, lines: Sequence[str], sections: Sequence[Section], width: int = WIDTH) -> Image.Image:
@@ -110,8 +111,10 @@ def _section(section: Section, width: int) -> Image.Image:
     row_height = down + (CAPTION + 4) * caption_lines + (8 if caption_lines else 0) + GAP
     head = (TEXT + 14) if section.heading or section.scale else 0
     notes = [part for line in section.notes for part in wrap(line, TEXT, inner)]
+    entries, legend_height = _placed_legend(section.legend, inner)
     rows = math.ceil((len(section.cells) + section.offset) / columns)
-    part = Image.new("RGB", (width, head + rows * row_height - GAP + (TEXT + 6) * len(notes) + (6 if notes else 0)), PAPER)
+    part = Image.new("RGB", (width, head + rows * row_height - GAP + (TEXT + 6) * len(notes) + (6 if notes else 0)
+                             + legend_height), PAPER)
     draw = ImageDraw.Draw(part)
     room = inner - (_draw_scale(part, section.scale, width) + GAP if section.scale else 0)
     if section.heading:
@@ -120,9 +123,26 @@ def _section(section: Section, width: int) -> Image.Image:
     for i, cell in enumerate(section.cells, section.offset):
         x, y = MARGIN + i % columns * step, head + i // columns * row_height
         _draw_cell(part, draw, cell, x, y, across, down, step - GAP, numbers)
+    top = head + rows * row_height - GAP
+    for x, y, colour, text in entries:
+        draw.rectangle((MARGIN + x, top + y + 1, MARGIN + x + TEXT - 2, top + y + TEXT - 1), colour, FRAME)
+        draw.text((MARGIN + x + TEXT + 5, top + y - 1), text, INK, text_font(CAPTION))
     for i, line in enumerate(notes):
         draw.text((MARGIN, part.height - (TEXT + 6) * (len(notes) - i)), line, SOFT, text_font(TEXT))
     return part
+
+
+def _placed_legend(legend, inner: int) -> tuple[list[tuple], int]:
+    """(x, y, colour, text) of each entry, and the height of all of them."""
+    entries, x, y = [], 0, 10
+    for colour, text in legend:
+        text = shorten(text, CAPTION, inner - TEXT - 24)
+        width = TEXT + 24 + round(text_font(CAPTION).getlength(text))
+        if x and x + width > inner:
+            x, y = 0, y + TEXT + 8
+        entries.append((x, y, colour, text))
+        x += width
+    return entries, y + TEXT + 6 if entries else 0
 
 
 def _columns(cells, inner: int) -> int:

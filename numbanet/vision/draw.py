@@ -14,12 +14,13 @@ WIDTH, HEIGHT, MARGIN = 560, 360, 64
 INK, GRID, COLOURS = (32, 32, 40), (224, 224, 230), ((31, 107, 182), (214, 96, 30))
 
 
-def draw_curves(path, history: Sequence[dict]) -> None:
-    """`curves.png`: loss and error of each epoch in `history`, training and test, side by side."""
+def draw_curves(path, history: Sequence[dict], measure: str = "accuracy") -> None:
+    """`curves.png`: loss of each epoch in `history`, and what `measure` is short of 1, training and test, side by side."""
     losses = [[row[key] for row in history] for key in ("train_loss", "test_loss")]
-    errors = [[100 * (1 - row[key]) for row in history] for key in ("train_accuracy", "test_accuracy")]
-    draw_panels(path, [row["epoch"] for row in history], [("cross-entropy", losses, ("training", "test")),
-                                                          ("error, %", errors, ("training", "test"))])
+    errors = [[100 * (1 - row.get(key, math.nan)) for row in history] for key in (f"train_{measure}", f"test_{measure}")]
+    names = ("cross-entropy", "error, %") if measure == "accuracy" else ("loss", f"1 - {measure}, %")
+    draw_panels(path, [row["epoch"] for row in history], [(name, series, ("training", "test"))
+                                                          for name, series in zip(names, (losses, errors))])
 
 
 def draw_panels(path, xs: Sequence[float], panels: Sequence[tuple]) -> None:

@@ -14,6 +14,7 @@ from numbanet.nn import init
 from numbanet.ops.factories import empty, full
 from numbanet.ops.rearrange import cat
 from numbanet.zoo.digit_bitmaps import digit_codes
+from numbanet.zoo.fully_convolutional import fully_convolutional
 from numbanet.zoo.registry import register_model
 
 PAPER = "LeCun et al. 1998, Gradient-Based Learning Applied to Document Recognition"
@@ -36,7 +37,18 @@ def _check_input(model: str, x, channels: int) -> None:
                          "pad 28 x 28 digits by 2 on each side")
 
 
-class LeNet5(nn.Module):
+class LeNet(nn.Module):
+    """What both have in common: maps of 1/4 of the resolution that a full connection reads whole."""
+
+    map_stride = 4
+    flat_maps = True
+
+    def to_fully_convolutional(self, input_size=None):
+        """This classifier on every window of larger pictures: see :meth:`~numbanet.zoo.network.Network.to_fully_convolutional`."""
+        return fully_convolutional(self, input_size)
+
+
+class LeNet5(LeNet):
     """LeNet-5 with ReLU, max pooling, full connections and a linear output: 61,706 parameters for ten classes.
 
     Parameters
@@ -155,7 +167,7 @@ class RadialBasisOutput(nn.Module):
         return F.linear(x, self.codes * 2.0) - (x * x).sum(1, keepdim=True) - float(self.codes.shape[1])
 
 
-class LeNet5Of1998(nn.Module):
+class LeNet5Of1998(LeNet):
     """LeNet-5 as published: 60,000 trainable parameters, 340,908 connections.
 
     Subsampling with a trainable coefficient and bias per map, scaled hyperbolic tangents, C3 partly connected by the

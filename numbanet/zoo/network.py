@@ -78,6 +78,22 @@ class Network(nn.Module):
             return nn.Conv2d(old.in_channels, num_classes, old.kernel_size, old.stride, old.padding, bias=old.bias is not None)
         return nn.Linear(self.num_features, num_classes)
 
+    def to_fully_convolutional(self, input_size=None):
+        """This classifier with convolutions in place of full connections: larger pictures give maps of logits.
+
+        Parameters
+        ----------
+        input_size : (H, W), optional
+            Of the pictures that one window is; by default what the model was registered with.
+
+        Returns
+        -------
+        FullyConvolutional : (N, C, H, W) to (N, num_classes, OH, OW), 1 x 1 at the size `input_size`; see
+            :func:`~numbanet.zoo.fully_convolutional.fully_convolutional`
+        """
+        from numbanet.zoo.fully_convolutional import fully_convolutional
+        return fully_convolutional(self, input_size)
+
     def _replace(self, path: str, new: nn.Module) -> None:
         """Put a layer in the place of another, on its device, of its dtype and mode."""
         place = next(self.parameters(), None)

@@ -146,8 +146,10 @@ def create_model(name: str, num_classes: int | None = None, in_chans: int | None
 
 
 def _make(info: ModelInfo, num_classes: int | None, in_chans: int | None, options: dict):
-    return info.create(num_classes=info.num_classes if num_classes is None else num_classes,
-                       in_chans=info.input_size[0] if in_chans is None else in_chans, **options)
+    model = info.create(num_classes=info.num_classes if num_classes is None else num_classes,
+                        in_chans=info.input_size[0] if in_chans is None else in_chans, **options)
+    model.__dict__["input_size"] = info.input_size[1:]
+    return model
 
 
 def _make_with(loaded: tuple[dict, dict], info: ModelInfo, num_classes: int | None, in_chans: int | None, options: dict):

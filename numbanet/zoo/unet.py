@@ -93,6 +93,9 @@ class UNet(Network):
             x = convolutions(cat([_middle(beside, x.shape[2:]), x], 1))
         return x[:, :, :height, :width] if self.padding == "same" else x
 
+    def to_fully_convolutional(self, input_size=None):
+        raise UsageError("to_fully_convolutional: UNet labels the pixels of pictures of any size already")
+
     def forward_head(self, features):
         """The last maps to logits (N, num_classes, OH, OW)."""
         return self.classifier(features)

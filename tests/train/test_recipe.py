@@ -11,7 +11,8 @@ from numbanet.train.recipe import Recipe, list_recipes, make_transforms, read_re
 from numbanet.zoo import model_info
 from tests.cli.conftest import run
 
-PUBLISHED = ["alexnet2012", "googlenet", "inception_v3", "lenet5", "lenet5_1998", "mobilenet_v2", "resnet20_cifar", "resnet50", "vgg16"]
+PUBLISHED = ["alexnet2012", "googlenet", "inception_v3", "lenet5", "lenet5_1998", "mobilenet_v2", "resnet20_cifar", "resnet50", "segmenter",
+             "vgg16"]
 
 
 def rates(recipe, steps=2):

@@ -7,11 +7,12 @@ from numbanet.data.datasets.folder_layout import ImageData, image_splits, open_i
 from numbanet.data.datasets.idx import read_idx
 from numbanet.data.datasets.image_files import ImageFiles
 from numbanet.data.datasets.image_folder import ImageFolder
+from numbanet.data.datasets.mask_folder import MaskFolder, load_mask
 from numbanet.data.datasets.mnist import MNIST, FashionMNIST, MNISTSample
 from numbanet.data.datasets.packed import PackedDataset
 from numbanet.data.datasets.registry import create_dataset, list_datasets, register_dataset
 from numbanet.data.datasets.synthetic_scenes import Scene, SyntheticScenes
 
 __all__ = ["CIFAR10", "CIFAR100", "CSVDataset", "DigitScenes", "FashionMNIST", "ImageData", "ImageFiles", "ImageFolder", "MNIST",
-           "MNISTSample", "PackedDataset", "Scene", "SyntheticScenes", "create_dataset", "image_splits", "list_datasets", "open_image_data",
-           "read_idx", "register_dataset"]
+           "MNISTSample", "MaskFolder", "PackedDataset", "Scene", "SyntheticScenes", "create_dataset", "image_splits", "list_datasets",
+           "load_mask", "open_image_data", "read_idx", "register_dataset"]

@@ -16,6 +16,7 @@ from numbanet.data.datasets.cifar import CIFAR10, CIFAR100
 from numbanet.data.datasets.csv_list import CSVDataset
 from numbanet.data.datasets.digit_scenes import DigitScenes
 from numbanet.data.datasets.image_folder import ImageFolder
+from numbanet.data.datasets.mask_folder import MaskFolder
 from numbanet.data.datasets.mnist import MNIST, FashionMNIST, MNISTSample
 from numbanet.data.datasets.packed import PackedDataset
 from numbanet.data.datasets.synthetic_scenes import SyntheticScenes
@@ -25,7 +26,8 @@ ENTRY_POINT_GROUP = "numbanet.datasets"
 
 _datasets: dict[str, Callable[..., Any]] = {
     "cifar10": CIFAR10, "cifar100": CIFAR100, "csv": CSVDataset, "digit_scenes": DigitScenes, "fashion_mnist": FashionMNIST,
-    "image_folder": ImageFolder, "mnist": MNIST, "mnist_sample": MNISTSample, "packed": PackedDataset, "synthetic_scenes": SyntheticScenes}
+    "image_folder": ImageFolder, "mask_folder": MaskFolder, "mnist": MNIST, "mnist_sample": MNISTSample, "packed": PackedDataset,
+    "synthetic_scenes": SyntheticScenes}
 
 
 def register_dataset(name: str, create: Callable[..., Any]) -> None:

@@ -57,7 +57,7 @@ class Batch:
         if target.dtype.kind not in "iub":
             raise ShapeError(f"metric: target expects class indices, or probabilities of preds' shape, received {target.dtype} of shape "
                              f"{target.shape}")
-        self.scores, self.target = preds, target.reshape(-1)
+        self.scores, self.target, self.shape = preds, target.reshape(-1), target.shape
         self._labels: np.ndarray | None = None
 
     @property
