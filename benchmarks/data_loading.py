@@ -2,8 +2,8 @@
 
     python -m benchmarks.data_loading [--count 10000] [--threads 2] [--rounds 3] [--folder DIR]
 
-Rows are measured in turns, so that a machine whose speed drifts does not disturb their ratios, which are taken within a round. CPU time is
-told too: it is what loading takes from training, and what other processes on the machine change least.
+Rows are measured in turns, on parts of the files, so that a machine whose speed drifts does not disturb their ratios, which are of a
+part. CPU time is told too: it is what loading takes from training, and what other processes on the machine change least.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import numpy as np
 from PIL import Image
 
 import numbanet
-from numbanet.data import DataLoader, transforms
+from numbanet.data import DataLoader, Subset, transforms
 from numbanet.data.datasets import ImageFolder, SyntheticScenes
 from numbanet.nn import functional as F
 
-SIZE, BATCH = 256, 64
+SIZE, BATCH, PART = 256, 64, 640
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -57,10 +57,10 @@ def to_array(path: str) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def pillow_alone(paths: list[str], threads: int, read: Callable[[str], object]) -> None:
+def pillow_alone(paths: list[str], threads: int, read: Callable[[str], object], part: range) -> None:
     """Pillow by a plain loop (no threads), or by a pool of threads, each with its part of the files."""
     def read_part(first: int, step: int) -> None:
-        for path in paths[first::step]:
+        for path in paths[part.start:part.stop][first::step]:
             read(path)
 
     if not threads:
@@ -69,13 +69,13 @@ def pillow_alone(paths: list[str], threads: int, read: Callable[[str], object]) 
         list(pool.map(lambda first: read_part(first, threads), range(threads)))
 
 
-def through_loader(dataset, threads: int) -> None:
-    for _ in DataLoader(dataset, BATCH, shuffle=True, num_workers=threads, seed=0):
+def through_loader(dataset, threads: int, part: range) -> None:
+    for _ in DataLoader(Subset(dataset, part), BATCH, shuffle=True, num_workers=threads, seed=0):
         pass
 
 
 def measure_decoding(folder: Path, threads: int, rounds: int) -> None:
-    """Images a second and CPU time for each, of a plain loop and of as many threads; ratios are medians within a round.
+    """Images a second and CPU time for each, of a plain loop and of as many threads; ratios are medians over parts of the files.
 
     The same work is: open, decode, RGB, an array of bytes. What Pillow does alone ends with its own picture, which no network reads.
     """
@@ -87,26 +87,27 @@ def measure_decoding(folder: Path, threads: int, rounds: int) -> None:
     next(iter(DataLoader(crop, BATCH)))
     print(f"{len(paths):,} JPEGs of {SIZE} px, {rounds} rounds; images/s, CPU time for each, and speed beside Pillow's by that time")
     for count in (0, threads):
-        ways: dict[str, Callable[[], None]] = {
+        ways: dict[str, Callable[[range], None]] = {
             "Pillow alone": partial(pillow_alone, paths, count, decode),
             "Pillow, to RGB arrays: the same work": partial(pillow_alone, paths, count, to_array),
             "loader, uint8 (N, 256, 256, 3)": partial(through_loader, as_it_is, count),
             "loader, crop + flip + normalise": partial(through_loader, crop, count),
         }
         rows: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-        for _ in range(rounds):
+        for part in [range(first, min(first + PART, len(paths))) for first in range(0, len(paths), PART)] * rounds:
             for name, run in ways.items():
                 begin = time.perf_counter(), time.process_time()
-                run()
-                rows[name].append((time.perf_counter() - begin[0], time.process_time() - begin[1]))
+                run(part)
+                rows[name].append(((time.perf_counter() - begin[0]) / len(part), (time.process_time() - begin[1]) / len(part)))
         print(f" {f'{count} threads' if count else 'a plain loop'}")
         cpu = {name: [own for _, own in values] for name, values in rows.items()}
         alone, same = list(cpu.values())[:2]
         for name, values in rows.items():
             ratio = lambda others, own=cpu[name]: median(o / v for o, v in zip(others, own))
-            speed, own = len(paths) / median(wall for wall, _ in values), 1e6 * median(cpu[name]) / len(paths)
+            by_time = median(o / v for (o, _), (v, _) in zip(next(iter(rows.values())), values))
+            speed, own = 1 / median(wall for wall, _ in values), 1e6 * median(cpu[name])
             print(f"  {name:38} {speed:7,.0f} images/s  {own:5.0f} us   {ratio(same):.2f} of the same work, {ratio(alone):.2f} of Pillow "
-                  "alone", flush=True)
+                  f"alone, {by_time:.2f} by the clock", flush=True)
 
 
 def measure_waiting(folder: Path, steps: int) -> None:

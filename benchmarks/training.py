@@ -3,6 +3,7 @@
     python -m benchmarks.training cost                  the Trainer's own time for each step, above forward and backward pass and update
     python -m benchmarks.training processes             2 processes of 1 thread beside 1 process of 2 threads, the same global batch
     python -m benchmarks.training resnet20              accuracy and time of epochs of ResNet-20 on synthetic scenes, beside PyTorch
+    python -m benchmarks.training lenet5                the same of the recipe lenet5 on MNIST, in the folder that NUMBANET_MNIST names
 
 Engines run in processes of their own, one at a time, in turns; ratios are taken within a round.
 """
@@ -16,6 +17,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -124,21 +128,54 @@ def scenes(count: int, train: bool):
         32, MEAN, STD, **({"random": True, "padding": 4, "flip": 0.5} if train else {})))
 
 
-def train_numbanet(seed: int, epochs: int, counts: tuple[int, int]) -> dict:
+def digits(count: int, train: bool):
+    """The first of MNIST's, as the recipe distorts them."""
+    from numbanet.data import ArrayDataset
+    from numbanet.data.datasets import MNIST
+    from numbanet.data.transforms import BatchAffineNormalize
+    from numbanet.train.preprocessing import DISTORTIONS
+    found = MNIST(os.environ["NUMBANET_MNIST"], train)
+    return ArrayDataset(found.data[:count], found.targets[:count], batch_transform=BatchAffineNormalize(
+        32, 0.1307, 0.3081, **(DISTORTIONS if train else {})))
+
+
+@dataclass(frozen=True)
+class Task:
+    """A recipe, of which both engines make the same."""
+
+    model: str
+    classes: int
+    data: Callable
+    counts: tuple[int, int]
+    batch: int
+    sgd: dict
+    schedule: Callable              # (lr_scheduler, optimizer, epochs, steps of an epoch)
+    each_step: bool                 # the schedule's interval
+    clip: float | None = None
+
+
+TASKS = {"resnet20": Task("resnet20_cifar", 8, scenes, (5000, 1000), BATCH, dict(lr=LR, momentum=MOMENTUM, weight_decay=DECAY),
+                          lambda kinds, optimizer, epochs, steps: kinds.CosineAnnealingLR(optimizer, epochs), False),
+         "lenet5": Task("lenet5", 10, digits, (60000, 10000), 64, dict(lr=0.08, momentum=0.9, nesterov=True, weight_decay=5e-4),
+                        lambda kinds, optimizer, epochs, steps: kinds.OneCycleLR(optimizer, 0.08, epochs=epochs, steps_per_epoch=steps,
+                                                                                 cycle_momentum=False), True, 1.0)}
+
+
+def train_numbanet(task: Task, seed: int, epochs: int, counts: tuple[int, int]) -> dict:
     import numbanet
     from numbanet import optim
     from numbanet.data import DataLoader
     from numbanet.train import Trainer
     numbanet.manual_seed(seed)
-    model = numbanet.create_model("resnet20_cifar", num_classes=8)
-    optimizer = optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=DECAY)
-    trainer = Trainer(model, None, optimizer, optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs))
-    history = trainer.fit(DataLoader(scenes(counts[0], True), BATCH, shuffle=True, seed=seed), DataLoader(scenes(counts[1], False), 250),
-                          epochs)
+    model = numbanet.create_model(task.model, num_classes=task.classes)
+    optimizer = optim.SGD(model.parameters(), **task.sgd)
+    loader = DataLoader(task.data(counts[0], True), task.batch, shuffle=True, seed=seed)
+    trainer = Trainer(model, None, optimizer, task.schedule(optim.lr_scheduler, optimizer, epochs, len(loader)), clip_norm=task.clip)
+    history = trainer.fit(loader, DataLoader(task.data(counts[1], False), 250), epochs)
     return {"accuracy": history.history["val_accuracy"][-1], "seconds": history.history["seconds"]}
 
 
-def train_torch(seed: int, epochs: int, counts: tuple[int, int]) -> dict:
+def train_torch(task: Task, seed: int, epochs: int, counts: tuple[int, int]) -> dict:
     """The same network, initial values, order and pictures; channels last, as PyTorch is fastest here."""
     import torch
     from torch import nn
@@ -172,15 +209,22 @@ def train_torch(seed: int, epochs: int, counts: tuple[int, int]) -> dict:
             x = self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x))))))
             return self.fc(x.mean((2, 3)))
 
+    def lenet5():
+        features = dict(c1=nn.Conv2d(1, 6, 5), relu1=nn.ReLU(), s2=nn.MaxPool2d(2), c3=nn.Conv2d(6, 16, 5), relu3=nn.ReLU(),
+                        s4=nn.MaxPool2d(2))
+        classifier = dict(flatten=nn.Flatten(), c5=nn.Linear(400, 120), relu5=nn.ReLU(), f6=nn.Linear(120, 84), relu6=nn.ReLU(),
+                          output=nn.Linear(84, 10))
+        return nn.Sequential(OrderedDict(features=nn.Sequential(OrderedDict(features)), classifier=nn.Sequential(OrderedDict(classifier))))
+
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     numbanet.manual_seed(seed)
-    ours = numbanet.create_model("resnet20_cifar", num_classes=8)
-    model = ResNet20()
+    ours = numbanet.create_model(task.model, num_classes=task.classes)
+    model = {"resnet20_cifar": ResNet20, "lenet5": lenet5}[task.model]()
     model.load_state_dict({name: torch.from_numpy(np.array(t.detach().numpy())) for name, t in ours.state_dict().items()})
     model = model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=DECAY)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-    loader, test, seconds = DataLoader(scenes(counts[0], True), BATCH, shuffle=True, seed=seed), scenes(counts[1], False), []
+    optimizer = torch.optim.SGD(model.parameters(), **task.sgd)
+    loader, seconds = DataLoader(task.data(counts[0], True), task.batch, shuffle=True, seed=seed), []
+    schedule = task.schedule(torch.optim.lr_scheduler, optimizer, epochs, len(loader))
     as_torch = lambda t: torch.from_numpy(np.array(t.numpy()))
     for _ in range(epochs):
         begin = time.perf_counter()
@@ -189,47 +233,58 @@ def train_torch(seed: int, epochs: int, counts: tuple[int, int]) -> dict:
             optimizer.zero_grad()
             loss = F.cross_entropy(model(as_torch(x).to(memory_format=torch.channels_last)), as_torch(y))
             loss.backward()
+            if task.clip is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), task.clip)
             optimizer.step()
+            if task.each_step:
+                schedule.step()
             loss.item()
         seconds.append(time.perf_counter() - begin)
-        schedule.step()
+        if not task.each_step:
+            schedule.step()
     model.eval()
     with torch.no_grad():
-        right = sum(int((model(as_torch(x)).argmax(1) == as_torch(y)).sum()) for x, y in DataLoader(test, 250))
+        right = sum(int((model(as_torch(x)).argmax(1) == as_torch(y)).sum()) for x, y in DataLoader(task.data(counts[1], False), 250))
     return {"accuracy": right / counts[1], "seconds": seconds}
 
 
-def resnet20(seeds: int, epochs: int, counts: tuple[int, int]) -> None:
+def beside_torch(name: str, seeds: int, epochs: int, counts: tuple[int, int]) -> None:
     found: dict[str, list[dict]] = {"numbanet": [], "torch": []}
     for seed in range(seeds):
         for engine in found:
-            words = ["--engine", engine, "--seed", str(seed), "--epochs", str(epochs), "--train", str(counts[0]), "--test", str(counts[1])]
+            words = ["--task", name, "--engine", engine, "--seed", str(seed), "--epochs", str(epochs), "--train", str(counts[0]),
+                     "--test", str(counts[1])]
             done = subprocess.run([sys.executable, "-m", "benchmarks.training", "train", *words], cwd=ROOT, capture_output=True, text=True,
                                   check=True)
             found[engine].append(json.loads(done.stdout.splitlines()[-1]))
-    print(f"ResNet-20, {counts[0]:,} scenes of 32 px, {epochs} epochs, {seeds} seeds")
+    print(f"{TASKS[name].model}, {counts[0]:,} training images, {epochs} epochs, {seeds} seeds")
     for engine, runs in found.items():
         accuracies = [100 * run["accuracy"] for run in runs]
-        print(f"  {engine:10} {np.mean(accuracies):6.2f}% +- {np.std(accuracies):.2f} of {counts[1]:,} test scenes, "
+        print(f"  {engine:10} {np.mean(accuracies):6.2f}% +- {np.std(accuracies):.2f} of {counts[1]:,} test images, "
               f"{median(s for run in runs for s in run['seconds'][1:] or run['seconds']):.2f} s an epoch")
+    ratios = [median(a["seconds"][1:] or a["seconds"]) / median(b["seconds"][1:] or b["seconds"]) for a, b in zip(*found.values())]
+    print(f"  time for an epoch beside PyTorch's {median(ratios):.2f} ({min(ratios):.2f} ... {max(ratios):.2f})")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("what", choices=("cost", "processes", "resnet20", "worker", "train"))
+    parser.add_argument("what", choices=("cost", "processes", "resnet20", "lenet5", "worker", "train"))
     parser.add_argument("--model", default="resnet18")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--size", type=int, help="of the pictures (default: the network's)")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sync-batch-norm", action="store_true")
+    parser.add_argument("--task", choices=tuple(TASKS), default="resnet20")
     parser.add_argument("--engine", choices=("numbanet", "torch"), default="numbanet")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--train", type=int, default=5000)
-    parser.add_argument("--test", type=int, default=1000)
+    parser.add_argument("--train", type=int, help="training images (default: 5,000 scenes, 60,000 digits)")
+    parser.add_argument("--test", type=int, help="test images (default: 1,000 scenes, 10,000 digits)")
     a = parser.parse_args()
+    task = a.what if a.what in TASKS else a.task
+    counts = a.train or TASKS[task].counts[0], a.test or TASKS[task].counts[1]
     if a.what == "cost":
         cost("lenet5", 64, None, 2000)
         cost("resnet18", 16, None, 200)
@@ -239,9 +294,9 @@ def main() -> None:
         worker(a.model, a.batch, a.size, a.steps, a.sync_batch_norm)
     elif a.what == "train":
         train = {"numbanet": train_numbanet, "torch": train_torch}[a.engine]
-        print(json.dumps(train(a.seed, a.epochs, (a.train, a.test))))
+        print(json.dumps(train(TASKS[task], a.seed, a.epochs, counts)))
     else:
-        resnet20(a.seeds, a.epochs, (a.train, a.test))
+        beside_torch(task, a.seeds, a.epochs, counts)
 
 
 if __name__ == "__main__":

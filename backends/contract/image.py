@@ -46,6 +46,22 @@ def images_crop_normalize(images: Array, windows: Array, output_size: tuple[int,
     return ArraySpec((windows.shape[0], len(mean), *output_size), np.dtype(np.float32), channels_last(4))
 
 
+@primitive
+def images_rgbx_to_rgb(images: Array):
+    """uint8 (N, H, W, 4), each pixel's fourth byte of no meaning, as Pillow keeps colours: (N, H, W, 3) without it."""
+    operation = "images_rgbx_to_rgb"
+    if images.dtype != np.uint8:
+        raise DTypeError(f"{operation}: images expects uint8, received {images.dtype}")
+    if len(images.shape) != 4 or images.shape[3] != 4:
+        raise ShapeError(f"{operation}: images expects (N, H, W, 4), received shape {images.shape}")
+    return ArraySpec((*images.shape[:3], 3), np.dtype(np.uint8))
+
+
+@images_rgbx_to_rgb.composed
+def _images_rgbx_to_rgb(backend, images):
+    return backend.copy(backend.slice_view(images, tuple((0, n, 1) for n in (*images.shape[:3], 3))))
+
+
 def check_images_of_windows(windows: np.ndarray, count: int) -> None:
     """Every window is of one of `count` images; implementations call this, since declarations do not see what is in an array.
 

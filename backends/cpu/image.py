@@ -128,3 +128,20 @@ def images_crop_normalize(images, windows, output_size, mean, std, out):
                                target.reshape(M, OH, OW * C))
     if target is not rows:
         rows[...] = target
+
+
+@kernel("void(const T[::1], T[::1])", dtypes=("uint8",))
+def images_rgbx_to_rgb_bytes(rgbx, rgb):
+    for i in range(len(rgb) // 3):
+        s, t = np.uint64(4 * i), np.uint64(3 * i)       # unsigned, as in fill_row
+        rgb[t], rgb[t + np.uint64(1)], rgb[t + np.uint64(2)] = rgbx[s], rgbx[s + np.uint64(1)], rgbx[s + np.uint64(2)]
+
+
+@implements
+def images_rgbx_to_rgb(images, out):
+    if not out.size:
+        return
+    target = out if out.flags.c_contiguous else allocator.empty(out.shape, out.dtype)
+    images_rgbx_to_rgb_bytes(np.ascontiguousarray(images).reshape(-1), target.reshape(-1))
+    if target is not out:
+        out[...] = target

@@ -51,13 +51,21 @@ def _stack(values: list[Any], where: str) -> Any:
         return numbanet.from_numpy(np.asarray(values, np.result_type(*{type(v) for v in values})))
     if isinstance(first, np.ndarray | np.generic):
         _expect_equal(values, np.shape, "shapes", where)
-        return numbanet.from_numpy(np.stack(values))
+        same = isinstance(first, np.ndarray) and first.dtype.kind in "biuf" and all(v.dtype == first.dtype for v in values)
+        return numbanet.from_numpy(np.stack(values, out=empty_batch((len(values), *first.shape), first.dtype) if same else None))
     if isinstance(first, numbanet.Tensor):
         _expect_equal(values, lambda v: tuple(v.shape), "shapes", where)
         return numbanet.stack(values)
     hint = "add transforms.ToTensor()" if hasattr(first, "getbands") else "convert it in the dataset or pass collate_fn"
     raise DataError(f"default_collate: {where} is of type {type(first).__name__}, expected arrays, tensors, numbers, "
                     f"strings, or tuples, lists and dicts of these; {hint}")
+
+
+def empty_batch(shape: Sequence[int], dtype: np.dtype | type = np.uint8) -> np.ndarray:
+    """An uninitialised array in memory that goes from batch to batch: fresh pages of the system cost as much as a quarter of decoding."""
+    from numbanet.backends import get_backend
+
+    return get_backend("cpu").empty(tuple(shape), np.dtype(dtype))
 
 
 def _as_tensor(part: Any) -> Any:

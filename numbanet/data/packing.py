@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from numbanet.data.datasets.packed import CLASSES, COLUMNS, IMAGES, LABELS
-from numbanet.data.images import image_header, load_image
+from numbanet.data.images import image_array, image_header, load_image
 from numbanet.errors import DataError, UsageError
 from numbanet.files import atomic_folder
 
@@ -212,7 +212,7 @@ def _decoded(pool: ThreadPoolExecutor, splits: Mapping[str, Any], shape: tuple[i
     """Pixels of every image in order, or what is wrong with it, decoded a little ahead."""
     def decode(path: str) -> np.ndarray | str:
         try:
-            pixels = np.asarray(fit_image(load_image(path, "RGB" if len(shape) == 3 else "L"), shape[:2], fit))
+            pixels = image_array(fit_image(load_image(path, "RGB" if len(shape) == 3 else "L"), shape[:2], fit))
         except DataError as error:
             return str(error)
         return np.ascontiguousarray(pixels)

@@ -11,7 +11,8 @@ from PIL import Image
 
 from numbanet.data import ArrayDataset, CollatedBatch, Dataset, load_image
 from numbanet.data import transforms as T
-from numbanet.data.images import image_header
+from numbanet.data.collate import empty_batch
+from numbanet.data.images import image_array, image_header
 from numbanet.data.randomness import enter_sample
 from numbanet.errors import DataError
 from numbanet.train.preprocessing import Preprocessing
@@ -67,7 +68,7 @@ class Pictures(Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> CollatedBatch:
         indices = np.asarray(indices, np.int64)
-        pictures = np.empty((len(indices), *self.preprocessing.picture_shape), np.uint8)
+        pictures = empty_batch((len(indices), *self.preprocessing.picture_shape))
         for position, index in enumerate(indices.tolist()):
             enter_sample(index)
             try:
@@ -120,7 +121,7 @@ class TransformedPictures(Pictures):
         if self.transform is None:
             return self.preprocessing.pixels(picture, raw=from_array)
         made = self.transform(picture)
-        pixels = np.asarray(made)
+        pixels = image_array(made)
         if isinstance(made, T.Image):
             pixels = pixels.transpose(1, 2, 0)
         if pixels.ndim == 3 and pixels.shape[2] == 1:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from numbanet.data import load_image
+from numbanet.data.images import image_array
 from numbanet.data.transforms import BatchAffineNormalize
 from numbanet.errors import CheckpointError, DataError
 
@@ -131,7 +132,7 @@ class Preprocessing:
         if picture.size != self.image_size[::-1] or self.resize is not None:
             method = Image.Resampling[self.interpolation.upper()]
             picture = picture.resize(self.image_size[::-1], method, box=self._box(picture.size))
-        pixels = np.asarray(picture)
+        pixels = image_array(picture)
         return np.ascontiguousarray(pixels[..., ::-1]) if self.channel_order == "bgr" and pixels.ndim == 3 else pixels
 
     def _box(self, size: tuple[int, int]) -> tuple[float, float, float, float]:

@@ -61,3 +61,16 @@ PRIMITIVE_CASES += [
     _crop_case("nothing-in", 1, (0, 3), (2, 2), ()),
     _crop_case("nothing-out", 3, (4, 3), (0, 2), (3,)),
 ]
+
+
+def _rgbx_case(label, shape, layout=lambda x: x):
+    return PrimitiveCase("images_rgbx_to_rgb", lambda rng: (layout(rng.integers(0, 256, (*shape, 4), np.uint8)),), float64=False,
+                         label=label)
+
+
+PRIMITIVE_CASES += [
+    _rgbx_case("odd", (3, 7, 5)),
+    _rgbx_case("one-pixel", (1, 1, 1)),
+    _rgbx_case("strided", (2, 5, 9), strided),
+    _rgbx_case("nothing", (2, 0, 3)),
+]

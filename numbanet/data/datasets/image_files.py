@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from numbanet.data.collate import empty_batch
 from numbanet.data.dataset import CollatedBatch, Dataset, load_each
-from numbanet.data.images import load_image
+from numbanet.data.images import image_array, load_image
 from numbanet.data.randomness import enter_sample
 from numbanet.errors import DataError, UsageError
 
@@ -69,15 +70,17 @@ class ImageFiles(Dataset):
             enter_sample(index)
             path = self.samples[index][0]
             try:
-                pixels = pixels_of(self._image(path))
+                slot = None if batch is None else batch[position]
+                pixels = pixels_of(self._image(path), slot)
             except Exception as error:
                 raise DataError(f"sample {index} ({path}) of {type(self).__name__} failed: {type(error).__name__}: {error}") from error
             if batch is None:
-                batch = np.empty((len(indices), *pixels.shape), np.uint8)
+                batch = empty_batch((len(indices), *pixels.shape))
             elif pixels.shape != batch.shape[1:]:
                 raise DataError(f"sample {index} ({path}) of {type(self).__name__}: expected an image of {batch.shape[1:]} as the others "
                                 f"of its batch, received {pixels.shape}; resize or crop in transform, before batch_transform")
-            batch[position] = pixels
+            if pixels is not slot:
+                batch[position] = pixels
         labels = [self._label(self.samples[index][1]) for index in indices]
         return CollatedBatch((self.batch_transform(batch, indices), np.asarray(labels)))
 
@@ -92,9 +95,9 @@ class ImageFiles(Dataset):
         return label if self.target_transform is None else self.target_transform(label)
 
 
-def pixels_of(image: Any) -> np.ndarray:
-    """A Pillow image or uint8 array as uint8 (H, W) or (H, W, C)."""
-    pixels = np.asarray(image)
+def pixels_of(image: Any, out: np.ndarray | None = None) -> np.ndarray:
+    """A Pillow image or uint8 array as uint8 (H, W) or (H, W, C), in `out` where it fits."""
+    pixels = image_array(image, out)
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
         raise UsageError(f"batch_transform: expected Pillow images or uint8 arrays (H, W) or (H, W, C) from loader and transform, "
                          f"received {pixels.dtype} {pixels.shape}; leave ToTensor and Normalize to batch_transform")

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from numbanet.data.images import to_mode
+from numbanet.data.images import image_array, to_mode
 from numbanet.errors import DTypeError, ShapeError, UsageError
 
 
@@ -143,7 +143,7 @@ def as_channels_last(image: Any) -> tuple[np.ndarray, Callable[[np.ndarray], Any
         elif image.dtype == np.uint8 and image.ndim == 2:
             return image[:, :, None], lambda a: a[:, :, 0] if a.shape[2] == 1 else a
     elif is_pillow(image):
-        array = np.asarray(standard_mode(image))
+        array = image_array(standard_mode(image))
         return (array if array.ndim == 3 else array[:, :, None]), _to_pil
     raise DTypeError("transform: expected a PIL image, a uint8 array (H, W) or (H, W, C), or a floating-point array "
                      f"(C, H, W), received {_describe(image)}")
