@@ -115,7 +115,7 @@ def speed_memory(found: dict) -> Iterator[dict]:
     from numbanet.nn import functional as F
     backend, shape = get_backend("cuda"), (64, 256, 56, 56)
     size = 4e-9 * float(np.prod(shape))
-    x = numbanet.ops.permute(numbanet.randn(64, 56, 56, 256, device="cuda"), (0, 3, 1, 2))
+    x = numbanet.randn(64, 56, 56, 256, device="cuda").permute(0, 3, 1, 2)
     weight, bias = (numbanet.ones(256, device="cuda") for _ in range(2))
     parameter = numbanet.nn.Parameter(numbanet.zeros(1 << 25, device="cuda"))
     parameter.grad = numbanet.ones(1 << 25, device="cuda")

@@ -89,12 +89,16 @@ def _of_models(names: list[str], arch: str) -> list:
     import numbanet
     from numbanet.backends import get_backend, register_backend
     from numbanet.backends.cuda import create_dry
+    from numbanet.errors import BackendError
     from numbanet.nn import functional as F
     from numbanet.zoo import create_model, model_info
-    device = f"dry-{arch}"
-    register_backend(device, lambda: create_dry(arch))
-    for name in names:
-        info, model = model_info(name), create_model(name).to(device)
+    device, infos = f"dry-{arch}", [model_info(name) for name in names]
+    try:
+        get_backend(device).device.wanted.clear()
+    except BackendError:
+        register_backend(device, lambda: create_dry(arch))
+    for name, info in zip(names, infos):
+        model = create_model(name).to(device)
         loss = getattr(model, "loss_function", F.cross_entropy)
         images = numbanet.randn(4, *info.input_size).to(device)
         labels = numbanet.tensor([0, 1, 2, 3], device=device)

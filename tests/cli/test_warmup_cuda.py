@@ -40,13 +40,11 @@ def test_it_fills_the_cache(capsys, tmp_path, monkeypatch):
     assert len(list(tmp_path.rglob("*.cubin"))) == 4
 
 
-def test_a_model_on_a_device_that_computes_nothing_names_its_kernels(monkeypatch):
+def test_a_model_on_a_device_that_computes_nothing_names_its_kernels():
     """Those of inference and training, eager and compiled; with tiles, those that `choose.py` takes on that architecture."""
     pytest.importorskip("numba_cuda")
     import numbanet
-    from numbanet import backends
     from numbanet.cli.warmup import _of_models
-    monkeypatch.setattr(backends, "_factories", dict(backends._factories))
     plain = {one.name for one in _of_models(["lenet5"], "sm_90")}
     assert {"convolution_direct.conv2d_forward_direct", "matrix.matrix_product", "optimizer.sgd_kernel", "optimizer.adam_kernel",
             "pooling.max_pool2d_without_positions"} <= plain

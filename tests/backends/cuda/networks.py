@@ -299,3 +299,15 @@ def test_batches_come_ahead_on_the_device(rng):
     workers = numbanet.data.DataLoader(Rows(), 2, num_workers=2, pin_memory=True, pin_memory_device="cuda")
     assert [index.tolist() for _, index in workers] == seen
 
+
+
+def test_clipping_does_not_hide_gradients_that_overflow(rng):
+    model, x, labels = _mixed(rng)
+    before = [p.detach().numpy().copy() for p in model.parameters()]
+    trainer = numbanet.train.Trainer(model, optimizer=numbanet.optim.SGD(model.parameters(), lr=0.05), compiled=False, precision="fp16",
+                                     clip_value=0.1)
+    trainer.scaler.update(2.0**40)
+    trainer.fit([(x, labels)], epochs=1)
+    assert trainer.scaler.get_scale() == 2.0**39
+    for p, old in zip(model.parameters(), before):
+        np.testing.assert_array_equal(p.detach().numpy(), old)
