@@ -133,7 +133,8 @@ def test_training_on_coco(tmp_path):
 @pytest.mark.parametrize(("arguments", "code", "message"), [
     (("--data", "nowhere"), 1, "is no folder"), (("--data", "."), 1, "expected COCO's annotations train.json"),
     (("--trunk", "resnet19"), 2, "did you mean"),
-    (("--trunk-options", "{depth: 3}"), 2, "--trunk-options: resnet18 cannot be made of"), (("--zoom", "[2, 1]"), 2, "--zoom: expected two scales"),
+    (("--trunk-options", "{depth: 3}"), 2, "--trunk-options: resnet18 cannot be made of"),
+    (("--zoom", "[2, 1]"), 2, "--zoom: expected two scales"),
     (("--strides", "[8, 9]"), 2, "strides expects numbers that double"), (("--size", 8), 2, "--size: expected at least 32"),
     (("--strides", "8"), 2, "--strides: expected a list"), (("--lr", 0), 2, "--lr: expected a number above 0"),
     (("--epoch", 3), 2, "did you mean --epochs?")])
