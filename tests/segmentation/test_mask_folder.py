@@ -120,6 +120,7 @@ def test_distorting_moves_pictures_and_masks_together():
     for seed in range(8):
         p, m = distorted(picture, mask, np.random.default_rng(seed))
         assert p.shape == picture.shape and set(np.unique(m)) <= {0, 2}
-        assert (np.abs(p[..., 0].astype(int) - 100 * m.astype(int)) > 60).mean() < 0.06      # edges only
+        # half of the colour is where the nearest pixel changes, but at corners
+        assert ((p[..., 0] > 100) != (m == 2)).mean() < 0.01
         moved |= not np.array_equal(m, mask)
     assert moved
