@@ -158,6 +158,21 @@ def test_training_gives_what_single_calls_give():
     same_bits(together, (losses, [p.detach().numpy() for p in model.parameters()]))
 
 
+def test_training_agrees_with_eager():
+    losses, parameters, _ = trained()
+    numbanet.manual_seed(0)
+    model, x, y = numbanet.create_model("lenet5"), images(9, 1, 32, 32), numbanet.tensor(np.arange(9) % 10)
+    optimizer = numbanet.optim.SGD(model.parameters(), 0.05, momentum=0.9)
+    for expected in losses:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        np.testing.assert_allclose(loss.item(), expected, rtol=1e-5)
+    for received, p in zip(parameters, model.parameters(), strict=True):
+        np.testing.assert_allclose(received, p.detach().numpy(), rtol=0, atol=1e-5 * np.abs(received).max())
+
+
 def test_the_number_of_threads_may_change_between_replays():
     one = trained()
     most = threads.maximum()
