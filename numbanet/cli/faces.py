@@ -68,10 +68,10 @@ def run(arguments) -> int:
         return 1 if failures else 0
     for name, faces, written in results:
         print(name + ("" if faces else ": no face was found"))
-        rows = [(f"{100 * face.probability:.2f}%", ",".join(f"{edge:.0f}" for edge in face.box), crop)
+        rows = [(f"{100 * face.probability:.2f}%", ",".join(f"{edge:.0f}" for edge in face.box), Path(crop).name)
                 for face, crop in zip(faces, written or [""] * len(faces))]
         if rows:
-            print("\n".join("  " + line[:78] for line in table(rows, ("face", "box", "crop" if written else ""), right=(0,))))
+            print("\n".join("  " + line for line in table(rows, ("face", "box", "crop" if written else ""), right=(0,))))
     if path is not None:
         print(f"wrote {path}")
     return 1 if failures else 0

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 EXAMPLE = ("  numbanet train detector\n  numbanet train detector --data mnist/ --epochs 30\n"
-           "  numbanet train detector --data coco/ --trunk mobilenet_v2 --size 416 --flip 0.5\n"
+           "  numbanet train detector --data coco/ --trunk mobilenet_v2 \\\n    --size 416 --flip 0.5\n"
            "  numbanet train detector --resume runs/detector-1\n  numbanet detect runs/detector-1 runs/detector-1/samples")
 
 

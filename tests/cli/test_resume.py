@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -44,7 +45,7 @@ def test_ctrl_c_ends_cleanly_and_resume_gives_the_same_bits(tmp_path):
 
 
 @pytest.mark.parametrize("begun, resumed", [((), ("--eager",)), (("--eager",), ())], ids=["eager later", "eager first"])
-def test_going_on_with_eager_steps_gives_the_same_bits(begun, resumed, tmp_path, monkeypatch):
+def test_a_run_can_go_on_with_other_steps(begun, resumed, tmp_path, monkeypatch):
     write_digits(tmp_path / "digits", 100, 20)
     assert run("train", "lenet5", *OPTIONS, "--out", "whole").code == 0
     finish_epoch = Trainer._finish_epoch
@@ -56,7 +57,10 @@ def test_going_on_with_eager_steps_gives_the_same_bits(begun, resumed, tmp_path,
         patch.setattr(Trainer, "_finish_epoch", stop_after_one)
         assert run("train", "lenet5", *OPTIONS, "--out", "stopped", *begun).code == 1
     assert run("train", "--resume", "stopped", *resumed).code == 0
-    assert weights("stopped") == weights("whole")
+    states = [load_weights(f"{name}/weights/last.safetensors")[0] for name in ("stopped", "whole")]
+    assert states[0].keys() == states[1].keys()
+    for name, weight in states[1].items():                  # compiled steps sum in another order
+        np.testing.assert_allclose(states[0][name], weight, rtol=1e-3, atol=2e-5, err_msg=name)
 
 
 @pytest.fixture

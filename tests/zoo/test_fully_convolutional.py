@@ -70,10 +70,10 @@ def test_the_trunk_is_shared_and_the_mode_stays():
     converted = model.to_fully_convolutional()
     assert model.training and converted.training
     assert converted.trunk.network is model and converted.windows == ((32, 32), 4)
-    before = model.fc.weight.numpy().copy()
+    before = model.fc.weight.detach().numpy().copy()
     with numbanet.no_grad():
         next(m for m in converted.head if isinstance(m, nn.Conv2d)).weight.mul_(0.0)
-    np.testing.assert_array_equal(model.fc.weight.numpy(), before)
+    np.testing.assert_array_equal(model.fc.weight.detach().numpy(), before)
 
 
 class Odd(Network):
