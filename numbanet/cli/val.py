@@ -19,35 +19,40 @@ def configure(parser) -> None:
 def run(arguments) -> int:
     from dataclasses import replace
 
-    from numbanet.errors import DataError
-    from numbanet.train.classifier import prepare
-    from numbanet.train.judging import draw_judgement, judge
+    from numbanet.cli.train import task_of
+    from numbanet.errors import DataError, UsageError
     from numbanet.train.recipe import Recipe
     from numbanet.train.run_directory import RunDirectory
     from numbanet.train.trainer import Trainer
     from numbanet.weights import load_weights
     folder = RunDirectory.open(arguments.run, "RUN")
-    recipe = replace(Recipe.from_dict(folder.read_config()), weights=None, freeze_until=None, device=arguments.device)
+    config = folder.read_config()
+    if "trunk" in config:
+        raise UsageError(f"RUN: {folder.path} is the run of a detector, which 'numbanet train detector --resume {folder.path}' judges; "
+                         "expected one of a classifier or a segmenter")
+    recipe = replace(Recipe.from_dict(config), weights=None, freeze_until=None, device=arguments.device)
     if arguments.data is not None:
         recipe = replace(recipe, data=str(Path(arguments.data).absolute()))
     weights = folder.weights / f"{'last' if arguments.last else 'best'}.safetensors"
     arrays, stored = load_weights(weights)
+    prepare, kind = task_of(recipe)
     prepared = prepare(recipe)
     data = prepared.data
     if list(data.classes) != list(stored.get("classes", data.classes)):
         raise DataError(f"{recipe.data}: expected the classes that {weights} was trained with, {', '.join(stored['classes'])}, received "
                         f"{', '.join(data.classes)}")
     prepared.model.load_state_dict(arrays)
-    judgement = judge(Trainer(prepared.model), data.test, data.classes, on_error=recipe.on_error)
+    judgement = kind.judged(Trainer(prepared.model), data.test, data.classes, recipe)
     if arguments.data is None:
-        draw_judgement(folder.path, judgement, data.test, data.classes)
+        kind.draw(folder.path, judgement, data.test, data.classes)
     if arguments.json:
         print(json.dumps({**judgement.values, "images": judgement.count, "confusion": judgement.confusion.counts.tolist(),
                           "classes": list(data.classes)}, indent=2))
         return 0
     print(f"{weights} on {judgement.count:,} test images of {data.description.splitlines()[0]}")
+    width = max(18, *map(len, judgement.values))
     for name, value in judgement.values.items():
-        print(f"  {name:<18} {value:.4f}")
+        print(f"  {name:<{width}} {value:.4f}")
     print("confusion matrix, a row for each true class:")
     print(judgement.confusion.table(data.classes))
     if arguments.data is None:

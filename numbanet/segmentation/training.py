@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numbanet
-from numbanet.errors import UnsupportedOperationError, UsageError
-from numbanet.graph import trace
+from numbanet.data import DataLoader
+from numbanet.errors import UsageError
 from numbanet.segmentation.data import open_segmentation_data
 from numbanet.segmentation.judging import SegmentationJudgement, draw_judgement, judge, made_metrics
 from numbanet.segmentation.losses import segmentation_loss
 from numbanet.train.recipe import Recipe
-from numbanet.train.training import Prepared, Training, prepare_model
+from numbanet.train.training import Prepared, Training, output_shape, prepare_model
 from numbanet.zoo import model_info
 
 
@@ -24,13 +23,10 @@ def prepare(recipe: Recipe, watch=None) -> Prepared:
     segmentation_loss(recipe.loss)
     prepared = prepare_model(recipe, open_segmentation_data(recipe, model_info(recipe.model), watch))
     size, classes = prepared.data.preprocessing.input_size, len(prepared.data.classes)
-    try:
-        shape = trace(prepared.model.eval(), numbanet.empty(1, *size, device=recipe.device)).outputs[0].shape
-    except UnsupportedOperationError:           # it reads values: the first step tells
-        shape = (1, classes, *size[1:])
-    if tuple(shape) != (1, classes, *size[1:]):
+    shape = output_shape(prepared, recipe.device)
+    if shape is not None and shape != (1, classes, *size[1:]):
         raise UsageError(f"{recipe.model}: expected a network that labels the pixels, (N, {classes}, {size[1]}, {size[2]}), received one "
-                         f"that gives {tuple(shape)}; use unet, or train a classifier: numbanet train {recipe.model}")
+                         f"that gives {shape}; use unet, or train a classifier: numbanet train {recipe.model}")
     prepared.metadata["task"] = "segmentation"
     return prepared
 
@@ -66,11 +62,12 @@ class SegmenterTraining(Training):
                 f"{100 * values['accuracy'].compute():.2f}% of the pixels",
                 "IoU of each class:", *rows]
 
-    def judge(self) -> SegmentationJudgement:
-        return judge(self.trainer, self.test_loader, self.test, self.classes)
+    @staticmethod
+    def judged(trainer, test, classes, recipe: Recipe) -> SegmentationJudgement:
+        loader = DataLoader(test, SegmenterTraining.test_batch_size, num_workers=recipe.workers, on_error=recipe.on_error)
+        return judge(trainer, loader, test, classes)
 
-    def draw(self, judgement: SegmentationJudgement) -> None:
-        draw_judgement(self.run.path, judgement, self.test, self.classes)
+    draw = staticmethod(draw_judgement)
 
 
 def _of_classes(counts) -> list[float | None]:

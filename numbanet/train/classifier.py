@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from numbanet.errors import UsageError
 from numbanet.train.classifier_data import open_classifier_data
 from numbanet.train.judging import Judgement, draw_judgement, judge
 from numbanet.train.metrics import Accuracy, ConfusionMatrix
 from numbanet.train.recipe import Recipe
-from numbanet.train.training import Prepared, Training, prepare_model
+from numbanet.train.training import Prepared, Training, output_shape, prepare_model
 from numbanet.zoo import model_info
 
 
@@ -21,7 +22,11 @@ def prepare(recipe: Recipe, watch=None) -> Prepared:
     info = model_info(recipe.model)
     data = open_classifier_data(recipe.data, info, recipe.val_fraction, recipe.seed, recipe.distort, watch, recipe.train_transforms,
                                 recipe.resize, recipe.on_error)
-    return prepare_model(recipe, data)
+    prepared = prepare_model(recipe, data)
+    if (shape := output_shape(prepared, recipe.device)) is not None and shape != (1, len(data.classes)):
+        raise UsageError(f"{recipe.model}: expected a network that names what is on a picture, (N, {len(data.classes)}), received one that "
+                         f"gives {shape}" + ("; to label pixels: numbanet train segmenter" if len(shape) == 4 else ""))
+    return prepared
 
 
 class ClassifierTraining(Training):
@@ -42,9 +47,9 @@ class ClassifierTraining(Training):
         return [f"test accuracy {100 * outcome.accuracy:.2f}% (best {100 * self.best:.2f}%)",
                 "confusion matrix, a row for each true class:", outcome.table(self.classes)]
 
-    def judge(self) -> Judgement:
-        recipe = self.recipe
-        return judge(self.trainer, self.test, self.classes, max(recipe.batch_size, self.test_batch_size), recipe.workers, recipe.on_error)
+    @staticmethod
+    def judged(trainer, test, classes, recipe: Recipe) -> Judgement:
+        batch_size = max(recipe.batch_size, ClassifierTraining.test_batch_size)
+        return judge(trainer, test, classes, batch_size, recipe.workers, recipe.on_error)
 
-    def draw(self, judgement: Judgement) -> None:
-        draw_judgement(self.run.path, judgement, self.test, self.classes)
+    draw = staticmethod(draw_judgement)

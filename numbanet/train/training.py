@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numbanet
 from numbanet.data import DataLoader, RandomSampler, SequentialSampler
 from numbanet.data.dataset import sample_path
-from numbanet.errors import CheckpointError
+from numbanet.errors import CheckpointError, UnsupportedOperationError
+from numbanet.graph import trace
 from numbanet.nn import SyncBatchNorm
 from numbanet.random import seed_everything
 from numbanet.train.callbacks import BackupAndRestore, Callback, EarlyStopping
@@ -109,12 +111,14 @@ class Training:
         """An outcome in lines of text; the first says the measure."""
         raise NotImplementedError
 
-    def judge(self):
-        """The :class:`~numbanet.train.judging.Judgement`, or what takes its place, of the trained model."""
+    @staticmethod
+    def judged(trainer: Trainer, test, classes, recipe: Recipe):
+        """The :class:`~numbanet.train.judging.Judgement`, or what takes its place, of a trainer's model on test data."""
         raise NotImplementedError
 
-    def draw(self, judgement) -> None:
-        """The pictures that go with it, in the run's folder."""
+    @staticmethod
+    def draw(folder, judgement, test, classes) -> None:
+        """The pictures that go with it, into a folder."""
         raise NotImplementedError
 
     @property
@@ -148,17 +152,29 @@ class Training:
             self.trainer.evaluate(self.test_loader)
         outcome = self.outcome()
         if self.replicas is None or self.replicas.rank == 0:
-            self.tell(self.judge())
+            self.tell(self.judged(self.trainer, self.test, self.classes, self.recipe))
         return outcome
 
     def tell(self, judgement) -> None:
         """The pictures of a run that has ended, and its report."""
-        self.draw(judgement)
+        self.draw(self.run.path, judgement, self.test, self.classes)
         if self.statistics.filters:
             draw_filters(self.run.path / "filters.png", self.statistics.filters)
         if self.statistics.history:
             draw_layers(self.run.path / "layers.png", self.statistics.history)
         write_report(self.run, judgement, self.statistics.history, self.skipped)
+
+
+def output_shape(prepared: Prepared, device: str) -> tuple[int, ...] | None:
+    """What the model makes of one input; None where it reads values, so that the first step tells."""
+    model = prepared.model
+    training, size = model.training, prepared.data.preprocessing.input_size
+    try:
+        return tuple(trace(model.eval(), numbanet.empty(1, *size, device=device)).outputs[0].shape)
+    except UnsupportedOperationError:
+        return None
+    finally:
+        model.train(training)
 
 
 @dataclass

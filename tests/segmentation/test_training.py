@@ -103,3 +103,17 @@ def test_overlays():
     np.testing.assert_array_equal(made[3, 4], np.round((100 + colours[3].astype(float)) / 2))
     assert overlay(picture[..., 0], labels, classes).shape == (6, 8, 3)
     assert legend(classes, labels) == [(tuple(colours[3].tolist()), f"3 {100 * 20 / 48:.1f}%")]
+
+
+def test_it_is_judged_again(trained):
+    result = run("val", trained, "--json")
+    assert result.code == 0, result.err
+    facts = json.loads(result.out)
+    header, *rows = (line.split(",") for line in (trained / "metrics.csv").read_text().splitlines())
+    best = max(float(row[header.index("test_iou")]) for row in rows)
+    assert facts["images"] == 8 and abs(facts["mean IoU"] - best) < 1e-5
+
+
+def test_a_classifier_of_pixels_is_told(tmp_path):
+    wrong = run("train", "unet", "--model-options", "{widths: [4, 8]}", "--out", tmp_path / "run")
+    assert wrong.code == 2 and "numbanet train segmenter" in wrong.err and not (tmp_path / "run").exists()
