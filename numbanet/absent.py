@@ -17,7 +17,7 @@ _TOP = {
     "numbanet trains on one device":
         "distributed multiprocessing",
     "numbanet computes in float32, or in float64":
-        "amp autocast complex64 complex128 quantization ao",
+        "complex64 complex128 quantization ao",
     "not part of numbanet; use NumPy on x.numpy()":
         "fft linalg sparse special histc bincount unique quantile multinomial",
     "published weights are read from files: create_model(name, weights=path)":

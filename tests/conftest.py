@@ -23,3 +23,12 @@ def backend(request):
 @pytest.fixture
 def rng():
     return np.random.default_rng(20)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def give_memory_back():
+    """What a module's largest networks took goes back to the system, so that the suite fits into a small machine."""
+    yield
+    memory = sys.modules.get("numbanet.backends.cpu.memory")
+    if memory is not None:
+        memory.trim()

@@ -63,12 +63,15 @@ def _cuda(arguments) -> int:
     from numbanet.backends.cuda import cubin
     from numbanet.backends.cuda.dry import compile_all
     from numbanet.errors import BackendError, UsageError
+    from numbanet.zoo import model_info
     if not arguments.arch:
         raise UsageError("--device cuda: expected --arch, such as --arch sm_80 (A100) or --arch sm_90 (H100)")
     if arguments.models and (arguments.all or arguments.math):
         raise UsageError("--device cuda: expected models, whose kernels are compiled, or --all or --math, received both")
     for arch in arguments.arch:
         cubin.architecture(arch)
+    for name in arguments.models:
+        model_info(name)
     if reason := cubin.can_compile():
         raise BackendError(reason)
     started, compiled = time.perf_counter(), []
