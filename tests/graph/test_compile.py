@@ -1,6 +1,7 @@
 """Compiled models and steps: the same numbers as eager ones, and everything that may change between two replays."""
 
 import copy
+import gc
 import threading
 
 import numpy as np
@@ -98,6 +99,7 @@ def test_changed_weights_are_noticed(branches, rng):
 def test_folded_weights_are_packed_once_and_not_kept_beside(branches, rng):
     """Plans of other batch sizes fold anew, and find the packed ones by their numbers."""
     from numbanet.backends.cpu.prepared import _shared
+    gc.collect()                                # what plans of other tests hold goes before it is counted
     branches = branches.to("cpu")
     compiled = numbanet.compile(branches, _tensor(rng, 2, 3, 8, 6))
     compiled(_tensor(rng, 2, 3, 8, 6))
