@@ -54,14 +54,20 @@ def configure_fields(parser, kind, left_out) -> None:
             group.add_argument(flag, type=allowed[0] if allowed[0] in (int, float) else str, metavar=metavar, help=text)
 
 
-def run(arguments) -> int:
-    from numbanet.errors import DataError, UsageError
-    if arguments.threads is not None:
-        if arguments.threads < 1:
-            raise UsageError(f"--threads: expected at least 1, received {arguments.threads}")
-        os.environ["NUMBANET_NUM_THREADS"] = str(arguments.threads)
+def begin(threads: int | None) -> None:
+    """What a training begins with: the threads of its kernels, which are counted once, and what is told meanwhile."""
+    from numbanet.errors import UsageError
+    if threads is not None:
+        if threads < 1:
+            raise UsageError(f"--threads: expected at least 1, received {threads}")
+        os.environ["NUMBANET_NUM_THREADS"] = str(threads)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("numbanet.compile").setLevel(logging.INFO)        # says why the first step takes a while
+
+
+def run(arguments) -> int:
+    from numbanet.errors import DataError
+    begin(arguments.threads)
     recipe, resumed = _recipe(arguments)
     if arguments.print_config:
         print(recipe.as_yaml(), end="")

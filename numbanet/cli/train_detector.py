@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import shlex
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -28,13 +25,9 @@ def configure(parser) -> None:
 
 
 def run(arguments) -> int:
-    from numbanet.errors import DataError, UsageError
-    if arguments.threads is not None:
-        if arguments.threads < 1:
-            raise UsageError(f"--threads: expected at least 1, received {arguments.threads}")
-        os.environ["NUMBANET_NUM_THREADS"] = str(arguments.threads)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("numbanet.compile").setLevel(logging.INFO)        # says why the first step takes a while
+    from numbanet.cli.train import begin
+    from numbanet.errors import DataError
+    begin(arguments.threads)
     recipe, resumed = _recipe(arguments)
     if arguments.print_config:
         print(recipe.as_yaml(), end="")

@@ -20,6 +20,7 @@ def run(arguments) -> int:
     from dataclasses import replace
 
     from numbanet.cli.train import task_of
+    from numbanet.detection.recipe import TASK as DETECTION
     from numbanet.errors import DataError, UsageError
     from numbanet.train.recipe import Recipe
     from numbanet.train.run_directory import RunDirectory
@@ -27,7 +28,7 @@ def run(arguments) -> int:
     from numbanet.weights import load_weights
     folder = RunDirectory.open(arguments.run, "RUN")
     config = folder.read_config()
-    if "trunk" in config:
+    if config.get("task") == DETECTION:
         raise UsageError(f"RUN: {folder.path} is the run of a detector, which 'numbanet train detector --resume {folder.path}' judges; "
                          "expected one of a classifier or a segmenter")
     recipe = replace(Recipe.from_dict(config), weights=None, freeze_until=None, device=arguments.device)
