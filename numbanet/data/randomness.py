@@ -89,6 +89,11 @@ def sample_uniforms(indices: Sequence[int], count: int) -> np.ndarray:
     return (words >> np.uint64(11)) * 2.0**-53
 
 
+def loading_epoch() -> int:
+    """The epoch that this thread is loading for; 0 outside of a `DataLoader`."""
+    return 0 if _state.key is None else _state.key[1]
+
+
 def keyed_generator(seed: int, epoch: int, stream: int, index: object) -> np.random.Generator:
     """A new generator of (seed, epoch, stream, index)."""
     key = np.array([seed & _WORD, epoch & _WORD], np.uint64)

@@ -64,7 +64,7 @@ def open_data(recipe: DetectorRecipe) -> tuple:
             raise DataError(f"{folder}: training and test annotations expect the same categories, received {', '.join(train.classes)} and "
                             f"{', '.join(test.classes)}")
         return train, test, train.classes, f"{folder} (COCO): {_counted(train)} to train on, {_counted(test)} to judge by"
-    options = {"size": recipe.size, "seed": recipe.seed, "target": "detection"}
+    options = {"size": recipe.size, "seed": recipe.seed, "target": "detection", "anew": recipe.scenes_anew}
     if recipe.scenes == "digits":
         made = [DigitScenes(count, train=train, root=folder, **options)
                 for count, train in ((recipe.train_scenes, True), (recipe.test_scenes, False))]
@@ -76,7 +76,8 @@ def open_data(recipe: DetectorRecipe) -> tuple:
         made = [SyntheticScenes(count, train=train, **options)
                 for count, train in ((recipe.train_scenes, True), (recipe.test_scenes, False))]
         what = "scenes of shapes"
-    return *made, made[0].classes, f"{what}: {len(made[0]):,} to train on, {len(made[1]):,} to judge by"
+    each = "to train on in each epoch" if recipe.scenes_anew else "to train on"
+    return *made, made[0].classes, f"{what}: {len(made[0]):,} {each}, {len(made[1]):,} to judge by"
 
 
 def _counted(pictures: CocoPictures) -> str:

@@ -34,6 +34,7 @@ class DetectorRecipe(Fields):
                                           "(default: the MNIST sample of the package)")
     scenes: str = recipe_field("digits", "what is made up where there are no annotations: digits or shapes", choices=SCENES)
     train_scenes: int = recipe_field(4000, "made-up pictures to train on", 1)
+    scenes_anew: bool = recipe_field(True, "whether each epoch has made-up pictures of its own")
     test_scenes: int = recipe_field(500, "made-up pictures to judge by", 1)
     size: int = recipe_field(128, "height and width of the network's input", 32, 4096)
     strides: list = recipe_field([8, 16, 32], "input pixels between positions, of each level")

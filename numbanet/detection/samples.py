@@ -94,7 +94,7 @@ class DetectorSamples(Dataset):
 
     def __init__(self, dataset: Dataset, fitting: Fitting, levels: Levels, augmentation: Augmentation | None = None):
         self.dataset, self.fitting, self.levels, self.augmentation = dataset, fitting, levels, augmentation
-        keeps = len(dataset) * fitting.size[0] * fitting.size[1] * 3 <= KEPT_BYTES
+        keeps = len(dataset) * fitting.size[0] * fitting.size[1] * 3 <= KEPT_BYTES and not getattr(dataset, "anew", False)
         self._kept: dict[int, tuple[np.ndarray, dict]] | None = {} if keeps else None
 
     def __len__(self) -> int:

@@ -27,7 +27,7 @@ from numbanet.vision.draw import save_image
 
 logger = logging.getLogger(__name__)
 
-SCENES = {"count": 4000, "test_count": 500, "size": 64}      # where no data are given
+SCENES = {"count": 4000, "test_count": 500, "size": 64, "anew": True}     # where no data are given
 LARGEST = 512           # longer side that pictures of one size may have to be taken as they are; others are scaled to SIZE
 SIZE = 256
 NAMED_AT_MOST = 5
@@ -72,7 +72,8 @@ class MaskedPictures(Dataset):
         self.source, self.preprocessing, self.distort = source, preprocessing, distort
         self.positions = range(len(source)) if positions is None else [int(i) for i in positions]
         self._transform = preprocessing.batch_transform()
-        self._capacity = KEPT_BYTES // (preprocessing.picture_bytes + preprocessing.image_size[0] * preprocessing.image_size[1])
+        each = preprocessing.picture_bytes + preprocessing.image_size[0] * preprocessing.image_size[1]
+        self._capacity = 0 if getattr(source, "anew", False) else KEPT_BYTES // each
         self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def __len__(self) -> int:

@@ -109,3 +109,14 @@ def test_batches_and_arrays():
 def test_options_out_of_range(options):
     with pytest.raises(UsageError, match="SyntheticScenes"):
         SyntheticScenes(**options)
+
+
+def test_each_epoch_has_pictures_of_its_own():
+    many = SyntheticScenes(9, 32, seed=2)
+    loader = DataLoader(SyntheticScenes(3, 32, seed=2, anew=True, transform=ToTensor()), 3)
+    for epoch in range(3):
+        pictures = next(iter(loader))[0].numpy()
+        expected = np.stack([many.scene(3 * epoch + i).image for i in range(3)]).transpose(0, 3, 1, 2) / np.float32(255)
+        np.testing.assert_array_equal(pictures, expected)
+    held_out = DataLoader(SyntheticScenes(3, 32, train=False, anew=True, transform=ToTensor()), 3)
+    np.testing.assert_array_equal(next(iter(held_out))[0].numpy(), next(iter(held_out))[0].numpy())

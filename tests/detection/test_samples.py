@@ -164,3 +164,17 @@ def test_scenes_of_digits():
 def test_scenes_that_cannot_be(options):
     with pytest.raises(UsageError, match="DigitScenes: expected"):
         DigitScenes(3, **options)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_each_epoch_has_scenes_of_its_own(workers):
+    samples = DetectorSamples(DigitScenes(5, 48, anew=True), Fitting((48, 48)), Levels((48, 48), (8, 16)))
+    fixed = DetectorSamples(DigitScenes(10, 48), Fitting((48, 48)), Levels((48, 48), (8, 16)))
+    loader = DataLoader(samples, 5, num_workers=workers)
+    for epoch in range(2):
+        x, targets = next(iter(loader))
+        expected = fixed.__getitems__(range(5 * epoch, 5 * epoch + 5))
+        np.testing.assert_array_equal(x.numpy(), expected[0])
+        np.testing.assert_array_equal(targets.numpy(), expected[1])
+    loader.set_epoch(1)
+    np.testing.assert_array_equal(next(iter(loader))[0].numpy(), x.numpy())

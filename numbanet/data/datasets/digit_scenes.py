@@ -11,7 +11,7 @@ from PIL import Image
 
 from numbanet.data.dataset import Dataset
 from numbanet.data.datasets.mnist import MNIST, MNISTSample
-from numbanet.data.datasets.synthetic_scenes import Scene, box_of, draw_background, paint, with_noise
+from numbanet.data.datasets.synthetic_scenes import Scene, box_of, draw_background, paint, scene_number, with_noise
 from numbanet.data.randomness import SCENES, keyed_generator
 from numbanet.errors import UsageError
 
@@ -52,6 +52,8 @@ class DigitScenes(Dataset):
         Most of the smaller of two boxes that the other may cover.
     noise : float
         Largest amplitude of the noise, in grey levels.
+    anew : bool
+        Training scenes that a `DataLoader` asks for are others in each epoch: sample i of epoch e is number ``e * count + i``.
 
     Attributes
     ----------
@@ -69,7 +71,8 @@ class DigitScenes(Dataset):
 
     def __init__(self, count: int = 1000, size: int | Sequence[int] = 128, train: bool = True, root: str | os.PathLike | None = None,
                  transform: Callable | None = None, target_transform: Callable | None = None, *, seed: int = 0, target: str = "detection",
-                 objects: Sequence[int] = (1, 6), scale: Sequence[float] = (0.16, 0.45), overlap: float = 0.3, noise: float = 24.0):
+                 objects: Sequence[int] = (1, 6), scale: Sequence[float] = (0.16, 0.45), overlap: float = 0.3, noise: float = 24.0,
+                 anew: bool = False):
         self.size = (size, size) if isinstance(size, int) else tuple(size)
         if count < 0 or len(self.size) != 2 or min(self.size) < 32:
             raise UsageError(f"DigitScenes: expected a count of 0 or more and a size of 32 or more, received {count} and {size}")
@@ -82,7 +85,7 @@ class DigitScenes(Dataset):
         if not 0 <= overlap <= 1 or not 0 <= noise <= 255:
             raise UsageError(f"DigitScenes: expected an overlap from 0 to 1 and noise from 0 to 255, received {overlap} and {noise}")
         self.count, self.train, self.seed, self.target, self.noise = count, train, seed, target, noise
-        self.objects, self.scale, self.overlap = tuple(objects), tuple(scale), overlap
+        self.objects, self.scale, self.overlap, self.anew = tuple(objects), tuple(scale), overlap, anew and train
         self.transform, self.target_transform = transform, target_transform
         self.digits = MNISTSample(train) if root is None else MNIST(root, train)
 
@@ -102,9 +105,7 @@ class DigitScenes(Dataset):
 
     def scene(self, index: int) -> Scene:
         """Draw a scene, with all that is known of it."""
-        if not -self.count <= index < self.count:
-            raise IndexError(f"DigitScenes: index {index} is out of range for {self.count} samples")
-        rng = keyed_generator(self.seed, int(self.train), SCENES, int(index) % self.count)
+        rng = keyed_generator(self.seed, int(self.train), SCENES, scene_number(self, index))
         picture = draw_background(rng, self.size)
         masks: list[np.ndarray] = []
         labels, boxes = [], []

@@ -14,7 +14,7 @@ from PIL import Image, ImageChops, ImageDraw
 
 from numbanet.data.dataset import ArrayDataset, CollatedBatch, Dataset, load_each
 from numbanet.data.datasets.shapes import SHAPES, draw_mask
-from numbanet.data.randomness import SCENES, keyed_generator
+from numbanet.data.randomness import SCENES, keyed_generator, loading_epoch
 from numbanet.errors import UsageError
 
 TARGETS = ("label", "detection", "segmentation")
@@ -85,6 +85,8 @@ class SyntheticScenes(Dataset):
         Fewest and most shapes, the salient one included; where there is no room, it may be fewer.
     noise : float
         Largest amplitude of the noise, in grey levels.
+    anew : bool
+        Training pictures that a `DataLoader` asks for are others in each epoch: sample i of epoch e is number ``e * count + i``.
 
     Attributes
     ----------
@@ -100,7 +102,8 @@ class SyntheticScenes(Dataset):
 
     def __init__(self, count: int = 1000, size: int | Sequence[int] = 64, train: bool = True, transform: Callable | None = None,
                  target_transform: Callable | None = None, *, batch_transform: Callable | None = None, seed: int = 0, target: str = "label",
-                 classes: Sequence[str] = tuple(SHAPES), objects: Sequence[int] = (1, 4), noise: float = 24.0):
+                 classes: Sequence[str] = tuple(SHAPES), objects: Sequence[int] = (1, 4), noise: float = 24.0,
+                 anew: bool = False):
         self.size = (size, size) if isinstance(size, int) else tuple(size)
         if count < 0 or len(self.size) != 2 or min(self.size) < 16:
             raise UsageError(f"SyntheticScenes: expected a count of 0 or more and a size of 16 or more, received {count} and {size}")
@@ -117,7 +120,7 @@ class SyntheticScenes(Dataset):
         if batch_transform is not None and (transform is not None or target != "label"):
             raise UsageError("SyntheticScenes: batch_transform needs target='label' and no transform")
         self.count, self.train, self.seed, self.target, self.noise = count, train, seed, target, noise
-        self.classes, self.objects = tuple(classes), tuple(objects)
+        self.classes, self.objects, self.anew = tuple(classes), tuple(objects), anew and train
         self.transform, self.target_transform, self.batch_transform = transform, target_transform, batch_transform
 
     def __len__(self) -> int:
@@ -129,7 +132,7 @@ class SyntheticScenes(Dataset):
 
     @property
     def targets(self) -> np.ndarray:
-        return np.array([self._label(self._generator(i)) for i in range(self.count)], np.int64)
+        return np.array([self._label(self._generator(scene_number(self, i))) for i in range(self.count)], np.int64)
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         scene = self.scene(index)
@@ -165,9 +168,7 @@ class SyntheticScenes(Dataset):
 
     def scene(self, index: int) -> Scene:
         """Draw a sample, with all that is known of it."""
-        if not -self.count <= index < self.count:
-            raise IndexError(f"SyntheticScenes: index {index} is out of range for {self.count} samples")
-        rng = self._generator(int(index) % self.count)
+        rng = self._generator(scene_number(self, index))
         label = self._label(rng)
         picture = draw_background(rng, self.size)
         mean = np.asarray(picture.resize((1, 1), Image.Resampling.BOX), np.float64)[0, 0]
@@ -205,6 +206,18 @@ class SyntheticScenes(Dataset):
                     placed.append((kind, radius, x, y))
                     break
         return placed[::-1]
+
+
+def scene_number(scenes, index: int) -> int:
+    """Which scene of the endless sequence of (`seed`, `train`) is a data set's sample now.
+
+    Raises
+    ------
+    IndexError
+    """
+    if not -scenes.count <= index < scenes.count:
+        raise IndexError(f"{type(scenes).__name__}: index {index} is out of range for {scenes.count} samples")
+    return scenes.count * (loading_epoch() if scenes.anew else 0) + int(index) % scenes.count
 
 
 def _overlap(a: tuple[float, float, float], b: tuple[float, float, float]) -> float:
