@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 RADIUS = 1.5            # strides from a box's middle to the positions that answer for it
-SIZES = 4               # strides that the farthest edge is away, at most, of what a level is for
+SIZES = 8               # strides that the longer side of a box is long, at most, of what a level is for
 BACKGROUND, IGNORED = -1, -2
 COLUMNS = 5             # of a target: class, left, top, right, bottom
 
@@ -76,7 +76,7 @@ class Levels:
 
 
 def _level_of(half: np.ndarray, strides: tuple[int, ...]) -> np.ndarray:
-    """The stride of the level that boxes belong to whose longer side is twice `half`."""
+    """The stride of the level that boxes belong to whose longer side is twice `half`; the coarsest takes all larger ones."""
     limits = [SIZES * stride / 2 for stride in strides[:-1]]
     return np.asarray(strides)[np.searchsorted(limits, half)]
 

@@ -184,7 +184,8 @@ def test_torch_at_the_size_of_real_layers(rng, strict):
 @pytest.mark.parametrize("batch, geometry", [
     (6, conv_geometry(33, 45, (17, 22), (3, 3), 1, 1)), (7, conv_geometry(64, 32, (15, 17), (3, 3), 1, ((0, 2), (2, 0)))),
     (6, conv_geometry(32, 65, (20, 18), (3, 3))), (5, conv_geometry(33, 45, (15, 18), (5, 5), 1, 2)),
-    (4, conv_geometry(40, 32, (19, 16), (5, 5), 1, ((1, 2), (3, 0))))])
+    (4, conv_geometry(40, 32, (19, 16), (5, 5), 1, ((1, 2), (3, 0)))),
+    (5, conv_geometry(16, 16, (15, 18), (3, 3), 1, 1)), (3, conv_geometry(17, 48, (15, 17), (5, 5), 1, 2))])
 def test_winograd_agrees_with_the_direct_product(batch, geometry, rng, strict):
     """Ragged tiles, lanes and strips, padding on any side; in both passes that have the algorithm."""
     cpu = get_backend("cpu")

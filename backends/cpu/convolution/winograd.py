@@ -251,13 +251,29 @@ def _multiply_tiles(scratch, v, v_pitch, U, b, C, m, m_pitch, count):
 
 
 @worker(borrows=True)
-def _multiply_block(scratch, v, v_pitch, v_plane, U, strip0, strip1, strips, C, m, m_plane, count):
-    """M[position, tile, k] = V[position, tile] times the strips strip0, ..., strip1 - 1 of U[position]."""
+def _multiply_narrow_tiles(scratch, v, v_pitch, U, b, C, m, m_pitch, count):
+    """As `_multiply_tiles`, of a strip with L filters at most."""
+    p = 0
+    while count - p > MR - FEW:
+        tile(MR, 1, scratch, v + p * v_pitch, v_pitch, 1, U, b, 2 * L, scratch, m + p * m_pitch, m_pitch, C, 0)
+        p += MR
+    while p < count:
+        tile(FEW, 1, scratch, v + p * v_pitch, v_pitch, 1, U, b, 2 * L, scratch, m + p * m_pitch, m_pitch, C, 0)
+        p += FEW
+
+
+@worker(borrows=True)
+def _multiply_block(scratch, v, v_pitch, v_plane, U, strip0, strip1, K, C, m, m_plane, count):
+    """M[position, tile, k] = V[position, tile] times the strips strip0, ..., strip1 - 1 of U[position], of K filters in all."""
     out_of_line()
+    strips, whole = (K + 2 * L - 1) // (2 * L), (K + L - 1) // (2 * L)
     for position in range(36):
-        for strip in range(strip0, strip1):
+        for strip in range(strip0, min(strip1, whole)):
             _multiply_tiles(scratch, v + position * v_plane, v_pitch, U, (position * strips + strip) * C * 2 * L, C,
                             m + position * m_plane + (strip - strip0) * 2 * L, FILTERS, count)
+        if strip1 > whole:
+            _multiply_narrow_tiles(scratch, v + position * v_plane, v_pitch, U, (position * strips + whole) * C * 2 * L, C,
+                                   m + position * m_plane + (whole - strip0) * 2 * L, FILTERS, count)
 
 
 @worker(borrows=True)
@@ -284,7 +300,7 @@ def _winograd_jobs(slot, counters, jobs, x, U, bias, y, residual, low, high, scr
         for k0 in range(0, K, FILTERS):
             k1 = min(K, k0 + FILTERS)
             strip0 = k0 // (2 * L)
-            _multiply_block(scratch, v, v_pitch, v_plane, U, strip0, min(strips, strip0 + FILTERS // (2 * L)), strips,
+            _multiply_block(scratch, v, v_pitch, v_plane, U, strip0, min(strips, strip0 + FILTERS // (2 * L)), K,
                             C, m, m_plane, count)
             for i in range(count):
                 n, th, tw = (first + i) // (TH * TW), (first + i) // TW % TH, (first + i) % TW
