@@ -11,7 +11,7 @@ from numbanet.detection.coco import CocoPictures, find_splits
 from numbanet.detection.model import Detector, detector
 from numbanet.detection.recipe import TASK, DetectorRecipe
 from numbanet.detection.samples import DetectorSamples, Fitting
-from numbanet.detection.targets import Levels
+from numbanet.detection.targets import Levels, strides_for
 from numbanet.errors import DataError, UsageError
 from numbanet.random import seed_everything
 from numbanet.zoo import model_info
@@ -38,15 +38,16 @@ def prepare(recipe: DetectorRecipe) -> Prepared:
     """
     model_info(recipe.trunk)
     train, test, classes, description = open_data(recipe)
-    fitting, levels = Fitting((recipe.size, recipe.size)), Levels((recipe.size, recipe.size), tuple(recipe.strides))
+    strides = tuple(recipe.strides) or strides_for(recipe.size)
+    fitting, levels = Fitting((recipe.size, recipe.size)), Levels((recipe.size, recipe.size), strides)
     seed_everything(recipe.seed)
     try:
-        model = detector(recipe.trunk, len(classes), strides=tuple(recipe.strides), channels=recipe.channels,
+        model = detector(recipe.trunk, len(classes), strides=strides, channels=recipe.channels,
                          convolutions=recipe.convolutions, weights=recipe.weights, **recipe.trunk_options).to(recipe.device)
     except TypeError as error:
         raise UsageError(f"--trunk-options: {recipe.trunk} cannot be made of {recipe.trunk_options} ({error})") from None
     metadata = {"task": TASK, "trunk": recipe.trunk, "trunk_options": recipe.trunk_options, "classes": list(classes),
-                "strides": list(recipe.strides), "channels": recipe.channels, "convolutions": recipe.convolutions,
+                "strides": list(strides), "channels": recipe.channels, "convolutions": recipe.convolutions,
                 "fitting": fitting.as_metadata()}
     return Prepared(model, DetectorSamples(train, fitting, levels, recipe.make_augmentation()), DetectorSamples(test, fitting, levels),
                     metadata, description)
@@ -76,7 +77,7 @@ def open_data(recipe: DetectorRecipe) -> tuple:
         made = [SyntheticScenes(count, train=train, **options)
                 for count, train in ((recipe.train_scenes, True), (recipe.test_scenes, False))]
         what = "scenes of shapes"
-    each = "to train on in each epoch" if recipe.scenes_anew else "to train on"
+    each = "an epoch" if recipe.scenes_anew else "to train on"
     return *made, made[0].classes, f"{what}: {len(made[0]):,} {each}, {len(made[1]):,} to judge by"
 
 

@@ -33,16 +33,17 @@ class DetectorRecipe(Fields):
     data: str | None = recipe_field(None, "folder of pictures with COCO annotations, or of MNIST's files for scenes of digits "
                                           "(default: the MNIST sample of the package)")
     scenes: str = recipe_field("digits", "what is made up where there are no annotations: digits or shapes", choices=SCENES)
-    train_scenes: int = recipe_field(4000, "made-up pictures to train on", 1)
+    train_scenes: int = recipe_field(6000, "made-up pictures to train on", 1)
     scenes_anew: bool = recipe_field(True, "whether each epoch has made-up pictures of its own")
     test_scenes: int = recipe_field(500, "made-up pictures to judge by", 1)
     size: int = recipe_field(128, "height and width of the network's input", 32, 4096)
-    strides: list = recipe_field([8, 16, 32], "input pixels between positions, of each level")
+    strides: list = recipe_field([], "input pixels between positions, of each level (default: 8, 16 and as many more as the size asks "
+                                     "for)")
     channels: int = recipe_field(64, "of the pyramid and the head", 1)
     convolutions: int = recipe_field(2, "of the head, before classes and before boxes", 0)
     flip: float = recipe_field(0.0, "probability of a mirror image, in training", 0, 1)
     zoom: list = recipe_field([1.0, 1.0], "smallest and largest scale in training, such as [0.8, 1.25]")
-    epochs: int = _as_of_classifiers("epochs", default=18)
+    epochs: int = _as_of_classifiers("epochs", default=16)
     batch_size: int = _as_of_classifiers("batch_size", default=16)
     accumulate: int = _as_of_classifiers("accumulate")
     optimizer: str = _as_of_classifiers("optimizer", default="adamw")
@@ -62,7 +63,7 @@ class DetectorRecipe(Fields):
     ema_decay: float | None = _as_of_classifiers("ema_decay")
     checkpoint_every: int | None = _as_of_classifiers("checkpoint_every")
     keep_checkpoints: int = _as_of_classifiers("keep_checkpoints")
-    workers: int = _as_of_classifiers("workers")
+    workers: int = _as_of_classifiers("workers", default=1)
     on_error: str = _as_of_classifiers("on_error")
     seed: int = _as_of_classifiers("seed")
     device: str = _as_of_classifiers("device")
@@ -72,6 +73,8 @@ class DetectorRecipe(Fields):
         self.check()
         for name, kinds in (("strides", int), ("zoom", (int, float))):
             value = getattr(self, name)
+            if name == "strides" and value == []:
+                continue
             if not value or not all(isinstance(v, kinds) and not isinstance(v, bool) for v in value):
                 raise UsageError(f"--{name}: expected a list of numbers, received {value}")
         self.make_augmentation()

@@ -75,6 +75,14 @@ class Levels:
         return targets
 
 
+def strides_for(size: int) -> tuple[int, ...]:
+    """Of levels for objects up to pictures' `size`: 8, 16 and as many more."""
+    strides = [8, 16]
+    while SIZES * strides[-1] < size:
+        strides.append(2 * strides[-1])
+    return tuple(strides)
+
+
 def _level_of(half: np.ndarray, strides: tuple[int, ...]) -> np.ndarray:
     """The stride of the level that boxes belong to whose longer side is twice `half`; the coarsest takes all larger ones."""
     limits = [SIZES * stride / 2 for stride in strides[:-1]]

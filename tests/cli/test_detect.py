@@ -162,7 +162,7 @@ def test_exporting(whole, tmp_path):
     answer = run("export", whole[0], "d.onnx", "--nms")
     assert answer.code == 0 and "NonMaxSuppression" in answer.out and "selected (M x 3)" in answer.out
     boxes, scores, _ = onnxruntime.InferenceSession("d.onnx").run(None, {"input": np.zeros((1, 3, 64, 64), np.float32)})
-    assert boxes.shape == (1, 84, 4) and scores.shape == (1, 84, 10)
+    assert boxes.shape == (1, 80, 4) and scores.shape == (1, 80, 10)
     answer = run("export", whole[0], "d.safetensors")
     assert answer.code == 0 and run("detect", "d.safetensors", whole[0] / "samples").code == 0
     answer = run("export", "lenet5", "l.onnx", "--nms")
