@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from numbanet.data.jpeg import read_plain_jpeg
 from numbanet.errors import DataError
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ def load_image(source: str | os.PathLike | BinaryIO, mode: str = "RGB", max_pixe
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     name = source if isinstance(source, str | os.PathLike) else getattr(source, "name", "image")
+    if name is source and str(source).lower().endswith((".jpg", ".jpeg")):
+        plain = read_plain_jpeg(source, max_pixels)
+        if plain is not None:
+            return to_mode(plain, mode)
     try:
         with Image.open(source) as image:
             width, height = image.size
