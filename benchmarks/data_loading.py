@@ -26,7 +26,7 @@ from numbanet.data import DataLoader, Subset, transforms
 from numbanet.data.datasets import ImageFolder, SyntheticScenes
 from numbanet.nn import functional as F
 
-SIZE, BATCH, PART = 256, 64, 640
+SIZE, BATCH, PART = 256, 64, 1280
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

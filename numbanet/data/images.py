@@ -43,10 +43,9 @@ def load_image(source: str | os.PathLike | BinaryIO, mode: str = "RGB", max_pixe
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     name = source if isinstance(source, str | os.PathLike) else getattr(source, "name", "image")
-    if name is source and str(source).lower().endswith((".jpg", ".jpeg")):
-        plain = read_plain_jpeg(source, max_pixels)
-        if plain is not None:
-            return to_mode(plain, mode)
+    plain = read_plain_jpeg(source, max_pixels) if name is source and _is_jpeg(name) else None
+    if plain is not None:
+        return to_mode(plain, mode)
     try:
         with Image.open(source) as image:
             width, height = image.size
@@ -69,6 +68,18 @@ def load_image(source: str | os.PathLike | BinaryIO, mode: str = "RGB", max_pixe
         raise
     except Exception as error:      # decoders raise whatever a damaged file leads them to
         raise DataError(f"{name}: the image is broken or truncated ({type(error).__name__}: {error})") from error
+
+
+def _is_jpeg(path: str | os.PathLike) -> bool:
+    return str(path).lower().endswith((".jpg", ".jpeg"))
+
+
+def load_pixels(path: str | os.PathLike, out: np.ndarray | None = None) -> np.ndarray:
+    """``image_array(load_image(path), out)``, without a picture in between that lasts."""
+    plain = read_plain_jpeg(path, MAX_PIXELS, lent=True) if out is not None and _is_jpeg(path) else None
+    if plain is None or plain.mode != "RGB" or out.shape != (plain.height, plain.width, 3):
+        return image_array(load_image(path), out)
+    return image_array(plain, out)
 
 
 def image_array(image: Image | np.ndarray, out: np.ndarray | None = None) -> np.ndarray:

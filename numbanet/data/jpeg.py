@@ -6,6 +6,7 @@ Pillow's own decoder does the work. What is not plain, or not whole, is left to 
 from __future__ import annotations
 
 import os
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,8 +36,20 @@ def plain_size(data: bytes) -> tuple[int, int, int] | None:
     return None
 
 
-def read_plain_jpeg(path: str | os.PathLike, max_pixels: int) -> Image | None:
-    """The picture, L or RGB, of a plain and whole file; None of any other."""
+class _Own(threading.local):
+    """A picture of this thread, as large as the last one: new memory costs a tenth of decoding a small picture into it."""
+
+    picture: Image | None = None
+
+
+_own = _Own()
+
+
+def read_plain_jpeg(path: str | os.PathLike, max_pixels: int, lent: bool = False) -> Image | None:
+    """The picture, L or RGB, of a plain and whole file; None of any other.
+
+    Where it is only `lent`, its memory is that of the next one too that this thread asks for so.
+    """
     from PIL import Image
 
     try:
@@ -45,11 +58,16 @@ def read_plain_jpeg(path: str | os.PathLike, max_pixels: int) -> Image | None:
         size = plain_size(data)
         if size is None or size[0] * size[1] > max_pixels:
             return None
-        mode = MODES[size[2]]
-        pixels = Image.core.new(mode, size[:2])
+        mode, picture = MODES[size[2]], _own.picture if lent else None
+        if picture is None or picture.mode != mode or picture.size != size[:2]:
+            picture = Image.Image()._new(Image.core.new(mode, size[:2]))
         decoder = Image._getdecoder(mode, "jpeg", (mode, ""), ())
-        decoder.setimage(pixels, (0, 0, *size[:2]))
+        decoder.setimage(picture.im, (0, 0, *size[:2]))
         left, error = decoder.decode(data)
-        return Image.Image()._new(pixels) if left < 0 and error >= 0 else None
+        if left >= 0 or error < 0:
+            return None
+        if lent:
+            _own.picture = picture
+        return picture
     except Exception:           # whatever it is, opening it as any image says it better
         return None

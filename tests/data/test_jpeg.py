@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from numbanet.data.images import load_image
+from numbanet.data.images import load_image, load_pixels
 from numbanet.data.jpeg import plain_size, read_plain_jpeg
 from numbanet.errors import DataError
 
@@ -75,3 +75,18 @@ def test_damaged_files_give_pixels_or_none(tmp_path):
         if found is not None:
             assert expected is not None and expected.size == found.size
             np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
+
+
+def test_lent_pictures_are_of_one_memory_and_pixels_are_not(tmp_path):
+    paths = [written(tmp_path / f"{i}.jpg", quality=20 + 30 * i) for i in range(2)] + [written(tmp_path / "2.jpg", size=(5, 9))]
+    expected = [np.asarray(load_image(path)) for path in paths]
+    out = [np.zeros(pixels.shape, np.uint8) for pixels in expected]
+    for path, into in zip(paths, out):
+        assert load_pixels(path, into) is into
+    for into, pixels in zip(out, expected):
+        np.testing.assert_array_equal(into, pixels)
+    first, second = (read_plain_jpeg(path, 1000, lent=True) for path in paths[:2])
+    assert first is second and read_plain_jpeg(paths[0], 1000) is not first
+    other = np.zeros((3, 3, 3), np.uint8)               # does not fit
+    np.testing.assert_array_equal(load_pixels(paths[0], other), expected[0])
+    assert not other.any()

@@ -9,7 +9,7 @@ import numpy as np
 
 from numbanet.data.collate import empty_batch
 from numbanet.data.dataset import CollatedBatch, Dataset, load_each
-from numbanet.data.images import image_array, load_image
+from numbanet.data.images import image_array, load_image, load_pixels
 from numbanet.data.randomness import enter_sample
 from numbanet.errors import DataError, UsageError
 
@@ -71,7 +71,8 @@ class ImageFiles(Dataset):
             path = self.samples[index][0]
             try:
                 slot = None if batch is None else batch[position]
-                pixels = pixels_of(self._image(path), slot)
+                plain = self.transform is None and self.loader is load_image
+                pixels = load_pixels(path, slot) if plain else pixels_of(self._image(path), slot)
             except Exception as error:
                 raise DataError(f"sample {index} ({path}) of {type(self).__name__} failed: {type(error).__name__}: {error}") from error
             if batch is None:
