@@ -31,7 +31,8 @@ def whole(tmp_path_factory):
 
 def test_a_run_and_what_it_leaves(whole):
     folder, out = whole
-    for name in ("config.yaml", "metrics.csv", "curves.png", "found.png", "weights/best.safetensors", "samples/005.png"):
+    for name in ("config.yaml", "metrics.csv", "curves.png", "found.png", "report.html", "layers.png", "filters.png",
+                 "weights/best.safetensors", "samples/005.png"):
         assert (folder / name).is_file(), name
     assert "mean average precision" in out and "epoch 2/2  loss" in out and "scenes of digits from the MNIST sample" in out
     assert max(map(len, out.replace(str(folder), "runs/detector-1").splitlines())) <= 100
@@ -51,8 +52,11 @@ def test_going_on_gives_the_same_bits(whole, tmp_path, monkeypatch):
         patch.setattr(Trainer, "_update", stop_after_four)
         answer = run("train", "detector", *SMALL, "--out", "stopped")
     assert answer.code == 1 and "stopped at epoch 2, step 4" in answer.out
-    wrong = run("train", "--resume", "stopped")
-    assert wrong.code == 2 and "is the run of a detector; go on with it: numbanet train detector --resume stopped" in wrong.err
+    assert last_command(answer.out) == ["train", "--resume", "stopped"]
+    wrong = run("train", "segmenter", "--resume", "stopped")
+    assert wrong.code == 2 and "is not the run of a segmenter, but of a detector; leave out segmenter" in wrong.err
+    wrong = run("train", "--resume", "stopped", "--scenes", "shapes")
+    assert wrong.code == 2 and "leave out --scenes" in wrong.err
     assert run(*last_command(answer.out)).code == 0
     assert weights("stopped") == weights(whole[0])
 
@@ -86,7 +90,7 @@ def test_a_classifier_is_told_apart(trained, whole):
     answer = run("predict", whole[0], whole[0] / "samples")
     assert answer.code == 1 and "the weights are those of a detector" in answer.err and "numbanet detect" in answer.err
     answer = run("train", "detector", "--resume", trained.run)
-    assert answer.code == 2 and "is not the run of a detector" in answer.err
+    assert answer.code == 2 and "is not the run of a detector, but of a classifier" in answer.err
 
 
 def test_weights_that_contradict_themselves(whole):
