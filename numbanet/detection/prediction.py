@@ -36,14 +36,21 @@ class ObjectDetector:
 
     def detect(self, picture, threshold: float = 0.3, overlap: float = OVERLAP, most: int = MOST) -> dict:
         """The objects on a picture (Pillow, RGB), the surest first: boxes (K, 4) in its pixels, scores (K,), labels (K,)."""
-        pixels, scale = self.fitting.pixels(picture), self.fitting.scale(*picture.size)
-        x = numbanet.tensor(self.fitting.normalized(pixels[None]), device=self.device)
+        _, x = self.input_of(picture)
         if self._compiled is None:
             self._compiled = numbanet.compile(DecodedDetector(self.model), x)
         boxes, scores = (part.numpy()[0] for part in self._compiled(x))
-        found = select(boxes, scores, threshold, overlap, most)
+        return self.in_pixels_of(picture, select(boxes, scores, threshold, overlap, most))
+
+    def input_of(self, picture):
+        """(uint8 (H, W, 3), the network's input (1, 3, H, W)) of a Pillow image."""
+        pixels = self.fitting.pixels(picture)
+        return pixels, numbanet.tensor(self.fitting.normalized(pixels[None]), device=self.device)
+
+    def in_pixels_of(self, picture, found: dict) -> dict:
+        """What was found on the network's input, with boxes in the pixels of the picture."""
         edges = np.float32([*picture.size, *picture.size])
-        return {**found, "boxes": np.clip(found["boxes"] / np.float32(scale), 0, edges)}
+        return {**found, "boxes": np.clip(found["boxes"] / np.float32(self.fitting.scale(*picture.size)), 0, edges)}
 
     def __call__(self, source, threshold: float = 0.3, overlap: float = OVERLAP, most: int = MOST) -> list[dict]:
         """The objects on an image (path or open file): [{"class": ..., "score": ..., "box": [left, top, right, bottom]}].

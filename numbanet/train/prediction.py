@@ -23,6 +23,17 @@ class Classifier:
         self.metadata = metadata or {}          # what stands with the weights, and what was told instead
         self._transform = preprocessing.batch_transform()
 
+    def output_shape(self) -> tuple[int, ...]:
+        """Of what the network makes of one picture."""
+        blank = np.zeros((1, *self.preprocessing.picture_shape), np.uint8)
+        with numbanet.no_grad():
+            output = self.model(numbanet.tensor(self._transform(blank), device=self.device))
+        return tuple((next(iter(output.values())) if isinstance(output, dict) else output).shape)
+
+    def labels_pixels(self) -> bool:
+        """Whether it is a segmenter's network, which gives (N, C, H, W)."""
+        return self.metadata.get("task") == "segmentation" or len(self.output_shape()) == 4
+
     def probabilities(self, pixels) -> np.ndarray:
         """Of the classes, for one picture of the preprocessing's size."""
         return self.probabilities_of(numbanet.tensor(self._transform(pixels[None]), device=self.device))
