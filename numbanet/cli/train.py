@@ -75,7 +75,7 @@ def _flag(name: str) -> str:
 
 
 def run(arguments) -> int:
-    from numbanet.errors import DataError, UsageError
+    from numbanet.errors import DataError, NumbanetError, UsageError
     if arguments.threads is not None:                                   # before anything counts them
         if arguments.threads < 1:
             raise UsageError(f"--threads: expected at least 1, received {arguments.threads}")
@@ -101,7 +101,12 @@ def run(arguments) -> int:
         folder = replicas.share(folder)
     print(f"{kind.title(recipe)}: {sum(p.numel() for p in model.parameters()):,} parameters, on {own.device}")
     print(f"data: {data.description}")
-    training = kind(model, data.train, data.test, own, folder, prepared.metadata, [Reporter(recipe.epochs, kind)], replicas)
+    try:
+        training = kind(model, data.train, data.test, own, folder, prepared.metadata, [Reporter(recipe.epochs, kind)], replicas)
+    except NumbanetError:
+        if first and not resumed:
+            folder.discard()
+        raise
     if resumed:
         training.resume()
         print(f"going on with {folder.path} at epoch {training.progress.epoch + 1}, step {training.progress.step}")

@@ -40,7 +40,7 @@ def run(arguments) -> int:
     weights = folder.weights / f"{'last' if arguments.last else 'best'}.safetensors"
     arrays, stored = load_weights(weights)
     kind = task.training
-    prepared = kind.prepare(recipe)
+    prepared = kind.prepare_test(recipe)
     data = prepared.data
     if list(data.classes) != list(stored.get("classes", data.classes)):
         raise DataError(f"{recipe.data}: expected the classes that {weights} was trained with, {', '.join(stored['classes'])}, received "
@@ -52,7 +52,8 @@ def run(arguments) -> int:
     if arguments.json:
         print(json.dumps({**judgement.facts(), "classes": list(data.classes)}, indent=2))
         return 0
-    print("\n".join([f"{weights} on {judgement.count:,} test images of {data.description.splitlines()[0]}",
+    source = data.description.splitlines()[0].partition(": ")[0]            # how much there is to train on does not matter here
+    print("\n".join([f"{weights} on {judgement.count:,} test images of {source}",
                      *judgement.lines(data.classes)]))
     if arguments.data is None:
         print(f"pictures: {', '.join(str(folder.path / name) for name in judgement.drawn)}")

@@ -92,8 +92,10 @@ def load_detector(path, device: str = "cpu") -> ObjectDetector:
         raise CheckpointError(f"{what}; expected the run folder of a detector or a file of its weights")
     arrays, stored = load_weights(file)
     if stored.get("task") != TASK:
-        what = f"those of a classifier ({stored['model']})" if isinstance(stored.get("model"), str) else "not those of a detector"
-        remedy = "; 'numbanet predict' names what is on a whole picture" if isinstance(stored.get("model"), str) else ""
+        noun, verb, does = (("segmenter", "segment", "labels its pixels") if stored.get("task") == "segmentation" else
+                            ("classifier", "predict", "names what is on a whole picture"))
+        what = f"those of a {noun} ({stored['model']})" if isinstance(stored.get("model"), str) else "not those of a detector"
+        remedy = f"; 'numbanet {verb}' {does}" if isinstance(stored.get("model"), str) else ""
         raise CheckpointError(f"{file}: the weights are {what}, which finds no boxes{remedy}; 'numbanet train detector' trains a detector")
     fitting = Fitting.from_metadata(stored.get("fitting"))
     classes = stored.get("classes")

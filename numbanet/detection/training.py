@@ -9,6 +9,7 @@ from PIL import Image
 
 from numbanet.data import DataLoader
 from numbanet.detection import preparing
+from numbanet.detection.coco import CocoPictures, find_splits
 from numbanet.detection.judging import DetectionJudgement, draw_judgement, judge
 from numbanet.detection.losses import detection_loss
 from numbanet.detection.recipe import DetectorRecipe
@@ -18,6 +19,7 @@ from numbanet.errors import DataError
 from numbanet.files import atomic_file
 from numbanet.nn import SyncBatchNorm
 from numbanet.train.callbacks import Callback
+from numbanet.train.classifier_data import check_pictures
 from numbanet.train.training import Prepared, Training
 from numbanet.vision.draw import draw_panels
 
@@ -45,15 +47,28 @@ class DetectionData:
                 picture.save(temporary, "PNG")
 
 
-def prepare(recipe: DetectorRecipe, watch=None) -> Prepared:
+def prepare(recipe: DetectorRecipe, watch=None, find=find_splits) -> Prepared:
     """Open the data and make the model.
+
+    Headers of images in files are looked at here, so that training does not meet one of another size, or none at all; `watch(iterator,
+    total=...)` may show how many. With `on_error` "skip" broken ones are told of and stay, for the loader to leave out.
+
+    Parameters
+    ----------
+    find : callable
+        Gives the two splits of a folder with COCO's annotations.
 
     Raises
     ------
     UsageError, DataError, CheckpointError
         An unknown trunk, data that cannot be used, weights of another model.
     """
-    made = preparing.prepare(recipe)
+    made = preparing.prepare(recipe, find)
+    files = [part for part in (made.train.dataset, made.test.dataset) if isinstance(part, CocoPictures)]
+    for pictures, purpose in zip(files, ("to learn", "to judge by")):
+        if not pictures.count_boxes():
+            raise DataError(f"{pictures.path}: expected objects {purpose}, received none on its {len(pictures):,} pictures")
+    check_pictures(files, watch, recipe.on_error)
     model = SyncBatchNorm.convert_sync_batchnorm(made.model) if recipe.sync_batch_norm else made.model
     classes = tuple(made.metadata["classes"])
     description = f"{made.description}\n      {len(classes)} classes, {recipe.size} x {recipe.size} pixels"
@@ -71,6 +86,10 @@ class DetectorTraining(Training):
                "images_per_second", "waited", "skipped")
     counted = "pictures"
     prepare = staticmethod(prepare)
+
+    @staticmethod
+    def prepare_test(recipe: DetectorRecipe) -> Prepared:
+        return prepare(recipe, find=lambda folder: 2 * find_splits(folder, ("val",)))
 
     @staticmethod
     def network(recipe: DetectorRecipe) -> str:

@@ -14,6 +14,8 @@ from numbanet.train.preprocessing import Preprocessing
 from numbanet.weights import load_weights
 from numbanet.zoo import create_model, model_info
 
+OF_SEGMENTERS = "the network is a segmenter's, which labels the pixels of a picture and not the whole: numbanet segment"
+
 
 class Classifier:
     """Names what is on a picture; without names of classes, by their numbers."""
@@ -43,7 +45,7 @@ class Classifier:
         with numbanet.no_grad():
             output = self.model(x)
         if output.ndim == 4:
-            raise CheckpointError("the network labels the pixels of a picture, not the whole; numbanet segment does")
+            raise CheckpointError(OF_SEGMENTERS)
         return self.as_probabilities(output)
 
     def as_probabilities(self, output) -> np.ndarray:

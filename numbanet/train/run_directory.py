@@ -68,6 +68,13 @@ class RunDirectory:
                                   "choose another folder with --out") from error
         return cls(path)
 
+    def discard(self) -> None:
+        """Remove the folder of a run that could not begin; what holds anything stays."""
+        try:
+            self.path.rmdir()
+        except OSError:
+            pass
+
     @classmethod
     def open(cls, path, flag: str = "--resume") -> RunDirectory:
         """A run that exists; `flag` is what asks for it."""

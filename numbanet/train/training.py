@@ -117,6 +117,11 @@ class Training:
         """Open the data and make the model; `watch(iterator, total=...)` may show how many pictures were read."""
         raise NotImplementedError
 
+    @classmethod
+    def prepare_test(cls, recipe: Fields) -> Prepared:
+        """As :meth:`prepare`, where nothing is to be trained: what is there to judge by will do."""
+        return cls.prepare(recipe)
+
     @staticmethod
     def network(recipe: Fields) -> str:
         """The name of the network, or of that which it is made of."""

@@ -57,7 +57,8 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(client):
     page = client.get("/")
     assert page.status_code == 200 and "numbanet explorer" in page.text
     assert "default-src 'self'" in page.headers["content-security-policy"] and page.headers["x-content-type-options"] == "nosniff"
-    for name in ("main.js", "api.js", "draw.js", "layers.js", "unit.js", "sizes.js", "filters.js", "style.css"):
+    for name in ("main.js", "api.js", "draw.js", "layers.js", "unit.js", "sizes.js", "filters.js", "objects.js", "labels.js", "samples.js",
+                 "style.css"):
         file = client.get(f"/{name}")
         assert file.status_code == 200
         assert "http://" not in file.text.replace("http://www.w3.org/2000/svg", "") and "https://" not in file.text
