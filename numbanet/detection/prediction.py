@@ -90,6 +90,8 @@ def load_detector(path, device: str = "cpu") -> ObjectDetector:
     if not file.exists():
         what = f"{path} has no weights yet" if path.is_dir() else f"{path} does not exist"
         raise CheckpointError(f"{what}; expected the run folder of a detector or a file of its weights")
+    if file.suffix.lower() == ".onnx":
+        raise CheckpointError(f"{file}: a .onnx file is for other programs; expected the run or the weights that it was exported from")
     arrays, stored = load_weights(file)
     if stored.get("task") != TASK:
         noun, verb, does = (("segmenter", "segment", "labels its pixels") if stored.get("task") == "segmentation" else

@@ -144,8 +144,8 @@ class DetectorTraining(Training):
         return outcome
 
     def described(self, outcome: DetectionJudgement) -> list[str]:
-        first, *others = outcome.lines(self.classes)
-        return [f"{first}, best {100 * self.best:.2f}%", *others]
+        ap = outcome.precision.values["AP"]
+        return [f"test average precision {100 * ap:.2f}% (best {100 * self.best:.2f}%)", *outcome.lines(self.classes)]
 
     @staticmethod
     def judged(trainer, test, classes, recipe: DetectorRecipe) -> DetectionJudgement:

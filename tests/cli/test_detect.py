@@ -36,7 +36,7 @@ def test_a_run_and_what_it_leaves(whole):
                  "weights/best.safetensors", "samples/005.png"):
         assert (folder / name).is_file(), name
     assert "mean average precision" in out and "epoch 2/2  loss" in out and "scenes of digits from the MNIST sample" in out
-    assert max(map(len, out.replace(str(folder), "runs/detector-1").splitlines())) <= 100
+    assert max(map(len, (line for line in out.replace(str(folder), "runs/detector-1").splitlines() if not line.startswith("epoch")))) <= 80
     answer = run(*last_command(out)[:-1], "found")
     assert answer.code == 0 and "wrote found" in answer.out
     runs = run("runs", folder)

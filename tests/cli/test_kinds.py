@@ -47,6 +47,16 @@ def test_a_network_of_another_kind(verb, noun, remedy, runs, picture):
     assert answer.code == 1 and not answer.out and remedy in answer.err and noun in answer.err, answer
 
 
+def test_a_detector_in_a_file_for_other_programs(runs, picture):
+    pytest.importorskip("onnx")
+    assert run("export", runs["detector"], "d.onnx").code == 0
+    for verb in ("predict", "segment", "explain", "features"):
+        answer = run(verb, "d.onnx", picture)
+        assert answer.code == 1 and not answer.out and "a detector's, which names objects and where they are: numbanet detect" in answer.err
+    answer = run("detect", "d.onnx", picture)
+    assert answer.code == 1 and "expected the run or the weights that it was exported from" in answer.err
+
+
 def test_all_kinds_are_listed_and_judged(runs):
     answer = run("runs", *(path for path in runs.values()))
     assert answer.code == 0 and max(map(len, answer.out.splitlines()[:4])) <= 80
