@@ -172,7 +172,7 @@ def test_an_image_that_is_broken_within_stops_the_run_or_is_left_out(tmp_path):
     write_own(tmp_path / "own")
     path = tmp_path / "own" / "train" / "000003.png"
     path.write_bytes(path.read_bytes()[:400])
-    options = (*SMALL, "--data", "own", "--epochs", 1, "--batch-size", 4)
+    options = (*SMALL, "--data", "own", "--epochs", 1, "--batch-size", 5)
     answer = run("train", "detector", *options, "--out", "r")
     assert answer.code == 1 and "000003.png: the image is broken or truncated" in answer.err and "stopped at epoch 1" in answer.err
     assert last_command(answer.err) == ["train", "--resume", "r", "--on-error", "skip"]
