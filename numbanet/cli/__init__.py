@@ -14,7 +14,7 @@ import sys
 import textwrap
 
 VERBS = {
-    "train": "train a network, with a progress bar and a run folder to look at",
+    "train": "train a classifier, a segmenter or a detector; leaves a run folder to look at",
     "val": "judge a trained network: metrics, confusions, worst mistakes",
     "runs": "list training runs, or compare some",
     "predict": "name what is on images, with a trained network",
@@ -42,11 +42,6 @@ VERBS = {
     "models": "the networks that can be created by name",
     "doctor": "what numbanet found here: processor, threads, caches, versions",
     "warmup": "compile kernels ahead, so that the first training step is fast",
-}
-
-# What else a verb does, by its second word; each has a module of its own.
-FURTHER = {
-    "train detector": "train a network that finds objects on pictures",
 }
 
 
@@ -77,11 +72,8 @@ def main(argv: list[str] | None = None) -> int:
         hint = f"; did you mean '{close[0]}'?" if close else ""
         print(f"numbanet: unknown verb '{verb}'{hint}\nVerbs: {', '.join(VERBS)}", file=sys.stderr)
         return 2
-    rest = argv[1:]
-    if rest and f"{verb} {rest[0]}" in FURTHER:
-        verb, rest = f"{verb} {rest[0]}", rest[1:]
     try:
-        return _run(verb, rest)
+        return _run(verb, argv[1:])
     except KeyboardInterrupt:
         print(f"\nnumbanet {verb}: interrupted", file=sys.stderr)
         return 1
@@ -89,8 +81,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(verb: str, argv: list[str]) -> int:
     """Run a verb; errors that are the user's to mend become one line on stderr."""
-    module = importlib.import_module(f"numbanet.cli.{verb.replace('-', '_').replace(' ', '_')}")
-    text = (VERBS | FURTHER)[verb]
+    module = importlib.import_module(f"numbanet.cli.{verb.replace('-', '_')}")
+    text = VERBS[verb]
     parser = Parser(prog=f"numbanet {verb}", description=f"{text[0].upper()}{text[1:]}.",
                     epilog=f"example:\n{module.EXAMPLE}", formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     module.configure(parser)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-EXAMPLE = "  numbanet explore runs/lenet5-1\n  numbanet explore lite0.safetensors --port 8000"
+EXAMPLE = ("  numbanet explore runs/lenet5-1\n  numbanet explore lite0.safetensors --port 8000\n  numbanet explore runs/detector-1\n"
+           "  numbanet explore runs/segmenter-1")
 
 
 def configure(parser) -> None:
@@ -22,7 +23,10 @@ def run(arguments) -> int:
     import logging
     import socket
 
+    from numbanet.backends import get_backend
     from numbanet.cli.network import open_network
+    from numbanet.data.images import is_image_file
+    from numbanet.detection.prediction import is_detector, load_detector
     from numbanet.errors import UsageError
     if not 0 <= arguments.port <= 65535:
         raise UsageError(f"--port: expected 0 to 65535, received {arguments.port}")
@@ -37,8 +41,17 @@ def run(arguments) -> int:
     logging.getLogger("numbanet.compile").setLevel(logging.INFO)
     arguments.out = None
     arguments.network = arguments.network or _newest_run() or "lenet5"
-    classifier, name = open_network(arguments)
-    explorer = Explorer(classifier, name, Path(arguments.network).exists())
+    folder = Path(arguments.network)
+    if folder.exists() and is_detector(folder):
+        for option in ("model", "metadata"):
+            if getattr(arguments, option) is not None:
+                raise UsageError(f"--{option}: a detector's weights say it themselves; leave it out")
+        get_backend(arguments.device)
+        opened, name = load_detector(folder, arguments.device), f"detector {folder.stem}"
+    else:
+        opened, name = open_network(arguments)
+    samples = sorted(path for path in (folder / "samples").glob("*") if is_image_file(path)) if folder.is_dir() else []
+    explorer = Explorer(opened, name, folder.exists(), samples)
     bound = socket.socket()
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

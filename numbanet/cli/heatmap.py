@@ -22,12 +22,15 @@ def run(arguments) -> int:
     import numbanet
     from numbanet.cli.network import class_name, class_number, finish, open_network, output_path
     from numbanet.cli.pictures import source_of
-    from numbanet.errors import UsageError
+    from numbanet.errors import CheckpointError, UsageError
+    from numbanet.train.prediction import OF_SEGMENTERS
     from numbanet.vision.heatmaps import heatmap_sheet, sliding_windows
     from numbanet.zoo.fully_convolutional import fully_convolutional
     if arguments.side is not None and arguments.side < 1:
         raise UsageError(f"--side: expected at least 1 pixel, received {arguments.side}")
     classifier, name = open_network(arguments)
+    if classifier.labels_pixels():
+        raise CheckpointError(OF_SEGMENTERS)
     preprocessing = classifier.preprocessing
     model = fully_convolutional(classifier.model, preprocessing.input_size[1:])
     picture = _scaled(source_of(arguments.image), preprocessing, arguments, model.windows.size)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 EXAMPLE = "  numbanet runs\n  numbanet runs runs/lenet5-1 runs/lenet5-2"
-WIDTH = 80
+MEASURED = {"average precision": "mean AP"}       # what the column has no room for
 
 
 def configure(parser) -> None:
@@ -48,14 +48,15 @@ def _readable(run) -> bool:
 
 
 def _table(runs) -> str:
-    lines = [f"{'run':<28} {'model':<16} {'epochs':>7} {'best':>7} {'last':>7} {'loss':>7}"]
+    lines = [f"{'run':<22} {'model':<13} {'epochs':>7} {'judged by':<11} {'best':>7} {'last':>7} {'loss':>7}"]
+    percent = lambda value: "-" if value is None or value < 0 else f"{100 * value:.2f}%"
     for run in runs:
         facts = run.facts()
-        name, model = str(run.path)[-28:], (facts["model"] or "?")[:16]
-        percent = lambda value: "-" if value is None else f"{100 * value:.2f}%"
+        name, model = str(run.path)[-22:], (facts["model"] or "?")[:13]
+        measure = MEASURED.get(facts["measure"], facts["measure"])[:11]
         loss = "-" if facts["test_loss"] is None else f"{facts['test_loss']:.4f}"
-        lines.append(f"{name:<28} {model:<16} {facts['epochs_done']:>3}/{facts['epochs'] or '?':<3} {percent(facts['best']):>7} "
-                     f"{percent(facts['last']):>7} {loss:>7}")
+        lines.append(f"{name:<22} {model:<13} {facts['epochs_done']:>3}/{facts['epochs'] or '?':<3} {measure:<11} "
+                     f"{percent(facts['best']):>7} {percent(facts['last']):>7} {loss:>7}")
     return "\n".join(lines)
 
 

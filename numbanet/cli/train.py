@@ -1,4 +1,4 @@
-"""numbanet train"""
+"""numbanet train: classifiers, segmenters and detectors, each by a recipe of its kind; `tasks.py` has the table of kinds."""
 
 from __future__ import annotations
 
@@ -7,89 +7,107 @@ import logging
 import os
 import shlex
 import sys
-import textwrap
 import time
 import typing
-from dataclasses import asdict, replace
+from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 
-NO_FLAGS = ("model", "source", "task")      # fields of the recipe that MODEL and --recipe say
 EXAMPLE = ("  numbanet train lenet5\n  numbanet train --recipe resnet20_cifar --data photos/ --epochs 30\n"
            "  numbanet train resnet18 --data photos/ --weights resnet18.pth \\\n    --freeze-until layer4 --lr 0.01\n"
-           "  numbanet train --recipe vgg16 --print-config\n  numbanet train --resume runs/lenet5-1\n"
+           "  numbanet train segmenter --data scans/\n"
+           "  numbanet train detector --data coco/ --trunk mobilenet_v2 \\\n    --size 416 --flip 0.5\n"
+           "  numbanet train detector --print-config\n  numbanet train --resume runs/lenet5-1\n"
            "  mpiexec -n 4 numbanet train --recipe resnet50 --data photos/")
-TASKS = {"classification": ("numbanet.train.classifier", "ClassifierTraining"),
-         "segmentation": ("numbanet.segmentation.training", "SegmenterTraining")}
+SAID_ELSEWHERE = ("model", "source", "task")                    # fields of recipes that MODEL and --recipe say
+EVERY = "fields of every recipe"
 MAY_CHANGE = ("workers", "on_error", "device", "eager")         # in a run that goes on
 
 
 def configure(parser) -> None:
-    from numbanet.train.recipe import Recipe
+    from numbanet.cli.tasks import TASKS
     parser.usage = "numbanet train [MODEL] [--recipe NAME] [--data DIR] [OPTIONS]"
-    parser.add_argument("model", nargs="?", help="a name from 'numbanet models', such as lenet5; one with a recipe of that name takes it")
+    parser.add_argument("model", metavar="MODEL", nargs="?",
+                        help="a name from 'numbanet models', such as lenet5, which takes the recipe of its name if there is one; or "
+                             "segmenter, or detector")
     parser.add_argument("--recipe", metavar="NAME", help="a published recipe, or a YAML file of the fields below")
     parser.add_argument("--print-config", action="store_true", help="show the recipe with all its fields, and do nothing")
     parser.add_argument("--threads", type=int, help="threads of the kernels (default: all cores)")
     parser.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/MODEL-N)")
     parser.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped")
-    configure_fields(parser, Recipe, NO_FLAGS)
+    nouns: dict = {}                        # of each kind of recipe, what it is of
+    for task in TASKS.values():
+        nouns.setdefault(task.recipe, []).append(f"{task.noun}s")
+    of: dict = {}                           # of each field, the kinds of recipes that have it
+    for kind in nouns:
+        for known in fields(kind):
+            of.setdefault(known.name, []).append((kind, known))
+    groups = {EVERY: parser.add_argument_group(EVERY)}
+    for name, found in of.items():
+        title = EVERY if len(found) == len(nouns) else "of " + " and ".join(n for kind, _ in found for n in nouns[kind])
+        if name not in SAID_ELSEWHERE:
+            if title not in groups:
+                groups[title] = parser.add_argument_group(title)
+            _configure_field(groups[title], found, nouns)
 
 
-def configure_fields(parser, kind, left_out) -> None:
-    """An option for each field of a kind of recipe."""
-    from dataclasses import MISSING, fields
+def _configure_field(group, found, nouns) -> None:
+    """The option of a field, which may have another default in each kind of recipe."""
+    kind, known = found[0]
     types = typing.get_type_hints(kind)
-    group = parser.add_argument_group("fields of the recipe, all of which may be set here")
-    for known in fields(kind):
-        if known.name in left_out:
-            continue
-        allowed = [t for t in typing.get_args(types[known.name]) or (types[known.name],) if t is not type(None)]
-        default = known.default if known.default is not MISSING else None
-        text = known.metadata["help"] + ("" if default in (None, "") or isinstance(default, bool) else f" (default {default})")
-        flag = f"--{known.name.replace('_', '-')}"
-        if allowed == [bool]:
-            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
-        else:
-            metavar = "YAML" if allowed[0] in (dict, list) else "DIR" if known.name == "data" else None
-            group.add_argument(flag, type=allowed[0] if allowed[0] in (int, float) else str, metavar=metavar, help=text)
+    allowed = [t for t in typing.get_args(types[known.name]) or (types[known.name],) if t is not type(None)]
+    default = _default(known)
+    defaults = [] if default in (None, "") or isinstance(default, bool) else [str(default)]
+    defaults += [f"of {' and '.join(nouns[other])} {_default(theirs)}" for other, theirs in found[1:] if _default(theirs) != default]
+    text = known.metadata["help"] + (f" (default {'; '.join(defaults)})" if defaults else "")
+    if allowed == [bool]:
+        group.add_argument(_flag(known.name), action=argparse.BooleanOptionalAction, default=None, help=text)
+    else:
+        metavar = "YAML" if allowed[0] in (dict, list) else "DIR" if known.name == "data" else None
+        group.add_argument(_flag(known.name), type=allowed[0] if allowed[0] in (int, float) else str, metavar=metavar, help=text)
 
 
-def begin(threads: int | None) -> None:
-    """What a training begins with: the threads of its kernels, which are counted once, and what is told meanwhile."""
-    from numbanet.errors import UsageError
-    if threads is not None:
-        if threads < 1:
-            raise UsageError(f"--threads: expected at least 1, received {threads}")
-        os.environ["NUMBANET_NUM_THREADS"] = str(threads)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("numbanet.compile").setLevel(logging.INFO)        # says why the first step takes a while
+def _default(known):
+    return known.default if known.default is not MISSING else None
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def run(arguments) -> int:
-    from numbanet.errors import DataError
-    begin(arguments.threads)
-    recipe, resumed = _recipe(arguments)
+    from numbanet.errors import DataError, NumbanetError, UsageError
+    if arguments.threads is not None:                                   # before anything counts them
+        if arguments.threads < 1:
+            raise UsageError(f"--threads: expected at least 1, received {arguments.threads}")
+        os.environ["NUMBANET_NUM_THREADS"] = str(arguments.threads)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("numbanet.compile").setLevel(logging.INFO)        # says why the first step takes a while
+    kind, recipe, resumed = _asked(arguments)
     if arguments.print_config:
         print(recipe.as_yaml(), end="")
         return 0
     from numbanet.backends import get_backend
+    from numbanet.cli.progress import Reporter, watch
     from numbanet.train.run_directory import RunDirectory
     get_backend(recipe.device)                                          # a missing device is told before any work
     replicas = _replicas()
-    prepare, kind = task_of(recipe)
     own = recipe if replicas is None else replace(recipe, device=replicas.own_device(recipe.device))
-    prepared = prepare(own, _watch)
+    prepared = kind.prepare(own, watch)
     model, data = prepared.model, prepared.data
     first = replicas is None or replicas.rank == 0
     # nothing is written before all else is known to work
-    folder = resumed or (RunDirectory.create(recipe.model, arguments.out) if first else None)
+    folder = resumed or (RunDirectory.create(kind.folder_name(recipe), arguments.out) if first else None)
     if replicas is not None:
         folder = replicas.share(folder)
-    print(f"{recipe.model}: {sum(p.numel() for p in model.parameters()):,} parameters, on {own.device}")
+    print(f"{kind.title(recipe)}: {sum(p.numel() for p in model.parameters()):,} parameters, on {own.device}")
     print(f"data: {data.description}")
-    reporters = [Reporter(recipe.epochs, _told(kind.measure), _line(kind.measure))]
-    training = kind(model, data.train, data.test, own, folder, prepared.metadata, reporters, replicas)
-    if arguments.resume:
+    try:
+        training = kind(model, data.train, data.test, own, folder, prepared.metadata, [Reporter(recipe.epochs, kind)], replicas)
+    except NumbanetError:
+        if first and not resumed:
+            folder.discard()
+        raise
+    if resumed:
         training.resume()
         print(f"going on with {folder.path} at epoch {training.progress.epoch + 1}, step {training.progress.step}")
     elif first:
@@ -108,16 +126,8 @@ def run(arguments) -> int:
     headline, *lines = training.described(outcome)
     print("\n".join([f"\n{headline}, {time.perf_counter() - started:.1f} s of training", *lines]))
     print(f"run: {folder.path} (weights/, report.html, curves.png, metrics.csv)\ntry it:\n"
-          f"  numbanet {kind.verb} {shlex.quote(str(folder.path))} {shlex.quote(str(kind.sample(folder)))}")
+          f"  numbanet {shlex.join(kind.example(folder))}")
     return 0
-
-
-def task_of(recipe) -> tuple:
-    """(prepare, Training) of what a recipe asks to learn."""
-    from importlib import import_module
-    place, name = TASKS[recipe.task]
-    module = import_module(place)
-    return module.prepare, getattr(module, name)
 
 
 def _stopped(training, folder) -> str:
@@ -138,70 +148,106 @@ def _replicas():
     return replicas
 
 
-def _watch(iterator, total: int):
-    """Show how many pictures were read."""
-    from tqdm import tqdm
-    return tqdm(iterator, "reading images", total, leave=False, disable=None, dynamic_ncols=True)
-
-
-def _recipe(arguments):
-    """What is asked for, and the run to go on with, if any."""
+def _asked(arguments) -> tuple:
+    """(kind of training, recipe, the run to go on with or None)."""
+    from numbanet.cli.tasks import task_of
     from numbanet.errors import UsageError
-    from numbanet.train.recipe import Recipe, list_recipes, read_recipe
     from numbanet.train.run_directory import RunDirectory
-    given = given_fields(arguments, Recipe, NO_FLAGS)
+    from numbanet.zoo import model_info
     if arguments.resume:
-        folder = RunDirectory.open(arguments.resume)
-        flags = {"model": "MODEL"}
-        changed = [flags.get(name, "--no-distort" if (name, value) == ("distort", False) else f"--{name.replace('_', '-')}")
-                   for name, value in {**given, "model": arguments.model, "recipe": arguments.recipe, "out": arguments.out}.items()
-                   if value is not None and name not in MAY_CHANGE]
-        if changed:
-            raise UsageError(f"--resume: a run goes on with what it began with; leave out {', '.join(changed)}")
-        config = folder.read_config()
-        if config.get("task") == "detection":
-            raise UsageError(f"--resume: {folder.path} is the run of a detector; go on with it: numbanet train detector --resume "
-                             f"{shlex.quote(str(folder.path))}")
-        try:
-            return Recipe.from_dict({**config, **given}), folder
-        except UsageError as error:
-            raise UsageError(f"--resume: {folder.path / 'config.yaml'} has entries that cannot be used ({error})") from error
-    if arguments.recipe is not None:
-        fields_of_recipe = read_recipe(arguments.recipe)
-    elif arguments.model in list_recipes():
-        fields_of_recipe = read_recipe(arguments.model)
-    elif arguments.model is not None:
-        fields_of_recipe = {"clip_norm": 1.0}           # at the top of the one-cycle, one bad batch could throw a run off
-    else:
-        raise UsageError("expected a model, such as: numbanet train lenet5, or a --recipe")
-    from numbanet.zoo import list_models, model_info
-    if arguments.model is not None and (arguments.recipe or arguments.model in list_models() or "model" not in fields_of_recipe):
-        fields_of_recipe["model"] = arguments.model         # otherwise it is the name of a recipe, such as segmenter, that says its own
-    recipe = Recipe.from_dict(fields_of_recipe).changed(given)
-    model_info(recipe.model)
+        return _resumed(arguments)
+    task, recipe = None, None
+    for values, where in _published(arguments):
+        own = task_of(values, where) if task is None or "task" in values else task
+        if task is not None and own is not task:
+            raise UsageError(f"{where} is the recipe of a {own.noun}, MODEL says {task.noun}; leave out one of them")
+        task, known = own, {known.name for known in fields(own.recipe)}
+        if "model" in values and "model" not in known:
+            raise UsageError(f"MODEL: a {task.noun} has a network of its own around its trunk; name that: --trunk {values['model']}")
+        recipe = (task.recipe() if recipe is None else recipe).changed(values)
+    recipe = recipe.changed(_given(arguments, task))
+    model_info(task.training.network(recipe))
     RunDirectory.check_free(arguments.out)
-    return recipe, None
+    return task.training, recipe, None
+
+
+def _published(arguments) -> list[tuple[dict, str]]:
+    """What MODEL and --recipe stand for: (fields of a recipe, where they are from), the later ones counting more."""
+    import difflib
+
+    from numbanet.errors import UsageError
+    from numbanet.train.recipe import list_recipes, read_recipe
+    from numbanet.zoo import list_models
+    model = arguments.model
+    found = [] if arguments.recipe is None else [(read_recipe(arguments.recipe), f"--recipe: {arguments.recipe}")]
+    if model is None:
+        if not found:
+            raise UsageError("expected a model, such as: numbanet train lenet5, or a --recipe")
+        return found
+    if model in list_models():
+        if not found:
+            found = [(read_recipe(model) if model in list_recipes() else {"clip_norm": 1.0}, "recipe")]
+            # at the top of the one-cycle, one bad batch could throw a run off: hence the clipping
+        return [*found, ({"model": model}, "MODEL")]
+    if model in list_recipes():             # one of no single network: segmenter, detector
+        return [(read_recipe(model), f"recipe {model}"), *found]
+    close = difflib.get_close_matches(model, [name for name in list_recipes() if name not in list_models()], 1, 0.75)
+    if close:
+        raise UsageError(f"no model or recipe {model!r}; did you mean {close[0]}?")
+    return [*found, ({"model": model}, "MODEL")]
+
+
+def _resumed(arguments) -> tuple:
+    """As :func:`_asked`, of --resume: what the run began with, and its kind, stand in its folder."""
+    from numbanet.cli.tasks import TASKS, task_of
+    from numbanet.errors import UsageError
+    from numbanet.train.run_directory import RunDirectory
+    folder = RunDirectory.open(arguments.resume)
+    config = folder.read_config()
+    where = f"--resume: {folder.path / 'config.yaml'}"
+    task = task_of(config, where)
+    model = arguments.model
+    if model in [other.noun for other in TASKS.values()]:
+        if model != task.noun:
+            raise UsageError(f"--resume: {folder.path} is not the run of a {model}, but of a {task.noun}; leave out {model}")
+        model = None
+    given = _given(arguments, None)
+    changed = ["MODEL" if name == "model" else "--no-distort" if (name, value) == ("distort", False) else _flag(name)
+               for name, value in {**given, "model": model, "recipe": arguments.recipe, "out": arguments.out}.items()
+               if value is not None and name not in MAY_CHANGE]
+    if changed:
+        raise UsageError(f"--resume: a run goes on with what it began with; leave out {', '.join(changed)}")
+    try:
+        return task.training, task.recipe.from_dict({**config, **given}), folder
+    except UsageError as error:
+        raise UsageError(f"{where} has entries that cannot be used ({error})") from error
+
+
+def _given(arguments, task) -> dict:
+    """The fields that the command line sets, which the recipe of a task has to have; of None all."""
+    from numbanet.cli.tasks import TASKS
+    from numbanet.errors import UsageError
+    given = {}
+    for kind in dict.fromkeys(known.recipe for known in TASKS.values()):
+        types = typing.get_type_hints(kind)
+        for known in fields(kind):
+            value = None if known.name in SAID_ELSEWHERE else getattr(arguments, known.name)
+            if value is not None and known.name not in given:
+                given[known.name] = _yaml(known.name, value) if types[known.name] in (dict, list) else value
+    for name in given if task is not None else ():
+        if name not in {known.name for known in fields(task.recipe)}:
+            nouns = " or ".join(other.noun for other in TASKS.values() if name in {known.name for known in fields(other.recipe)})
+            raise UsageError(f"{_flag(name)}: is of the recipe of a {nouns}, and a {task.noun} is trained; leave it out")
+    for name in ("data", "weights"):
+        if name in given and not (name == "data" and _is_data_set(given[name])):
+            given[name] = str(Path(given[name]).absolute())
+    return given
 
 
 def _is_data_set(name: str) -> bool:
     """Whether a data set is meant, rather than a folder."""
     from numbanet.data.datasets import list_datasets
     return name in list_datasets() and not Path(name).exists()
-
-
-def given_fields(arguments, kind, left_out) -> dict:
-    """The fields of a kind of recipe that the command line sets."""
-    from dataclasses import fields
-    types = typing.get_type_hints(kind)
-    given = {known.name: value for known in fields(kind) if known.name not in left_out
-             and (value := getattr(arguments, known.name)) is not None}
-    for name, value in given.items():
-        if types[name] in (dict, list):
-            given[name] = _yaml(name, value)
-    for name in ("data", "weights"):
-        if name in given and not (name == "data" and _is_data_set(given[name])):
-            given[name] = str(Path(given[name]).absolute())
-    return given
 
 
 def _yaml(name: str, text: str):
@@ -211,74 +257,4 @@ def _yaml(name: str, text: str):
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError) as error:
-        raise UsageError(f"--{name.replace('_', '-')}: not YAML ({' '.join(str(error).split())[:150]})") from error
-
-
-def _told(measure: str):
-    return lambda logs: f"loss {logs['loss']:.3f}, {measure} {100 * logs[measure]:.1f}%"
-
-
-def _line(measure: str):
-    return lambda row: (f"loss {row['train_loss']:.3f} ({100 * row[f'train_{measure}']:.2f}%), test loss "
-                        f"{row['test_loss']:.3f} ({100 * row[f'test_{measure}']:.2f}%)")
-
-
-def Reporter(epochs: int, told_of, line_of):
-    """A live bar for each epoch, and a line when it ends: `told_of(logs)` says how a batch went, `line_of(row)` how an epoch did."""
-    from numbanet.train.callbacks import Callback
-    from numbanet.train.report import waiting
-    from numbanet.train.training import as_row
-
-    class ProgressBar(Callback):
-        bar, only_first, told = None, True, False
-
-        def on_epoch_begin(self, epoch, logs=None):
-            from tqdm import tqdm
-            self.close()
-            trainer = self.trainer
-            self.bar = tqdm(total=len(trainer.train_loader), initial=trainer.progress.batch, leave=False, disable=None,
-                            desc=f"epoch {epoch + 1}/{epochs}", dynamic_ncols=True,
-                            bar_format="{desc} {percentage:3.0f}%|{bar}| {postfix} {remaining} left")
-
-        def on_train_batch_end(self, batch, logs=None):
-            progress = self.trainer.progress
-            self.bar.set_postfix_str(f"{told_of(logs)}, "
-                                     f"{progress.seen / max(progress.seconds, 1e-9):,.0f} images/s"
-                                     f"{_waiting(progress.waited, progress.seconds)}", refresh=False)
-            self.bar.update(1)
-
-        def on_epoch_end(self, epoch, logs=None):
-            self.close()
-            row = as_row(self.trainer.progress.history[-1])
-            number = f"{row['epoch']:>{len(str(epochs))}}/{epochs}"
-            print(f"epoch {number}  {line_of(row)}, {row['images_per_second']:,.0f} images/s"
-                  + (f", {row['skipped']:,} left out" if row["skipped"] else ""), flush=True)
-            if not self.told and _waiting(row["waited"], row["seconds"]) and not _is_in_memory(self.trainer.train_loader.dataset):
-                self.told = True
-                print(textwrap.fill(waiting([row]), 80, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False), flush=True)
-
-        def on_train_end(self, logs=None):
-            self.close()
-
-        def on_exception(self, error):
-            self.close()
-
-        def close(self):
-            if self.bar is not None:
-                self.bar.close()
-                self.bar = None
-    return ProgressBar()
-
-
-def _is_in_memory(dataset) -> bool:
-    """Whether there is nothing to be had from packing the data, or from threads that read ahead."""
-    from numbanet.data.dataset import ArrayDataset
-    while hasattr(dataset, "dataset"):
-        dataset = dataset.dataset
-    return isinstance(dataset, ArrayDataset)
-
-
-def _waiting(waited: float, seconds: float) -> str:
-    """What to say of waiting for data: nothing where it is little."""
-    from numbanet.data.loader import WAITING
-    return f", {100 * waited / seconds:.0f}% waiting" if seconds > 0 and waited > WAITING * seconds else ""
+        raise UsageError(f"{_flag(name)}: not YAML ({' '.join(str(error).split())[:150]})") from error

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from numbanet.data import Dataset
-from numbanet.data.images import load_image
+from numbanet.data.images import MAX_PIXELS, image_header, load_image
 from numbanet.errors import DataError
 from numbanet.files import atomic_file, write_text
 
@@ -25,6 +28,7 @@ MAX_BYTES = 1 << 30             # of JSON
 NAMED_AT_MOST = 5               # problems that an error names
 OUTSIDE = 1.0                   # pixels that a box may reach beyond its picture, for rounding; it is cut there
 MAX_SIDE = 1 << 20
+ORIENTATION = 0x0112            # of EXIF; from 5 on the image lies on its side
 FOLDERS = {"train": ("train", "train2017", "train2014"), "val": ("val", "val2017", "val2014", "test")}
 
 
@@ -109,27 +113,58 @@ class CocoPictures(Dataset):
         return len(self.files)
 
     def __getitem__(self, index: int):
-        picture, size = load_image(self.files[index]), self.sizes[index]
-        if size is not None and picture.size != size:
-            raise DataError(f"{self.files[index]}: {self.path.name} says {size[0]} x {size[1]} pixels, the image has "
-                            f"{picture.size[0]} x {picture.size[1]}; its boxes would lie elsewhere")
-        target = self.targets[index]
-        if size is None:                # now that it is known how large the image is
-            for box in target["boxes"]:
-                problems: list[str] = []
-                _box([*box[:2], *(box[2:] - box[:2])], picture.size, str(self.files[index]), problems)
-                _fail(self.path, problems)
-        return picture, target
+        picture = load_image(self.files[index])
+        self._check_size(index, picture.size)
+        return picture, self.targets[index]
 
     def sample_path(self, index: int) -> str:
         return str(self.files[index])
+
+    def problems(self):
+        """What is wrong with each image, as far as its header tells; None where nothing is."""
+        def problem(index: int) -> DataError | None:
+            try:
+                width, height = upright_size(self.files[index])
+                self._check_size(index, (width, height))
+                if width * height > MAX_PIXELS:
+                    load_image(self.files[index])           # says so
+            except DataError as error:
+                return error
+
+        with ThreadPoolExecutor(os.cpu_count()) as workers:
+            yield from workers.map(problem, range(len(self)))
+
+    def _check_size(self, index: int, size: tuple[int, int]) -> None:
+        expected = self.sizes[index]
+        if expected is not None and size != expected:
+            raise DataError(f"{self.files[index]}: {self.path.name} says {expected[0]} x {expected[1]} pixels, the image has "
+                            f"{size[0]} x {size[1]}; its boxes would lie elsewhere")
+        if expected is None:            # now that it is known how large the image is
+            for box in self.targets[index]["boxes"]:
+                problems: list[str] = []
+                _box([*box[:2], *(box[2:] - box[:2])], size, str(self.files[index]), problems)
+                _fail(self.path, problems)
 
     def count_boxes(self) -> int:
         return sum(len(target["boxes"]) for target in self.targets)
 
 
-def find_splits(folder) -> list[tuple[Path, Path]]:
-    """(annotations, folder of the images) to train on and to judge by, in a folder laid out in one of the usual ways.
+def upright_size(path) -> tuple[int, int]:
+    """(width, height) of an image as :func:`~numbanet.data.load_image` gives it, from its header.
+
+    Raises
+    ------
+    DataError
+        As there.
+    """
+    (height, width), _ = image_header(path)
+    with Image.open(path) as image:
+        turned = image.getexif().get(ORIENTATION, 1) >= 5
+    return (height, width) if turned else (width, height)
+
+
+def find_splits(folder, splits: tuple[str, ...] = tuple(FOLDERS)) -> list[tuple[Path, Path]]:
+    """(annotations, folder of the images) to train on and to judge by, or of some `splits`, in a folder laid out in one of the usual ways.
 
     ``train.json`` and ``val.json``, or ``annotations/instances_train2017.json`` and the like; images in a folder of the same name, in
     ``images``, or beside them.
@@ -137,10 +172,11 @@ def find_splits(folder) -> list[tuple[Path, Path]]:
     Raises
     ------
     DataError
-        One of the two is not there.
+        One of them is not there.
     """
     folder, found = Path(folder), []
-    for split, names in FOLDERS.items():
+    for split in splits:
+        names = FOLDERS[split]
         candidates = [(folder / place / f"{prefix}{name}.json", name) for name in names for place in (".", "annotations")
                       for prefix in ("", "instances_")]
         match = next(((path, name) for path, name in candidates if path.is_file()), None)
@@ -164,7 +200,6 @@ def write_coco(folder, split: str, samples, classes) -> int:
     -------
     int : how many pictures there are
     """
-    from PIL import Image
     folder, images, annotations = Path(folder), [], []
     (folder / split).mkdir(parents=True, exist_ok=True)
     for number, (pixels, target) in enumerate(samples, 1):
@@ -273,5 +308,6 @@ def _box(bbox, size: tuple[int, int] | None, where: str, problems: list[str]) ->
 def _fail(path: Path, problems: list[str]) -> None:
     if problems:
         more = f"\n  and {len(problems) - NAMED_AT_MOST} more" if len(problems) > NAMED_AT_MOST else ""
-        raise DataError(f"{path}: {len(problems)} entries cannot be used; correct or remove them:\n  "
+        count = "1 entry" if len(problems) == 1 else f"{len(problems):,} entries"
+        raise DataError(f"{path}: {count} cannot be used; correct or remove what is wrong:\n  "
                         + "\n  ".join(problems[:NAMED_AT_MOST]) + more)

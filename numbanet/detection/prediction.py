@@ -36,14 +36,21 @@ class ObjectDetector:
 
     def detect(self, picture, threshold: float = 0.3, overlap: float = OVERLAP, most: int = MOST) -> dict:
         """The objects on a picture (Pillow, RGB), the surest first: boxes (K, 4) in its pixels, scores (K,), labels (K,)."""
-        pixels, scale = self.fitting.pixels(picture), self.fitting.scale(*picture.size)
-        x = numbanet.tensor(self.fitting.normalized(pixels[None]), device=self.device)
+        _, x = self.input_of(picture)
         if self._compiled is None:
             self._compiled = numbanet.compile(DecodedDetector(self.model), x)
         boxes, scores = (part.numpy()[0] for part in self._compiled(x))
-        found = select(boxes, scores, threshold, overlap, most)
+        return self.in_pixels_of(picture, select(boxes, scores, threshold, overlap, most))
+
+    def input_of(self, picture):
+        """(uint8 (H, W, 3), the network's input (1, 3, H, W)) of a Pillow image."""
+        pixels = self.fitting.pixels(picture)
+        return pixels, numbanet.tensor(self.fitting.normalized(pixels[None]), device=self.device)
+
+    def in_pixels_of(self, picture, found: dict) -> dict:
+        """What was found on the network's input, with boxes in the pixels of the picture."""
         edges = np.float32([*picture.size, *picture.size])
-        return {**found, "boxes": np.clip(found["boxes"] / np.float32(scale), 0, edges)}
+        return {**found, "boxes": np.clip(found["boxes"] / np.float32(self.fitting.scale(*picture.size)), 0, edges)}
 
     def __call__(self, source, threshold: float = 0.3, overlap: float = OVERLAP, most: int = MOST) -> list[dict]:
         """The objects on an image (path or open file): [{"class": ..., "score": ..., "box": [left, top, right, bottom]}].
@@ -83,10 +90,14 @@ def load_detector(path, device: str = "cpu") -> ObjectDetector:
     if not file.exists():
         what = f"{path} has no weights yet" if path.is_dir() else f"{path} does not exist"
         raise CheckpointError(f"{what}; expected the run folder of a detector or a file of its weights")
+    if file.suffix.lower() == ".onnx":
+        raise CheckpointError(f"{file}: a .onnx file is for other programs; expected the run or the weights that it was exported from")
     arrays, stored = load_weights(file)
     if stored.get("task") != TASK:
-        what = f"those of a classifier ({stored['model']})" if isinstance(stored.get("model"), str) else "not those of a detector"
-        remedy = "; 'numbanet predict' names what is on a whole picture" if isinstance(stored.get("model"), str) else ""
+        noun, verb, does = (("segmenter", "segment", "labels its pixels") if stored.get("task") == "segmentation" else
+                            ("classifier", "predict", "names what is on a whole picture"))
+        what = f"those of a {noun} ({stored['model']})" if isinstance(stored.get("model"), str) else "not those of a detector"
+        remedy = f"; 'numbanet {verb}' {does}" if isinstance(stored.get("model"), str) else ""
         raise CheckpointError(f"{file}: the weights are {what}, which finds no boxes{remedy}; 'numbanet train detector' trains a detector")
     fitting = Fitting.from_metadata(stored.get("fitting"))
     classes = stored.get("classes")

@@ -28,8 +28,8 @@ class Prepared:
     description: str
 
 
-def prepare(recipe: DetectorRecipe) -> Prepared:
-    """Open the data and make the model.
+def prepare(recipe: DetectorRecipe, find=find_splits) -> Prepared:
+    """Open the data and make the model; `find(folder)` gives the two splits of a folder with COCO's annotations.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def prepare(recipe: DetectorRecipe) -> Prepared:
         An unknown trunk, data that cannot be used, weights of another model.
     """
     model_info(recipe.trunk)
-    train, test, classes, description = open_data(recipe)
+    train, test, classes, description = open_data(recipe, find)
     strides = tuple(recipe.strides) or strides_for(recipe.size)
     fitting, levels = Fitting((recipe.size, recipe.size)), Levels((recipe.size, recipe.size), strides)
     seed_everything(recipe.seed)
@@ -53,13 +53,13 @@ def prepare(recipe: DetectorRecipe) -> Prepared:
                     metadata, description)
 
 
-def open_data(recipe: DetectorRecipe) -> tuple:
+def open_data(recipe: DetectorRecipe, find=find_splits) -> tuple:
     """(training pictures, test pictures, names of the classes, a line that describes them)."""
     folder = None if recipe.data is None else Path(recipe.data)
     if folder is not None and not folder.is_dir():
         raise DataError(f"--data: {folder} is no folder; expected COCO's annotations and pictures, or MNIST's files")
     if folder is not None and find_idx(folder, True)[0] is None:
-        splits = find_splits(folder)
+        splits = find(folder)
         train, test = (CocoPictures(*split) for split in splits)
         if train.classes != test.classes:
             raise DataError(f"{folder}: training and test annotations expect the same categories, received {', '.join(train.classes)} and "

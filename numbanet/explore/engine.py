@@ -8,22 +8,20 @@ import math
 import secrets
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 import numbanet
 from numbanet.data.images import load_image
-from numbanet.errors import NumbanetError, UsageError
+from numbanet.errors import DataError, NumbanetError, UsageError
+from numbanet.explore.coding import coded, png
+from numbanet.explore.subjects import Look, subject_of
 from numbanet.geometry import conv_geometry
-from numbanet.segmentation.drawing import overlay as label_overlay
-from numbanet.train.prediction import Classifier
-from numbanet.vision.cam import GradCAM
 from numbanet.vision.classical import FILTERS, convolve, filter_pixels, parse_filter
 from numbanet.vision.colours import colour_table
-from numbanet.vision.explaining import Explanation, explain, overlay
 from numbanet.vision.features import strongest_maps
-from numbanet.vision.layers import find_layer, last_maps, record_activations, recording
 from numbanet.vision.units import dissect
 
 MAX_PIXELS = 40_000_000
@@ -32,68 +30,80 @@ KEPT_BYTES = 1 << 29        # of activations, beyond which older pictures go bef
 MAPS, VECTOR = 12, 256      # of a layer, sent to the page
 LONGEST = 64                # side of a map that is sent; larger ones are averaged
 FILTERED = 320              # longer side of a picture for the classical filters
+SAMPLES, SMALL = 12, 96     # pictures to begin with, and the longer side of their small copies
 
 
 class Gone(NumbanetError):
     """The activations of a picture are no longer there."""
 
 
-@dataclass
-class Look:
-    """A picture that went through the network."""
-
-    x: object
-    picture: np.ndarray
-    activations: list
-    probabilities: np.ndarray
-    labels: np.ndarray | None = None        # of the pixels, where the network gives them
-
-    @property
-    def nbytes(self) -> int:
-        return sum(a.output.nbytes for a in self.activations)
-
-
 class Explorer:
-    """A classifier, and the last pictures that went through it."""
+    """A network, and the last pictures that went through it.
 
-    def __init__(self, classifier: Classifier, name: str, trained: bool = True):
-        self.classifier, self.name, self.trained = classifier, name, trained
+    Parameters
+    ----------
+    opened : Classifier, Segmenter or ObjectDetector
+    name : str
+    trained : bool
+        Whether its weights are of a training.
+    samples : paths
+        Of pictures to begin with.
+    """
+
+    def __init__(self, opened, name: str, trained: bool = True, samples: Sequence[Path] = ()):
+        self.subject, self.name, self.trained = subject_of(opened), name, trained
+        self._samples = list(samples)[:SAMPLES]
         self._looks: OrderedDict[str, Look] = OrderedDict()
 
     def model(self) -> dict:
         """What the page shows before a picture comes."""
-        C, H, W = self.classifier.preprocessing.input_size
-        parameters = sum(p.numel() for p in self.classifier.model.parameters())
-        return {"name": self.name, "trained": self.trained, "input": [C, H, W], "parameters": parameters,
-                "digits": self.classifier.preprocessing.digits, "device": str(self.classifier.device),
-                "colours": {name: _coded(colour_table(name)) for name in ("maps", "signed", "heat")},
+        subject = self.subject
+        return {"name": self.name, "trained": self.trained, "task": subject.task, **subject.facts(),
+                "parameters": sum(p.numel() for p in subject.model.parameters()), "device": str(subject.device),
+                "colours": {name: coded(colour_table(name)) for name in ("maps", "signed", "heat")},
                 "filters": [{"name": f.name, "kernel": f.array.tolist(), "note": f.note} for f in FILTERS.values()]}
 
+    def samples(self) -> dict:
+        """Small copies of the pictures to begin with; those that cannot be read are left out."""
+        made = []
+        for number, path in enumerate(self._samples):
+            try:
+                picture = load_image(path, self.subject.mode, MAX_PIXELS)
+            except NumbanetError:
+                continue
+            picture.thumbnail((SMALL, SMALL))
+            made.append({"number": number, "name": path.stem, "picture": png(np.asarray(picture))})
+        return {"samples": made}
+
+    def sample(self, number: int) -> dict:
+        """One of them, as its file is."""
+        if not 0 <= number < len(self._samples):
+            raise UsageError(f"number: expected 0 to {len(self._samples) - 1}, received {number}")
+        try:
+            return {"data": base64.b64encode(self._samples[number].read_bytes()).decode()}
+        except OSError:
+            raise DataError("the picture cannot be read any more") from None
+
     def look(self, data: bytes) -> dict:
-        """A picture through the network: layers, best classes, and where the first of them was seen."""
+        """A picture through the network: its layers, and what the network says of it."""
         started = time.perf_counter()
-        preprocessing = self.classifier.preprocessing
-        pixels = preprocessing.pixels(_decoded(data, preprocessing.mode))
-        values = preprocessing.batch_transform()(pixels[None])
-        x = numbanet.tensor(values, device=self.classifier.device)
-        cam, activations, probabilities = self._run(x)
-        look = Look(x, preprocessing.picture(values[0]), activations, probabilities)
+        look = self.subject.look(_decoded(data, self.subject.mode))
         key = secrets.token_urlsafe(9)
         self._looks[key] = look
-        if isinstance(cam, np.ndarray):
-            look.labels = cam
         while len(self._looks) > 1 and (len(self._looks) > KEPT or sum(kept.nbytes for kept in self._looks.values()) > KEPT_BYTES):
             self._looks.popitem(last=False)
-        order = np.argsort(-look.probabilities, kind="stable")[:5]
-        answer = {"id": key, "picture": _png(look.picture), "size": list(look.picture.shape[:2]),
-                  "top": [{"class": int(k), "name": self._name(int(k)), "probability": float(look.probabilities[k])} for k in order],
-                  "layers": [_layer(i, a) for i, a in enumerate(activations)], "cam": self._shown_cam(look, int(order[0]), cam)}
+        answer = {"id": key, "picture": png(look.picture), "size": list(look.picture.shape[:2]), **look.answer,
+                  "layers": [_layer(i, a) for i, a in enumerate(look.activations)]}
+        look.answer = {}                    # is sent, and needed no more
         answer["milliseconds"] = 1000 * (time.perf_counter() - started)
         return answer
 
     def cam(self, key: str, category: int) -> dict:
         """Where a class was seen."""
-        return self._cam(self._look(key), category)
+        look = self._look(key)
+        if look.probabilities is None:
+            raise UsageError("class: a network that says itself where it sees what has no Grad-CAM")
+        return self.subject.cam(look, category)
 
     def unit(self, key: str, layer: int, unit: tuple[int, ...]) -> dict:
         """One unit taken apart."""
@@ -114,12 +124,12 @@ class Explorer:
         picture = _decoded(data, "RGB")
         picture.thumbnail((FILTERED, FILTERED), Image.Resampling.BILINEAR)
         pixels = np.array(picture)
-        x = numbanet.tensor(np.ascontiguousarray(pixels.transpose(2, 0, 1)), dtype=numbanet.float32, device=self.classifier.device)
-        answer = {"picture": _png(pixels), "size": list(pixels.shape[:2]), "kernel": chosen.array.tolist(), "note": chosen.note}
+        x = numbanet.tensor(np.ascontiguousarray(pixels.transpose(2, 0, 1)), dtype=numbanet.float32, device=self.subject.device)
+        answer = {"picture": png(pixels), "size": list(pixels.shape[:2]), "kernel": chosen.array.tolist(), "note": chosen.note}
         for mode in ("correlation", "convolution"):
             y = convolve(x, chosen.array, mode, stride, "same" if padding is None else padding, dilation).numpy()
             shown, how = filter_pixels(chosen.array, y)
-            answer[mode] = {"picture": _png(shown), "size": list(y.shape[1:]), "low": float(y.min()), "high": float(y.max()), "how": how}
+            answer[mode] = {"picture": png(shown), "size": list(y.shape[1:]), "low": float(y.min()), "high": float(y.max()), "how": how}
         return answer
 
     @staticmethod
@@ -146,54 +156,6 @@ class Explorer:
         self._looks.move_to_end(key)
         return self._looks[key]
 
-    def _name(self, category: int) -> str:
-        classes = self.classifier.classes
-        return classes[category] if classes and category < len(classes) else f"class {category}"
-
-    def _labelled(self, x):
-        """A network that labels pixels: (its picture in place of Grad-CAM's, activations, mean probabilities)."""
-        activations, output = record_activations(self.classifier.model, x)
-        found = numbanet.softmax(output, 1).numpy()[0]
-        return found.argmax(0).astype(np.uint8), activations, found.mean((1, 2))
-
-    def _run(self, x):
-        """One pass: (Grad-CAM of the best class or the reason why there is none, activations, probabilities); of a network that labels
-        pixels the labels take the place of Grad-CAM."""
-        model = self.classifier.model
-        if self.classifier.metadata.get("task") == "segmentation":
-            return self._labelled(x)
-        try:
-            layer = last_maps(model, x)
-            used = GradCAM(model, [find_layer(model, layer)])
-            with recording(model) as activations:
-                cam = Explanation("gradcam", used(x)[0], layer, [])
-        except NumbanetError as error:
-            cam = error
-            activations, _ = record_activations(model, x)
-            return cam, activations, self.classifier.probabilities_of(x)
-        return cam, activations, self.classifier.as_probabilities(used.outputs.detach())
-
-    def _cam(self, look: Look, category: int) -> dict:
-        if not 0 <= category < len(look.probabilities):
-            raise UsageError(f"class: expected 0 to {len(look.probabilities) - 1}, received {category}")
-        if look.labels is not None:         # the pixels of that class alone
-            return self._shown_cam(look, category, np.where(look.labels == category, look.labels, 0).astype(np.uint8))
-        try:
-            found = explain(self.classifier.model, look.x, "gradcam", category)
-        except NumbanetError as error:
-            found = error
-        return self._shown_cam(look, category, found)
-
-    def _shown_cam(self, look: Look, category: int, found) -> dict:
-        if isinstance(found, np.ndarray):
-            picture = label_overlay(look.picture, found, self.classifier.classes)
-            return {"class": category, "name": self._name(category), "layer": "labels of the pixels", "picture": _png(picture)}
-        if isinstance(found, NumbanetError):
-            return {"class": category, "error": str(found)}
-        height, width = found.map.shape
-        rgb = np.broadcast_to(look.picture.reshape(height, width, -1), (height, width, 3)) / 255
-        return {"class": category, "name": self._name(category), "layer": found.layer, "picture": _png(overlay(rgb, found.map, True))}
-
 
 def _decoded(data: bytes, mode: str):
     source = io.BytesIO(data)
@@ -212,10 +174,10 @@ def _layer(index: int, activation) -> dict:
         shown = _reduced(np.stack([m.values for m in maps]))
         span = (high - low) or 1.0
         with np.errstate(invalid="ignore"):
-            coded = np.nan_to_num(np.clip(np.round(255 * (shown - low) / span), 0, 255)).astype(np.uint8)
+            steps = np.nan_to_num(np.clip(np.round(255 * (shown - low) / span), 0, 255)).astype(np.uint8)
         return answer | {"low": _finite(low), "high": _finite(high), "colours": "signed" if low < 0 else "maps",
                          "shown": list(shown.shape[1:]), "maps": [{"index": m.index, "low": _finite(m.low), "high": _finite(m.high),
-                                                                   "data": _coded(c)} for m, c in zip(maps, coded)]}
+                                                                   "data": coded(c)} for m, c in zip(maps, steps)]}
     values = np.asarray(output.detach().numpy(), np.float64)[0].reshape(-1)
     order = np.sort(np.argsort(-np.abs(values), kind="stable")[:VECTOR])
     return answer | {"units": [{"index": int(i), "value": _finite(float(values[i]))} for i in order]}
@@ -228,17 +190,6 @@ def _reduced(maps: np.ndarray) -> np.ndarray:
         return maps
     return numbanet.functional.avg_pool2d(numbanet.tensor(maps[None], dtype=numbanet.float32), factor, ceil_mode=True,
                                           count_include_pad=False).numpy()[0]
-
-
-def _png(pixels: np.ndarray) -> str:
-    from PIL import Image
-    file = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels).save(file, "PNG", compress_level=1)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def _coded(values: np.ndarray) -> str:
-    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()
 
 
 def _table(values):

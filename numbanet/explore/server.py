@@ -39,7 +39,8 @@ def create_app(explorer: Explorer, port: int, hosts=("127.0.0.1", "localhost")):
 
     routes = [Route(path, page) for path in files]
     routes += [Route(f"/api/{name}", getattr(api, name), methods=[method]) for name, method in (
-        ("model", "GET"), ("look", "POST"), ("cam", "GET"), ("unit", "GET"), ("filter", "POST"), ("size", "GET"))]
+        ("model", "GET"), ("samples", "GET"), ("sample", "GET"), ("look", "POST"), ("cam", "GET"), ("unit", "GET"), ("filter", "POST"),
+        ("size", "GET"))]
     names = {f"{host}:{port}" for host in hosts} | ({*hosts} if port == 80 else set())
     return _Guard(Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_found}), names)
 
@@ -92,6 +93,15 @@ class _Api:
 
     async def model(self, request: Request) -> Response:
         return await self._compute(lambda: self.explorer.model() | {"largest": LARGEST})
+
+    async def samples(self, request: Request) -> Response:
+        return await self._compute(self.explorer.samples)
+
+    async def sample(self, request: Request) -> Response:
+        number = _integers(request.query_params, {"number": ""})["number"]
+        if isinstance(number, str):
+            return _error("number expects a whole number", 400)
+        return await self._compute(lambda: self.explorer.sample(number))
 
     async def look(self, request: Request) -> Response:
         return await self._with_picture(request, self.explorer.look)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from numbanet.segmentation.drawing import draw_comparison
 from numbanet.segmentation.losses import VOID
+from numbanet.train.judging import Judgement
 from numbanet.train.metrics import Accuracy, ConfusionMatrix, F1Score, JaccardIndex, MeanIoU, MetricCollection
 from numbanet.train.trainer import Trainer
 from numbanet.vision.training import draw_confusion
@@ -15,15 +14,9 @@ from numbanet.vision.training import draw_confusion
 MOST_MISTAKES = 12
 
 
-@dataclass
-class SegmentationJudgement:
+class SegmentationJudgement(Judgement):
     """What :func:`judge` found: values by name, the confusion matrix of pixels, and the worst pictures first: (index, mean IoU of the
     classes on it, labels predicted)."""
-
-    values: dict[str, float]
-    confusion: ConfusionMatrix
-    mistakes: list[tuple[int, float, np.ndarray]]
-    count: int
 
 
 def made_metrics(classes: int) -> dict:

@@ -47,7 +47,7 @@ class Segmenter:
 
     def __init__(self, classifier: Classifier):
         self.model, self.preprocessing, self.device = classifier.model, classifier.preprocessing, classifier.device
-        shape = self._logits(np.zeros((1, *self.preprocessing.picture_shape), np.uint8)).shape
+        shape = classifier.output_shape()
         if len(shape) != 4:
             raise CheckpointError(f"expected a network that labels pixels, (N, C, H, W), received one that gives {tuple(shape)}; a "
                                   "classifier names whole pictures: numbanet predict, or shows where it sees a class: numbanet heatmap")
@@ -55,10 +55,19 @@ class Segmenter:
         if len(self.classes) != shape[1]:
             raise CheckpointError(f"the model gives {shape[1]} classes, {len(self.classes)} are named")
 
-    def _logits(self, pictures: np.ndarray):
-        x = numbanet.tensor(self.preprocessing.batch_transform()(pictures), device=self.device)
+    def input_of(self, picture):
+        """The network's input (1, C, H, W) of a Pillow image."""
+        return numbanet.tensor(self.preprocessing.batch_transform()(self.preprocessing.pixels(picture, raw=True)[None]), device=self.device)
+
+    @staticmethod
+    def labels_of(logits, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """(labels uint8, confidence float32), both of `size` (H, W), of logits (1, classes, ...)."""
         with numbanet.no_grad():
-            return self.model(x)
+            if tuple(logits.shape[2:]) != size:
+                logits = F.interpolate(logits, size, mode="bilinear")
+            found = F.softmax(logits, 1).numpy()[0]
+        labels = found.argmax(0)
+        return labels.astype(np.uint8), np.take_along_axis(found, labels[None], 0)[0]
 
     def __call__(self, source) -> Segmentation:
         """Label an image (path or open binary file).
@@ -76,14 +85,9 @@ class Segmenter:
 
     def labels(self, picture) -> tuple[np.ndarray, np.ndarray]:
         """(labels uint8, confidence float32) of a Pillow image, both (H, W) of its size."""
-        logits = self._logits(self.preprocessing.pixels(picture, raw=True)[None])
-        size = picture.size[::-1]
         with numbanet.no_grad():
-            if tuple(logits.shape[2:]) != size:
-                logits = F.interpolate(logits, size, mode="bilinear")
-            found = F.softmax(logits, 1).numpy()[0]
-        labels = found.argmax(0)
-        return labels.astype(np.uint8), np.take_along_axis(found, labels[None], 0)[0]
+            logits = self.model(self.input_of(picture))
+        return self.labels_of(logits, picture.size[::-1])
 
 
 def load_segmenter(path, device: str = "cpu", model: str | None = None, metadata=None) -> Segmenter:

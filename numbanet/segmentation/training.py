@@ -35,13 +35,17 @@ class SegmenterTraining(Training):
     """The run of a segmenter: its model gives (N, classes, H, W) logits, its data are (input, labels (H, W))."""
 
     measure = "iou"
-    verb = "segment"
     test_batch_size = 32
     watched_samples = 8
+    prepare = staticmethod(prepare)
 
     @staticmethod
-    def sample(run):
-        return next(iter(sorted(run.samples.glob("*.png"))), run.samples)
+    def folder_name(recipe: Recipe) -> str:
+        return "segmenter"
+
+    @staticmethod
+    def example(run) -> list[str]:
+        return ["segment", str(run.path), str(next(iter(sorted(run.samples.glob("*.png"))), run.samples))]
 
     @property
     def loss(self):

@@ -33,6 +33,7 @@ class ClassifierTraining(Training):
     """The run of a classifier: its model gives (N, classes) logits, its data are (input, label)."""
 
     measure = "accuracy"
+    prepare = staticmethod(prepare)
 
     def make_metrics(self, classes: int) -> dict:
         metrics = {"accuracy": Accuracy(), "confusion": ConfusionMatrix(classes)}

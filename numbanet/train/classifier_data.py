@@ -92,7 +92,7 @@ def open_classifier_data(directory, info, val_fraction: float, seed: int, distor
         made = [TransformedPictures(train, make_transforms(train_transforms), preprocessing), _prepared(test, preprocessing, False)]
     else:
         made = [_prepared(part, preprocessing, distort and part is train) for part in (train, test)]
-    _check([part for part in made if hasattr(part, "problems")], watch, on_error)
+    check_pictures([part for part in made if hasattr(part, "problems")], watch, on_error)
     kind = "grey" if channels == 1 else "colour"
     description += (f"\n      {len(made[0]):,} training and {len(made[1]):,} test images, {len(classes)} classes, "
                     f"{'x'.join(map(str, size))} {kind} -> {'x'.join(map(str, preprocessing.input_size))}")
@@ -111,8 +111,9 @@ def _prepared(data, preprocessing: Preprocessing, distort: bool):
     return ArrayDataset(images, data.targets, batch_transform=transform)
 
 
-def _check(parts: list, watch, on_error: str) -> None:
-    """Raise where pictures cannot be used, naming the first few; with `on_error` "skip" only where none can."""
+def check_pictures(parts: list, watch, on_error: str) -> None:
+    """Raise where pictures of datasets with ``problems()`` cannot be used, naming the first few; with `on_error` "skip" only where all of
+    one are."""
     total = sum(map(len, parts))
     if not total:
         return

@@ -2,6 +2,10 @@
 
     gradients  g = sum over ranks of n_r / N * g_r      n_r samples on rank r, N on all; each g_r the mean over n_r
 
+Where a loss is the mean over something else, such as the positions that answer for a detector's boxes, n_r counts that
+(``Trainer(weigh=...)``). One that is no mean, such as Dice's, is averaged over the processes: as usual in data-parallel training, it is
+then that of smaller batches.
+
 Gradients travel in buckets, the last layers' first, each as soon as the backward pass has finished its parameters
 (``CompiledStep.on_gradient``), while the pass goes on (Li et al., PyTorch Distributed, VLDB 2020). Rank 0 writes; an error on any rank
 ends all. Needs the extra ``mpi``: mpi4py and an MPI.
@@ -39,12 +43,15 @@ class ShardedBatchSampler(Sampler):
     rank, size : int
     repeat : bool
         Whether a batch with fewer samples than ranks repeats some, so that each rank has one; otherwise ranks may have one batch less.
+    drop_last : bool
+        Leave out a last batch that is not full.
     """
 
-    def __init__(self, sampler, batch_size: int, rank: int, size: int, repeat: bool = True):
+    def __init__(self, sampler, batch_size: int, rank: int, size: int, repeat: bool = True, drop_last: bool = False):
         if batch_size < size:
             raise UsageError(f"batch_size: expected at least {size}, one sample for each process, received {batch_size}")
-        self.sampler, self.batch_size, self.rank, self.size, self.repeat = sampler, batch_size, rank, size, repeat
+        self.sampler, self.batch_size, self.rank, self.size = sampler, batch_size, rank, size
+        self.repeat, self.drop_last = repeat, drop_last
 
     def __iter__(self):
         batch = []
@@ -53,7 +60,7 @@ class ShardedBatchSampler(Sampler):
             if len(batch) == self.batch_size:
                 yield self._part(batch)
                 batch = []
-        if batch and (part := self._part(batch)):
+        if batch and not self.drop_last and (part := self._part(batch)):
             yield part
 
     def _part(self, batch: list) -> list:
@@ -65,7 +72,7 @@ class ShardedBatchSampler(Sampler):
     def __len__(self) -> int:
         whole, left = divmod(len(self.sampler), self.batch_size)
         own = self.repeat or left * (self.rank + 1) // self.size > left * self.rank // self.size
-        return whole + (left > 0 and own)
+        return whole + (left > 0 and own and not self.drop_last)
 
 
 class Replicas:
@@ -94,9 +101,9 @@ class Replicas:
         self._of: dict[int, _Bucket] = {}
         self._reduce, self._weight = False, 1.0
 
-    def batches(self, sampler, batch_size: int, repeat: bool = True) -> ShardedBatchSampler:
+    def batches(self, sampler, batch_size: int, repeat: bool = True, drop_last: bool = False) -> ShardedBatchSampler:
         """This rank's part of each batch of `batch_size`."""
-        return ShardedBatchSampler(sampler, batch_size, self.rank, self.size, repeat)
+        return ShardedBatchSampler(sampler, batch_size, self.rank, self.size, repeat, drop_last)
 
     @staticmethod
     def shards(loader) -> bool:
@@ -144,10 +151,10 @@ class Replicas:
         for _, buffer in model.named_buffers():
             buffer.copy_(_tensor_like(self.communicator.bcast(buffer.detach().numpy(), 0), buffer))
 
-    def begin(self, count: int, reduce: bool) -> None:
-        """A batch of `count` samples begins; `reduce`: its gradients are the last before an update."""
+    def begin(self, weight: float, reduce: bool) -> None:
+        """A batch begins that counts by `weight`, its samples or what else; `reduce`: its gradients are the last before an update."""
         before, self._reduce = self._weight, reduce
-        self._weight = count / self.communicator.allreduce(count)
+        self._weight = weight / self.communicator.allreduce(weight)
         if before != self._weight:          # what is gathered was weighed by its own batch's share
             for p in (p for bucket in self._buckets for p in bucket.parameters):
                 if p.grad is not None:
@@ -176,15 +183,20 @@ class Replicas:
             bucket.request = None
             bucket.unpack()
 
-    def mean(self, value: float, count: int) -> tuple[float, int]:
-        """(mean over all samples, their number)."""
-        total, seen = self.sum(value * count, count)
-        return total / seen, int(seen)
+    def mean(self, value: float, weight: float, count: int) -> tuple[float, int]:
+        """(mean of the values by their weights, number of samples on all ranks)."""
+        total, weights, seen = self.sum(value * weight, weight, count)
+        return total / weights, int(seen)
 
-    def sum(self, total: float, count: int) -> tuple[float, int]:
-        both = np.array([total, count], np.float64)
-        self.communicator.Allreduce(self._mpi.IN_PLACE, both, self._mpi.SUM)
-        return float(both[0]), int(both[1])
+    def sum(self, *values: float) -> tuple[float, ...]:
+        """Of each value over all ranks."""
+        sums = np.array(values, np.float64)
+        self.communicator.Allreduce(self._mpi.IN_PLACE, sums, self._mpi.SUM)
+        return tuple(sums.tolist())
+
+    def gather(self, values: list) -> list:
+        """What all ranks have in their lists, those of the first rank first; on all."""
+        return [value for part in self.communicator.allgather(values) for value in part]
 
     def sum_states(self, states) -> None:
         """Add up what metrics counted on each rank."""

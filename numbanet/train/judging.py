@@ -21,8 +21,20 @@ class Judgement:
 
     values: dict[str, float]
     confusion: ConfusionMatrix
-    mistakes: list[tuple[int, int, int, float]]     # index, true, predicted, probability of the prediction
+    mistakes: list          # (index, true, predicted, probability of the prediction)
     count: int
+
+    drawn = ("confusion.png", "mistakes.png")
+
+    def facts(self) -> dict:
+        """As plain values."""
+        return {**self.values, "images": self.count, "confusion": self.confusion.counts.tolist()}
+
+    def lines(self, classes) -> list[str]:
+        """In words."""
+        width = max(18, *map(len, self.values))
+        return [*(f"  {name:<{width}} {value:.4f}" for name, value in self.values.items()),
+                "confusion matrix, a row for each true class:", self.confusion.table(classes)]
 
 
 def judge(trainer: Trainer, dataset, classes, batch_size: int = 250, workers: int = 0, on_error: str = "raise") -> Judgement:

@@ -6,7 +6,7 @@ import logging
 
 import numpy as np
 
-from numbanet.errors import UsageError
+from numbanet.errors import CheckpointError, UsageError
 from numbanet.nn import Module
 from numbanet.train.prediction import Classifier, check_classes, read_metadata
 from numbanet.train.preprocessing import Preprocessing
@@ -58,11 +58,14 @@ def load_onnx_classifier(path, device: str = "cpu", metadata=None) -> OnnxClassi
     UsageError
         The model does not take one batch of images.
     CheckpointError
-        The metadata are damaged.
+        The metadata are damaged, or those of a detector.
     """
     from numbanet.onnx import load
     model = load(path)
     known = model.numbanet_metadata() if metadata is None else read_metadata(metadata)
+    if known.get("task") == "detection":
+        raise CheckpointError(f"{path}: the network is a detector's, which names objects and where they are: numbanet detect, with the run "
+                              "or the weights that it was exported from")
     channels_last, size = _image_size(path, model)
     if "preprocessing" in known:
         preprocessing = Preprocessing.from_metadata(known["preprocessing"])

@@ -14,6 +14,8 @@ from numbanet.train.preprocessing import Preprocessing
 from numbanet.weights import load_weights
 from numbanet.zoo import create_model, model_info
 
+OF_SEGMENTERS = "the network is a segmenter's, which labels the pixels of a picture and not the whole: numbanet segment"
+
 
 class Classifier:
     """Names what is on a picture; without names of classes, by their numbers."""
@@ -22,6 +24,17 @@ class Classifier:
         self.model, self.classes, self.preprocessing, self.device = model.to(device).eval(), classes, preprocessing, device
         self.metadata = metadata or {}          # what stands with the weights, and what was told instead
         self._transform = preprocessing.batch_transform()
+
+    def output_shape(self) -> tuple[int, ...]:
+        """Of what the network makes of one picture."""
+        blank = np.zeros((1, *self.preprocessing.picture_shape), np.uint8)
+        with numbanet.no_grad():
+            output = self.model(numbanet.tensor(self._transform(blank), device=self.device))
+        return tuple((next(iter(output.values())) if isinstance(output, dict) else output).shape)
+
+    def labels_pixels(self) -> bool:
+        """Whether it is a segmenter's network, which gives (N, C, H, W)."""
+        return self.metadata.get("task") == "segmentation" or len(self.output_shape()) == 4
 
     def probabilities(self, pixels) -> np.ndarray:
         """Of the classes, for one picture of the preprocessing's size."""
@@ -32,7 +45,7 @@ class Classifier:
         with numbanet.no_grad():
             output = self.model(x)
         if output.ndim == 4:
-            raise CheckpointError("the network labels the pixels of a picture, not the whole; numbanet segment does")
+            raise CheckpointError(OF_SEGMENTERS)
         return self.as_probabilities(output)
 
     def as_probabilities(self, output) -> np.ndarray:

@@ -11,7 +11,7 @@ import typing
 from dataclasses import asdict, dataclass, field, fields
 from importlib.resources import files
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import yaml
 
@@ -31,8 +31,7 @@ OPTIMIZERS = {
 }
 OF_ONE_OPTIMIZER = ("lr", "momentum", "nesterov", "alpha", "eps", "weight_decay")
 # What a run learns, and the name of what its epochs are judged by, as columns of metrics.csv and in words.
-MEASURES = {"classification": ("accuracy", "accuracy"), "segmentation": ("iou", "mean IoU"), "detection": ("map", "mAP")}
-LATER = ("task", "loss", "data_options", "precision")        # fields that older runs do not have
+MEASURES = {"classification": ("accuracy", "accuracy"), "segmentation": ("iou", "mean IoU"), "detection": ("AP", "average precision")}
 SCHEDULES = ("onecycle", "constant", "step", "multistep", "cosine", "poly", "plateau", "table")
 
 
@@ -44,7 +43,14 @@ def recipe_field(default, help: str, low=None, high=None, choices=None, must=Non
 
 
 class Fields:
-    """What the recipes of all kinds of training have in common; each is a dataclass of fields, those below among them."""
+    """What the recipes of all kinds of training have in common; each is a dataclass of fields, those below among them.
+
+    What a kind of recipe has no field for is as here.
+    """
+
+    later = ()                      # fields that older runs do not have
+    early_stopping = None
+    sync_batch_norm = False
 
     def check(self) -> None:
         """Bring each field to its type, or raise."""
@@ -91,7 +97,16 @@ class Fields:
     def as_yaml(self) -> str:
         return yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True, width=100)
 
+    def as_asked(self) -> dict:
+        """The fields as a run's checkpoints keep them: what came later is left out at its default, so that older runs go on."""
+        new = type(self)()
+        return {name: value for name, value in asdict(self).items() if name not in self.later or value != getattr(new, name)}
+
     # What it stands for
+    def trainer_options(self) -> dict:
+        """Of :class:`~numbanet.train.Trainer`."""
+        return {"accumulate": self.accumulate, "clip_norm": self.clip_norm, "ema_decay": self.ema_decay}
+
     def make_optimizer(self, model):
         """The optimiser of a model, with its groups of parameters."""
         kind, lr, defaults = OPTIMIZERS[self.optimizer]
@@ -151,11 +166,14 @@ class Fields:
 class Recipe(Fields):
     """What a run is asked for; written into its config.yaml."""
 
+    later: ClassVar = ("task", "loss", "data_options", "precision")
+
     model: str = recipe_field("", "a name from 'numbanet models'")
     model_options: dict = recipe_field({}, "options of the model, such as {dropout: 0.5}")
-    task: str = recipe_field("classification", "what is learned", choices=tuple(MEASURES))
+    task: str = recipe_field("classification", "what is learned", choices=("classification", "segmentation"))
     data: str | None = recipe_field(None, "folder of IDX files or class folders (default: the MNIST sample of the package); of a "
-                                          "segmenter one of images/ and masks/, or a data set's name (default: synthetic_scenes)")
+                                          "segmenter one of images/ and masks/, or a data set's name (default: synthetic_scenes); of a "
+                                          "detector one of pictures with COCO's annotations")
     data_options: dict = recipe_field({}, "of a data set by name, such as {count: 2000, size: 64}")
     val_fraction: float = recipe_field(0.2, "share held out of class folders without val/ or test/",
                                  must=(lambda v: 0 < v < 1, "a number between 0 and 1"))
@@ -205,10 +223,9 @@ class Recipe(Fields):
         self.check()
         make_transforms(self.train_transforms)
 
-    def as_asked(self) -> dict:
-        """The fields as a run's checkpoints keep them: what came later is left out at its default, so that older runs go on."""
-        new = Recipe(self.model)
-        return {name: value for name, value in asdict(self).items() if name not in LATER or value != getattr(new, name)}
+    def trainer_options(self) -> dict:
+        return super().trainer_options() | {"label_smoothing": self.label_smoothing, "mixing": self.make_mixing(),
+                                            "precision": self.precision}
 
     def make_mixing(self) -> list:
         return [kind(alpha=alpha) for kind, alpha in ((MixUp, self.mixup), (CutMix, self.cutmix)) if alpha]

@@ -11,6 +11,7 @@ from numbanet.files import write_text
 REMEDY = "--workers loads ahead where cores are free, packed pictures (numbanet data pack) load faster"
 
 PICTURES = (("curves.png", "Loss and error"), ("confusion.png", "What is taken for what"), ("mistakes.png", "The worst mistakes"),
+            ("found.png", "What it finds"),
             ("filters.png", "Filters of the first layer, over time"), ("layers.png", "Inside the layers, over time"))
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;color:#202028;max-width:72rem;margin:2rem auto;padding:0 1rem}
 table{border-collapse:collapse;margin:.5rem 0}td,th{padding:.15rem .8rem .15rem 0;text-align:right;border-bottom:1px solid #e0e0e6}

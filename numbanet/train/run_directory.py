@@ -68,6 +68,13 @@ class RunDirectory:
                                   "choose another folder with --out") from error
         return cls(path)
 
+    def discard(self) -> None:
+        """Remove the folder of a run that could not begin; what holds anything stays."""
+        try:
+            self.path.rmdir()
+        except OSError:
+            pass
+
     @classmethod
     def open(cls, path, flag: str = "--resume") -> RunDirectory:
         """A run that exists; `flag` is what asks for it."""
@@ -120,14 +127,16 @@ class RunDirectory:
             raise CheckpointError(f"{path} cannot be read ({error})") from error
 
     def facts(self) -> dict:
-        """What a list of runs shows: model, epochs, accuracies (or what the task is judged by), None where they are not known."""
+        """What a list of runs shows: model, epochs, accuracies (or what the task is judged by, which "measure" names), None where they
+        are not known."""
         config, history = self.read_config(), self.read_metrics()
-        measure = f"test_{MEASURES.get(str(config.get('task')), MEASURES['classification'])[0]}"
-        values = [row[measure] for row in history if measure in row]
+        task = str(config.get("task", "classification"))
+        measure, words = MEASURES.get(task, MEASURES["classification"])
+        values = [row[f"test_{measure}"] for row in history if f"test_{measure}" in row]
         last = history[-1] if history else {}
-        return {"run": str(self.path), "model": config.get("model"), "epochs": config.get("epochs"), "epochs_done": len(history),
-                "best": max(values, default=None), "last": last.get(measure), "test_loss": last.get("test_loss"),
-                "seconds": sum(row.get("seconds", 0.0) for row in history)}
+        return {"run": str(self.path), "task": task, "model": config.get("model", config.get("trunk")), "epochs": config.get("epochs"),
+                "epochs_done": len(history), "measure": words, "best": max(values, default=None), "last": last.get(f"test_{measure}"),
+                "test_loss": last.get("test_loss"), "seconds": sum(row.get("seconds", 0.0) for row in history)}
 
     def write_metrics(self, history: list[dict], fields: tuple[str, ...] | None = None) -> None:
         """By default all columns that the rows have."""

@@ -87,7 +87,8 @@ class Trainer:
         By default "step" for OneCycleLR, "epoch" for all others.
     replicas : Replicas, optional
         Other processes that train the same model on other parts of each batch; see :mod:`numbanet.train.distributed`.
-
+    weigh : callable (y) -> float above 0, optional
+        What the loss of a batch is the mean over, where that is not its samples: with `replicas`, parts of a batch count by it.
     precision : "float32" (the default), "bf16" or "fp16", on GPUs
         Mixed precision, see :func:`numbanet.compile`; in "fp16" the loss is scaled by a :class:`numbanet.amp.GradScaler`.
 
@@ -101,7 +102,7 @@ class Trainer:
     def __init__(self, model, loss=None, optimizer=None, scheduler=None, callbacks=(), *, metrics=None, compiled: bool = True,
                  accumulate: int = 1, clip_norm: float | None = None, clip_value: float | None = None, ema_decay: float | None = None,
                  label_smoothing: float = 0.0, mixing=None, num_classes: int | None = None, scheduler_interval: str | None = None,
-                 replicas=None, precision: str | None = None):
+                 replicas=None, weigh=None, precision: str | None = None):
         if not isinstance(accumulate, int) or accumulate < 1:
             raise UsageError(f"Trainer: accumulate expects an integer of at least 1, received {accumulate!r}")
         for name, value in (("clip_norm", clip_norm), ("clip_value", clip_value)):
@@ -122,7 +123,7 @@ class Trainer:
         self.scheduler_interval = scheduler_interval or ("step" if isinstance(scheduler, COUNT_STEPS) else "epoch")
         metrics = {"accuracy": Accuracy()} if metrics is None and classifies else {} if metrics is None else metrics
         self.metrics, self.val_metrics = (MetricCollection(copy.deepcopy(metrics)) for _ in range(2))
-        self.replicas = replicas
+        self.replicas, self.weigh = replicas, weigh
         self.ema = None if ema_decay is None else ExponentialMovingAverage(model, ema_decay)
         self.compiled = compiled
         dtype = check_precision("Trainer", precision, self.device) if precision else None
@@ -264,11 +265,12 @@ class Trainer:
         if not self._accumulated:
             self.optimizer.zero_grad()
         if self.replicas is not None:
-            self.replicas.begin(size, reduce=self._accumulated + 1 >= self.accumulate)
+            weight = size if self.weigh is None else self.weigh(y)
+            self.replicas.begin(weight, reduce=self._accumulated + 1 >= self.accumulate)
         loss, outputs = self.steps.forward_backward(x, y)
         value = loss.item()
         if self.replicas is not None:
-            value, size = self.replicas.mean(value, size)
+            value, size = self.replicas.mean(value, weight, size)
         p.loss_sum += value * size
         p.seen += size
         if not math.isfinite(value):

@@ -15,7 +15,7 @@ from numbanet.train.callbacks import BackupAndRestore, Callback, EarlyStopping
 from numbanet.train.freezing import freeze_until
 from numbanet.train.interruption import interruptible
 from numbanet.train.layer_statistics import LayerStatistics
-from numbanet.train.recipe import Recipe
+from numbanet.train.recipe import Fields, Recipe
 from numbanet.train.report import write_report
 from numbanet.train.run_directory import RunDirectory
 from numbanet.train.trainer import Progress, Trainer
@@ -34,20 +34,26 @@ class Training:
     ----------
     measure : str, of the class
         Of the logs: what an epoch is judged by; the larger the better. :data:`~numbanet.train.recipe.MEASURES` has its name in words.
-    verb : str, of the class
-        Of the command line, that uses what was trained.
     loss : of the class
         See :class:`Trainer`.
     test_batch_size : int, of the class
         Of the test images, at least.
     watched_samples : int, of the class
         Of the batch that :class:`LayerStatistics` looks at.
+    drops_last : bool, of the class
+        Whether a last batch that is not full is left out in training, where there are others.
+    weigh : callable (y) -> float, of the class
+        What a batch's loss is the mean over, where that are not its samples; see :class:`Trainer`.
+    columns : names, of the class
+        Of ``metrics.csv``; None: all.
+    counted : str, of the class
+        What the data are called in checkpoints.
 
     Parameters
     ----------
     model : Module
     train, test : datasets of (input, target)
-    recipe : Recipe
+    recipe : Fields
     run : RunDirectory
     metadata : dict stored in the weights: model name, classes, preprocessing
     callbacks : further callbacks, such as a progress bar
@@ -55,56 +61,117 @@ class Training:
     """
 
     measure: str
-    verb = "predict"
     loss = None
     test_batch_size = 250
     watched_samples = 64
+    drops_last = False
+    weigh = None
+    columns = None
+    counted = "images"
 
-    def __init__(self, model, train, test, recipe: Recipe, run: RunDirectory, metadata: dict, callbacks=(), replicas=None):
-        self.recipe, self.run = recipe, run
-        options = {"num_workers": recipe.workers, "seed": recipe.seed, "on_error": recipe.on_error}
-        if recipe.device.startswith("cuda") and recipe.on_error == "raise":
-            options |= {"pin_memory": True, "pin_memory_device": recipe.device}
-        self.replicas, tested = replicas, max(recipe.batch_size, self.test_batch_size)
-        if replicas is None:
-            self.train_loader = DataLoader(train, recipe.batch_size, shuffle=True, **options)
-            self.test_loader = DataLoader(test, tested, **options)
-        else:                                   # batch_size is that of all processes together
-            self.train_loader = DataLoader(train, batch_sampler=replicas.batches(RandomSampler(train), recipe.batch_size), **options)
-            self.test_loader = DataLoader(test, batch_sampler=replicas.batches(SequentialSampler(test), tested, repeat=False), **options)
-        classes = len(metadata["classes"])
+    def __init__(self, model, train, test, recipe: Fields, run: RunDirectory, metadata: dict, callbacks=(), replicas=None):
+        self.recipe, self.run, self.replicas = recipe, run, replicas
+        self.train, self.test, self.classes = train, test, metadata["classes"]
+        self.train_loader, self.test_loader = self._loaders()
+        classes = len(self.classes)
         optimizer = recipe.make_optimizer(model)
         scheduler, interval = recipe.make_schedule(optimizer, -(-len(self.train_loader) // recipe.accumulate))
         asked = {name: value for name, value in recipe.as_asked().items() if name not in NOT_OF_THE_RUN}
-        asked["data"] = {"training images": len(train), "test images": len(test), "classes": list(metadata["classes"])}
+        asked["data"] = {f"training {self.counted}": len(train), f"test {self.counted}": len(test), "classes": list(self.classes)}
         self.backup = BackupAndRestore(run.checkpoints, recipe.checkpoint_every or "epoch", recipe.keep_checkpoints,
                                        f"val_{self.measure}", "max", recipe=asked)
         stopping = [] if recipe.early_stopping is None else [EarlyStopping(patience=recipe.early_stopping)]
-        self.test, self.classes = test, metadata["classes"]
         watched = DataLoader(test, min(self.watched_samples, len(test)), seed=0, on_error=recipe.on_error)
         self.statistics = LayerStatistics(*next(iter(watched)))
         self.trainer = Trainer(model, self.loss, optimizer, scheduler,
-                               [*stopping, self.statistics, RunFiles(run, metadata, self.measure), *callbacks, self.backup],
-                               metrics=self.make_metrics(classes),
-                               compiled=not recipe.eager, accumulate=recipe.accumulate, clip_norm=recipe.clip_norm,
-                               ema_decay=recipe.ema_decay, label_smoothing=recipe.label_smoothing, mixing=recipe.make_mixing(),
-                               num_classes=classes, scheduler_interval=interval, replicas=replicas, precision=recipe.precision)
+                               [*self.judging_callbacks(), *stopping, self.statistics, RunFiles(self, metadata), *callbacks, self.backup],
+                               metrics=self.make_metrics(classes), compiled=not recipe.eager, num_classes=classes,
+                               scheduler_interval=interval, replicas=replicas, weigh=self.weigh, **recipe.trainer_options())
+
+    def _loaders(self) -> tuple[DataLoader, DataLoader]:
+        """Of the training and of the test data; of several processes each has a part of every batch."""
+        recipe, replicas, tested = self.recipe, self.replicas, self.tested_at_once(self.recipe.batch_size)
+        options = {"num_workers": recipe.workers, "seed": recipe.seed, "on_error": recipe.on_error}
+        if recipe.device.startswith("cuda") and recipe.on_error == "raise":
+            options |= {"pin_memory": True, "pin_memory_device": recipe.device}
+        drop_last = self.drops_last and len(self.train) > recipe.batch_size
+        if replicas is None:
+            return (DataLoader(self.train, recipe.batch_size, shuffle=True, drop_last=drop_last, **options),
+                    DataLoader(self.test, tested, **options))
+        batches = replicas.batches(RandomSampler(self.train), recipe.batch_size, drop_last=drop_last)
+        return (DataLoader(self.train, batch_sampler=batches, **options),
+                DataLoader(self.test, batch_sampler=replicas.batches(SequentialSampler(self.test), tested, repeat=False), **options))
 
     @property
     def progress(self) -> Progress:
         return self.trainer.progress
 
-    @staticmethod
-    def sample(run: RunDirectory):
-        """What the verb can be tried on: a path."""
-        return run.samples
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the only process, or that which writes."""
+        return self.replicas is None or self.replicas.rank == 0
 
-    def make_metrics(self, classes: int) -> dict:
-        """What is computed of every epoch, the measure among them."""
+    # What a kind of training says of itself
+    @staticmethod
+    def prepare(recipe: Fields, watch=None) -> Prepared:
+        """Open the data and make the model; `watch(iterator, total=...)` may show how many pictures were read."""
         raise NotImplementedError
 
+    @classmethod
+    def prepare_test(cls, recipe: Fields) -> Prepared:
+        """As :meth:`prepare`, where nothing is to be trained: what is there to judge by will do."""
+        return cls.prepare(recipe)
+
+    @staticmethod
+    def network(recipe: Fields) -> str:
+        """The name of the network, or of that which it is made of."""
+        return recipe.model
+
+    @staticmethod
+    def title(recipe: Fields) -> str:
+        """The network, in words."""
+        return recipe.model
+
+    @staticmethod
+    def folder_name(recipe: Fields) -> str:
+        """What runs are called: ``runs/NAME-1``."""
+        return recipe.model
+
+    @staticmethod
+    def example(run: RunDirectory) -> list[str]:
+        """The words of a command that uses what was trained."""
+        return ["predict", str(run.path), str(run.samples)]
+
+    @classmethod
+    def told(cls, logs: dict) -> str:
+        """How a batch went."""
+        return f"loss {logs['loss']:.3f}, {cls.measure} {100 * logs[cls.measure]:.1f}%"
+
+    @classmethod
+    def line(cls, row: dict) -> str:
+        """How an epoch went: a row of ``metrics.csv``."""
+        return (f"loss {row['train_loss']:.3f} ({100 * row[f'train_{cls.measure}']:.2f}%), test loss {row['test_loss']:.3f} "
+                f"({100 * row[f'test_{cls.measure}']:.2f}%)")
+
+    @classmethod
+    def draw_curves(cls, path, history: list[dict]) -> None:
+        """`curves.png`, of rows of ``metrics.csv``."""
+        draw_curves(path, history, cls.measure)
+
+    def tested_at_once(self, batch_size: int) -> int:
+        """Test images a batch."""
+        return max(batch_size, self.test_batch_size)
+
+    def make_metrics(self, classes: int) -> dict:
+        """What is computed of every epoch, the measure among them unless :meth:`judging_callbacks` gives it."""
+        raise NotImplementedError
+
+    def judging_callbacks(self) -> list[Callback]:
+        """What judges an epoch beside the metrics."""
+        return []
+
     def outcome(self):
-        """What a run that has ended gives, after the test images were seen."""
+        """What a run that has ended gives, after the test images were seen; on every process."""
         raise NotImplementedError
 
     def described(self, outcome) -> list[str]:
@@ -112,7 +179,7 @@ class Training:
         raise NotImplementedError
 
     @staticmethod
-    def judged(trainer: Trainer, test, classes, recipe: Recipe):
+    def judged(trainer: Trainer, test, classes, recipe: Fields):
         """The :class:`~numbanet.train.judging.Judgement`, or what takes its place, of a trainer's model on test data."""
         raise NotImplementedError
 
@@ -121,6 +188,7 @@ class Training:
         """The pictures that go with it, into a folder."""
         raise NotImplementedError
 
+    # The run
     @property
     def best(self) -> float:
         """The best measure on the test images so far."""
@@ -151,9 +219,13 @@ class Training:
         if self.progress.epoch == epochs:                   # a finished run has nothing left to train
             self.trainer.evaluate(self.test_loader)
         outcome = self.outcome()
-        if self.replicas is None or self.replicas.rank == 0:
-            self.tell(self.judged(self.trainer, self.test, self.classes, self.recipe))
+        if self.is_first:
+            self.tell(self.judgement(outcome))
         return outcome
+
+    def judgement(self, outcome):
+        """What the pictures and the report of a run that has ended tell."""
+        return self.judged(self.trainer, self.test, self.classes, self.recipe)
 
     def tell(self, judgement) -> None:
         """The pictures of a run that has ended, and its report."""
@@ -219,18 +291,19 @@ class RunFiles(Callback):
 
     only_first = True
 
-    def __init__(self, run: RunDirectory, metadata: dict, measure: str = "accuracy"):
-        self.run, self.metadata, self.measure = run, metadata, measure
+    def __init__(self, training: Training, metadata: dict):
+        self.run, self.metadata, self.measure = training.run, metadata, training.measure
+        self.columns, self.draw = training.columns, training.draw_curves
 
     def on_epoch_end(self, epoch, logs=None):
         history = [as_row(row) for row in self.trainer.progress.history]
         values = [row[f"test_{self.measure}"] for row in history]
         self.trainer.check_finite()
-        if values[-1] > max(values[:-1], default=-1.0):
+        if values[-1] > max(values[:-1], default=-2.0):         # -1 is average precision of nothing
             self._save_weights("best", values[-1])
         self._save_weights("last", values[-1])
-        self.run.write_metrics(history)
-        draw_curves(self.run.path / "curves.png", history, self.measure)
+        self.run.write_metrics(history, self.columns)
+        self.draw(self.run.path / "curves.png", history)
 
     def _save_weights(self, name: str, value: float) -> None:
         ema, model = self.trainer.ema, self.trainer.model

@@ -11,6 +11,7 @@ from numbanet.detection import write_coco
 from numbanet.train.trainer import Trainer
 from numbanet.weights import load_weights, save_weights
 from tests.cli.conftest import last_command, run
+from tests.cli.test_train import header_of_a_huge_png
 
 SMALL = ("--trunk", "resnet18", "--trunk-options", "{width: 8}", "--channels", 16, "--convolutions", 1, "--size", 64, "--batch-size", 8,
          "--train-scenes", 24, "--test-scenes", 6, "--epochs", 2)
@@ -31,10 +32,11 @@ def whole(tmp_path_factory):
 
 def test_a_run_and_what_it_leaves(whole):
     folder, out = whole
-    for name in ("config.yaml", "metrics.csv", "curves.png", "found.png", "weights/best.safetensors", "samples/005.png"):
+    for name in ("config.yaml", "metrics.csv", "curves.png", "found.png", "report.html", "layers.png", "filters.png",
+                 "weights/best.safetensors", "samples/005.png"):
         assert (folder / name).is_file(), name
     assert "mean average precision" in out and "epoch 2/2  loss" in out and "scenes of digits from the MNIST sample" in out
-    assert max(map(len, out.replace(str(folder), "runs/detector-1").splitlines())) <= 100
+    assert max(map(len, (line for line in out.replace(str(folder), "runs/detector-1").splitlines() if not line.startswith("epoch")))) <= 80
     answer = run(*last_command(out)[:-1], "found")
     assert answer.code == 0 and "wrote found" in answer.out
     runs = run("runs", folder)
@@ -51,8 +53,11 @@ def test_going_on_gives_the_same_bits(whole, tmp_path, monkeypatch):
         patch.setattr(Trainer, "_update", stop_after_four)
         answer = run("train", "detector", *SMALL, "--out", "stopped")
     assert answer.code == 1 and "stopped at epoch 2, step 4" in answer.out
-    wrong = run("train", "--resume", "stopped")
-    assert wrong.code == 2 and "is the run of a detector; go on with it: numbanet train detector --resume stopped" in wrong.err
+    assert last_command(answer.out) == ["train", "--resume", "stopped"]
+    wrong = run("train", "segmenter", "--resume", "stopped")
+    assert wrong.code == 2 and "is not the run of a segmenter, but of a detector; leave out segmenter" in wrong.err
+    wrong = run("train", "--resume", "stopped", "--scenes", "shapes")
+    assert wrong.code == 2 and "leave out --scenes" in wrong.err
     assert run(*last_command(answer.out)).code == 0
     assert weights("stopped") == weights(whole[0])
 
@@ -75,7 +80,9 @@ def test_detecting(whole, tmp_path):
 
 def test_pictures_that_cannot_be_read_do_not_stop_the_others(whole, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"nothing")
-    answer = run("detect", whole[0], "broken.png", "missing.png", whole[0] / "samples" / "000.png")
+    (tmp_path / "huge.png").write_bytes(header_of_a_huge_png())
+    answer = run("detect", whole[0], "broken.png", "missing.png", "huge.png", whole[0] / "samples" / "000.png")
+    assert "huge.png: " in answer.err and "pixels that an image may have" in answer.err
     assert answer.code == 1 and "broken.png: not an image" in answer.err and "missing.png: the file is missing" in answer.err
     assert "000.png: " in answer.out
 
@@ -86,7 +93,7 @@ def test_a_classifier_is_told_apart(trained, whole):
     answer = run("predict", whole[0], whole[0] / "samples")
     assert answer.code == 1 and "the weights are those of a detector" in answer.err and "numbanet detect" in answer.err
     answer = run("train", "detector", "--resume", trained.run)
-    assert answer.code == 2 and "is not the run of a detector" in answer.err
+    assert answer.code == 2 and "is not the run of a detector, but of a classifier" in answer.err
 
 
 def test_weights_that_contradict_themselves(whole):
@@ -128,6 +135,79 @@ def test_training_on_coco(tmp_path):
     (tmp_path / "own" / "train.json").write_text(json.dumps(stored))
     answer = run("train", "detector", *SMALL, "--data", "own", "--out", "s")
     assert answer.code == 1 and "annotation 1: bbox" in answer.err and "is empty" in answer.err and not (tmp_path / "s").exists()
+
+
+def write_own(folder, count=10):
+    """Scenes with COCO's annotations; returns what changes the annotations of a split."""
+    scenes = DigitScenes(count, (50, 64), objects=(1, 3))
+    for split in ("train", "val"):
+        write_coco(folder, split, (scenes[i] for i in range(count)), scenes.classes)
+
+    def change(split, function):
+        stored = json.loads((folder / f"{split}.json").read_text())
+        function(stored)
+        (folder / f"{split}.json").write_text(json.dumps(stored))
+    return change
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_images_that_cannot_be_used_are_told_before_training(split, tmp_path, caplog):
+    """Each is named; none is left out unless that is asked for, and then it is told."""
+    write_own(tmp_path / "own")
+    (tmp_path / "own" / split / "000001.png").write_bytes(b"lorem ipsum")
+    Image.new("RGB", (9, 9)).save(tmp_path / "own" / split / "000002.png")
+    options = (*SMALL, "--data", "own", "--epochs", 1, "--batch-size", 5, "--out", "r")
+    answer = run("train", "detector", *options)
+    assert answer.code == 1 and "2 of 20 images cannot be used" in answer.err and "--on-error skip" in answer.err
+    assert "000001.png: not an image" in answer.err and "000002.png: " in answer.err and "the image has 9 x 9" in answer.err
+    assert not (tmp_path / "r").exists() and not answer.out
+    answer = run("train", "detector", *options, "--on-error", "skip")
+    assert answer.code == 0 and "2 of 20 images cannot be used and are left out" in caplog.text
+    assert json.loads(run("val", "r", "--json").out)["images"] == (8 if split == "val" else 10)
+    assert "Pictures that were left out: 2" in (tmp_path / "r" / "report.html").read_text()
+
+
+def test_an_image_that_is_broken_within_stops_the_run_or_is_left_out(tmp_path):
+    """Its header is whole: training meets it, and says how to go on; what cannot begin leaves no folder."""
+    write_own(tmp_path / "own")
+    path = tmp_path / "own" / "train" / "000003.png"
+    path.write_bytes(path.read_bytes()[:400])
+    options = (*SMALL, "--data", "own", "--epochs", 1, "--batch-size", 5)
+    answer = run("train", "detector", *options, "--out", "r")
+    assert answer.code == 1 and "000003.png: the image is broken or truncated" in answer.err and "stopped at epoch 1" in answer.err
+    assert last_command(answer.err) == ["train", "--resume", "r", "--on-error", "skip"]
+    answer = run(*last_command(answer.err))
+    assert answer.code == 0 and "mean average precision" in answer.out
+    first = tmp_path / "own" / "val" / "000001.png"
+    first.write_bytes(first.read_bytes()[:400])
+    answer = run("train", "detector", *options, "--out", "s")
+    assert answer.code == 1 and "val/000001.png: the image is broken" in answer.err and not (tmp_path / "s").exists()
+
+
+def test_data_without_objects(tmp_path):
+    """Pictures without any are welcome among others, and no use alone."""
+    change = write_own(tmp_path / "own")
+    change("train", lambda stored: stored.update(annotations=stored["annotations"][:2]))
+    assert run("train", "detector", *SMALL, "--data", "own", "--epochs", 1, "--out", "r").code == 0
+    for split, words in (("val", "objects to judge by"), ("train", "objects to learn")):
+        change(split, lambda stored: stored.update(annotations=[]))
+        answer = run("train", "detector", *SMALL, "--data", "own", "--out", "s")
+        assert answer.code == 1 and f"{split}.json: expected {words}, received none on its 10 pictures" in answer.err
+        assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(("size", "mode"), [((1, 1), "RGB"), ((3000, 2), "RGB"), ((2, 700), "L"), ((50, 60), "RGBA"),
+                                            ((50, 60), "I;16")], ids=str)
+def test_pictures_of_every_kind(size, mode, whole):
+    """Boxes lie on the picture, whatever its proportions and colours are."""
+    Image.new(mode, size, 3).save("p.png")
+    answer = run("detect", whole[0], "p.png", "--threshold", 0, "--json")
+    assert answer.code == 0, answer.err
+    (found,) = json.loads(answer.out)
+    for one in found["objects"]:
+        left, top, right, bottom = one["box"]
+        assert 0 <= left <= right <= size[0] and 0 <= top <= bottom <= size[1]
+    assert run("detect", whole[0], "p.png", "--threshold", 0, "-o", "drawn.png").code == 0 and Image.open("drawn.png").mode == "RGB"
 
 
 @pytest.mark.parametrize(("arguments", "code", "message"), [

@@ -127,3 +127,37 @@ def test_bad_pictures(trained, tmp_path):
             answer = run(*verb, name, *more)
             assert answer.code == 1 and message in answer.err
     assert not [p for p in tmp_path.iterdir() if p.name not in ("text.png", "huge.png")], "nothing was written"
+
+
+@pytest.fixture
+def sheet():
+    """A wide sheet with a 3 at its left and a 7 at its right, of the height that windows are made for at --side 64."""
+    paper = draw_digit(3, size=(400, 200), corner=(70, 70), scale=2.0, width=7)
+    seven = draw_digit(7, size=(400, 200), corner=(290, 70), scale=2.0, width=7)
+    paper.paste(seven.crop((200, 0, 400, 200)), (200, 0))
+    paper.save("sheet.png")
+    return "sheet.png"
+
+
+def test_heatmap(trained, sheet):
+    """Where each of the digits is, in the picture's own pixels."""
+    for category, middle in (("3", 90), ("7", 310)):
+        found = looked("heatmap", trained.run, sheet, "--class", category, "--side", 64)
+        assert (found["class"], found["number"]) == (category, int(category)) and found["size"] == [64, 128]
+        assert found["window"] == [32, 32] and np.shape(found["map"]) == (9, 25) and found["stride"] == 4
+        left, top, right, bottom = found["found"][0]["box"]
+        assert left < middle < right and abs((left + right) / 2 - middle) < 45 and top < 100 < bottom
+        assert right - left == pytest.approx(100, abs=0.2)
+        assert found["found"][0]["probability"] == pytest.approx(np.max(found["map"]), abs=1e-5)
+    answer = run("heatmap", trained.run, sheet, "--class", "3", "-o", "h.png")
+    assert answer.code == 0 and "3, 9 x 25 windows" in answer.out and "wrote h.png" in answer.out
+    assert max(map(len, answer.out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (("--side", "0"), "--side: expected at least 1 pixel, received 0"), (("--side", "31"), "expected at least 32, so that a window"),
+    (("--side", "5000"), "would become 10000 x 5000; expected at most 4096"), (("--class", "x"), "--class: expected a number from 0 to 9"),
+    (("--out", "x.jpg"), "--out: expected a name that ends in .png")])
+def test_heatmaps_that_cannot_be(arguments, message, trained, sheet):
+    answer = run("heatmap", trained.run, sheet, *arguments)
+    assert answer.code == 2 and message in answer.err and not answer.out

@@ -9,6 +9,7 @@ from PIL import Image
 from numbanet.data.datasets import DigitScenes
 from numbanet.detection.coco import CocoPictures, annotations_of, find_splits, write_coco
 from numbanet.errors import DataError
+from tests.cli.test_train import header_of_a_huge_png
 
 
 def store(folder, **changes):
@@ -100,6 +101,30 @@ def test_pictures_that_cannot_be_used(tmp_path):
         CocoPictures(path)[0]
 
 
+def test_headers_tell_what_is_wrong_before_anything_is_decoded(tmp_path):
+    """Another size, no image, a bomb; a picture on its side is as large as it is seen; one that is cut off later shows."""
+    names = ("good", "side", "small", "text", "huge", "cut")
+    stored = [{"id": i, "file_name": f"{name}.png", "width": 40, "height": 30} for i, name in enumerate(names)]
+    path = store(tmp_path, images=stored, annotations=[])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(tmp_path / "good.png")
+    Image.new("RGB", (30, 40)).save(tmp_path / "side.png", exif=exif)
+    Image.new("RGB", (20, 30)).save(tmp_path / "small.png")
+    (tmp_path / "text.png").write_text("lorem ipsum")
+    (tmp_path / "huge.png").write_bytes(header_of_a_huge_png())
+    whole = (tmp_path / "good.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[:-20])
+    found = list(CocoPictures(path).problems())
+    assert [p is None for p in found] == [True, True, False, False, False, True]
+    for problem, message in zip(found[2:5], ("small.png: train.json says 40 x 30 pixels, the image has 20 x 30", "text.png: not an image",
+                                             "huge.png: more than the|huge.png: 60000 x 60000 is more than the")):
+        assert any(words in str(problem) for words in message.split("|")), problem
+    assert CocoPictures(path)[1][0].size == (40, 30)
+    with pytest.raises(DataError, match="cut.png: the image is broken or truncated"):
+        CocoPictures(path)[5]
+
+
 def test_out_and_in_again(tmp_path):
     scenes = DigitScenes(5, 64, objects=(0, 3))
     for split in ("train", "val"):
@@ -125,5 +150,9 @@ def test_pycocotools_reads_what_is_written(tmp_path):
 
 
 def test_splits_that_are_missing(tmp_path):
+    with pytest.raises(DataError, match="expected COCO's annotations train.json"):
+        find_splits(tmp_path)
+    (tmp_path / "val.json").write_text("{}")
+    assert find_splits(tmp_path, ("val",)) == [(tmp_path / "val.json", tmp_path)]
     with pytest.raises(DataError, match="expected COCO's annotations train.json"):
         find_splits(tmp_path)

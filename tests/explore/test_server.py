@@ -57,7 +57,8 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(client):
     page = client.get("/")
     assert page.status_code == 200 and "numbanet explorer" in page.text
     assert "default-src 'self'" in page.headers["content-security-policy"] and page.headers["x-content-type-options"] == "nosniff"
-    for name in ("main.js", "api.js", "draw.js", "layers.js", "unit.js", "sizes.js", "filters.js", "style.css"):
+    for name in ("main.js", "api.js", "draw.js", "layers.js", "unit.js", "sizes.js", "filters.js", "objects.js", "labels.js", "samples.js",
+                 "style.css"):
         file = client.get(f"/{name}")
         assert file.status_code == 200
         assert "http://" not in file.text.replace("http://www.w3.org/2000/svg", "") and "https://" not in file.text
@@ -69,9 +70,9 @@ def test_a_picture_flows_through(client, explorer):
     model = ok(client.get("/api/model"))
     assert model["name"] == "lenet5" and not model["trained"] and model["input"] == [1, 32, 32] and model["parameters"] == 61706
     found = ok(client.post("/api/look", content=png()))
-    preprocessing = explorer.classifier.preprocessing
+    preprocessing = explorer.subject.classifier.preprocessing
     x = numbanet.tensor(preprocessing.batch_transform()(preprocessing.read(io.BytesIO(png()))[None]))
-    activations, output = record_activations(explorer.classifier.model, x)
+    activations, output = record_activations(explorer.subject.classifier.model, x)
     assert [layer["path"] for layer in found["layers"]] == [a.path for a in activations]
     assert [layer["shape"] for layer in found["layers"]] == [list(a.output.shape[1:]) for a in activations]
     probabilities = numbanet.softmax(output, 1).numpy()[0]
@@ -87,13 +88,13 @@ def test_a_picture_flows_through(client, explorer):
     assert found["cam"]["layer"] == "features.s4" and found["cam"]["picture"].startswith("data:image/png;base64,")
     other = ok(client.get("/api/cam", params={"id": found["id"], "class": 7}))
     assert other["name"] == "digit 7"
-    assert GradCAM(explorer.classifier.model, [explorer.classifier.model.features.s4])(x).shape == (1, 32, 32)
+    assert GradCAM(explorer.subject.classifier.model, [explorer.subject.classifier.model.features.s4])(x).shape == (1, 32, 32)
 
 
 def test_the_same_page_on_every_backend(explorer):
     """What is sent of a picture, up to single steps of colour."""
     def looked(device):
-        classifier = explorer.classifier
+        classifier = explorer.subject.classifier
         model = create_model("lenet5").to(device)
         state = classifier.model.state_dict().items()
         model.load_state_dict({name: numbanet.tensor(value.numpy(), device=device) for name, value in state})

