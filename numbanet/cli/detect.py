@@ -11,11 +11,12 @@ EXAMPLE = ("  numbanet detect runs/detector-1 runs/detector-1/samples\n  numbane
 
 
 def configure(parser) -> None:
+    from numbanet.detection.selection import OVERLAP, SURE
     parser.add_argument("weights", metavar="MODEL", help="the run folder of a detector, or weights (.safetensors, .npz, .pt, .pth)")
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files, folders of them, or - for standard input")
-    parser.add_argument("--threshold", type=float, default=0.3, metavar="S", help="least score that is told (default 0.3)")
-    parser.add_argument("--overlap", type=float, default=0.6, metavar="IOU",
-                        help="of two boxes of a class that overlap by more only the better one is told (default 0.6)")
+    parser.add_argument("--threshold", type=float, default=SURE, metavar="S", help=f"least score that is told (default {SURE})")
+    parser.add_argument("--overlap", type=float, default=OVERLAP, metavar="IOU",
+                        help=f"of two boxes of a class that overlap by more only the better one is told (default {OVERLAP})")
     parser.add_argument("-o", "--out", metavar="PATH", help="draw the boxes: a .png for one image, else a folder")
     parser.add_argument("--device", default="cpu", help="cpu (default) or reference")
     parser.add_argument("--json", action="store_true", help="machine-readable output")

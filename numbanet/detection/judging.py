@@ -12,11 +12,11 @@ import numbanet
 from numbanet.data import DataLoader
 from numbanet.detection.average_precision import AREAS, AveragePrecision, MeanAveragePrecision
 from numbanet.detection.drawing import draw_objects
-from numbanet.detection.selection import select
+from numbanet.detection.selection import SURE, select
 from numbanet.train.trainer import Trainer
 from numbanet.vision.composition import Cell, Section, compose, save_sheet
 
-SHOWN, SURE = 12, 0.3           # test pictures that are drawn, with what has that score at least
+SHOWN = 12           # test pictures that are drawn
 WIDTH = 78
 
 

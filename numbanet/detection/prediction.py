@@ -11,7 +11,7 @@ from numbanet.data.images import load_image
 from numbanet.detection.model import DecodedDetector, Detector, detector
 from numbanet.detection.recipe import TASK
 from numbanet.detection.samples import Fitting
-from numbanet.detection.selection import MOST, OVERLAP, select
+from numbanet.detection.selection import MOST, OVERLAP, SURE, select
 from numbanet.errors import CheckpointError, NumbanetError
 from numbanet.weights import load_weights
 
@@ -34,7 +34,7 @@ class ObjectDetector:
         self.metadata = metadata or {}
         self._compiled = None
 
-    def detect(self, picture, threshold: float = 0.3, overlap: float = OVERLAP, most: int = MOST) -> dict:
+    def detect(self, picture, threshold: float = SURE, overlap: float = OVERLAP, most: int = MOST) -> dict:
         """The objects on a picture (Pillow, RGB), the surest first: boxes (K, 4) in its pixels, scores (K,), labels (K,)."""
         _, x = self.input_of(picture)
         if self._compiled is None:
@@ -52,7 +52,7 @@ class ObjectDetector:
         edges = np.float32([*picture.size, *picture.size])
         return {**found, "boxes": np.clip(found["boxes"] / np.float32(self.fitting.scale(*picture.size)), 0, edges)}
 
-    def __call__(self, source, threshold: float = 0.3, overlap: float = OVERLAP, most: int = MOST) -> list[dict]:
+    def __call__(self, source, threshold: float = SURE, overlap: float = OVERLAP, most: int = MOST) -> list[dict]:
         """The objects on an image (path or open file): [{"class": ..., "score": ..., "box": [left, top, right, bottom]}].
 
         Raises

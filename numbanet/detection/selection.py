@@ -8,6 +8,7 @@ import numbanet
 from numbanet.ops.boxes import batched_nms
 
 THRESHOLD = 0.05        # of scores: lower ones are no use even to mean average precision
+SURE = 0.5              # least score of what people are told
 OVERLAP = 0.6           # boxes of a class that overlap a better one by more go
 CANDIDATES, MOST = 1000, 100
 

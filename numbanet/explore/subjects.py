@@ -10,7 +10,7 @@ from PIL import Image
 import numbanet
 from numbanet.detection import ObjectDetector, select
 from numbanet.detection.drawing import COLOURS
-from numbanet.detection.selection import THRESHOLD
+from numbanet.detection.selection import SURE, THRESHOLD
 from numbanet.errors import NumbanetError, UsageError
 from numbanet.explore.coding import coded, png
 from numbanet.segmentation import Segmenter
@@ -21,7 +21,6 @@ from numbanet.vision.explaining import Explanation, explain, overlay
 from numbanet.vision.layers import find_layer, last_maps, record_activations, recording
 
 SHOWN = 1024                # longer side of a picture with boxes or labels over it
-USUAL_THRESHOLD = 0.3       # of scores, as `numbanet detect` has it
 
 
 @dataclass
@@ -152,7 +151,7 @@ class DetectorSubject:
 
     def facts(self) -> dict:
         return {"input": [3, *self.detector.fitting.size], "digits": False, "classes": list(self.detector.classes),
-                "threshold": USUAL_THRESHOLD, "lowest": THRESHOLD}
+                "threshold": SURE, "lowest": THRESHOLD}
 
     def look(self, picture: Image.Image) -> Look:
         """All objects down to the lowest score that the page may ask for: what suppression leaves above a score does not depend on what
