@@ -158,8 +158,11 @@ def upright_size(path) -> tuple[int, int]:
         As there.
     """
     (height, width), _ = image_header(path)
-    with Image.open(path) as image:
-        turned = image.getexif().get(ORIENTATION, 1) >= 5
+    try:
+        with Image.open(path) as image:         # of a PNG without the tag, Pillow would decode all of it in search of one at its end
+            turned = (image.format != "PNG" or "exif" in image.info) and image.getexif().get(ORIENTATION, 1) >= 5
+    except Exception:                           # decoders raise whatever a damaged file leads them to
+        return load_image(path).size            # says what is wrong
     return (height, width) if turned else (width, height)
 
 
