@@ -78,7 +78,7 @@ def open_data(recipe: DetectorRecipe, find=find_splits) -> tuple:
                 for count, train in ((recipe.train_scenes, True), (recipe.test_scenes, False))]
         what = "scenes of shapes"
     each = "an epoch" if recipe.scenes_anew else "to train on"
-    return *made, made[0].classes, f"{what}: {len(made[0]):,} {each}, {len(made[1]):,} to judge by"
+    return *made, made[0].classes, f"{what}\n      {len(made[0]):,} {each}, {len(made[1]):,} to judge by"
 
 
 def _counted(pictures: CocoPictures) -> str:
