@@ -52,8 +52,7 @@ def run(arguments) -> int:
     if arguments.json:
         print(json.dumps({**judgement.facts(), "classes": list(data.classes)}, indent=2))
         return 0
-    source = data.description.splitlines()[0].partition(": ")[0]            # how much there is to train on does not matter here
-    print("\n".join([f"{weights} on {judgement.count:,} test images of {source}",
+    print("\n".join([f"{weights} on {judgement.count:,} test images of {data.description.splitlines()[0]}",
                      *judgement.lines(data.classes)]))
     if arguments.data is None:
         print(f"pictures: {', '.join(str(folder.path / name) for name in judgement.drawn)}")

@@ -129,7 +129,7 @@ def test_training_on_coco(tmp_path):
     for split in ("train", "val"):
         write_coco(tmp_path / "own", split, (scenes[i] for i in range(10)), scenes.classes)
     answer = run("train", "detector", *SMALL, "--data", "own", "--flip", 0.5, "--zoom", "[0.8, 1.2]", "--epochs", 1, "--out", "r")
-    assert answer.code == 0 and "own (COCO): 10 pictures with" in answer.out
+    assert answer.code == 0 and "own (COCO)\n      10 pictures with" in answer.out
     stored = json.loads((tmp_path / "own" / "train.json").read_text())
     stored["annotations"][0]["bbox"][2] = -5
     (tmp_path / "own" / "train.json").write_text(json.dumps(stored))
