@@ -54,7 +54,7 @@ def prepare(recipe: DetectorRecipe, find=find_splits) -> Prepared:
 
 
 def open_data(recipe: DetectorRecipe, find=find_splits) -> tuple:
-    """(training pictures, test pictures, names of the classes, a line that describes them)."""
+    """(training pictures, test pictures, names of the classes, lines that describe them)."""
     folder = None if recipe.data is None else Path(recipe.data)
     if folder is not None and not folder.is_dir():
         raise DataError(f"--data: {folder} is no folder; expected COCO's annotations and pictures, or MNIST's files")
@@ -64,7 +64,7 @@ def open_data(recipe: DetectorRecipe, find=find_splits) -> tuple:
         if train.classes != test.classes:
             raise DataError(f"{folder}: training and test annotations expect the same categories, received {', '.join(train.classes)} and "
                             f"{', '.join(test.classes)}")
-        return train, test, train.classes, f"{folder} (COCO): {_counted(train)} to train on, {_counted(test)} to judge by"
+        return train, test, train.classes, f"{folder} (COCO)\n      {_counted(train)} to train on, {_counted(test)} to judge by"
     options = {"size": recipe.size, "seed": recipe.seed, "target": "detection", "anew": recipe.scenes_anew}
     if recipe.scenes == "digits":
         made = [DigitScenes(count, train=train, root=folder, **options)

@@ -71,8 +71,7 @@ def prepare(recipe: DetectorRecipe, watch=None, find=find_splits) -> Prepared:
     check_pictures(files, watch, recipe.on_error)
     model = SyncBatchNorm.convert_sync_batchnorm(made.model) if recipe.sync_batch_norm else made.model
     classes = tuple(made.metadata["classes"])
-    source, _, counts = made.description.rpartition(": ")
-    description = f"{source}\n      {counts}\n      {len(classes)} classes, {recipe.size} x {recipe.size} pixels"
+    description = f"{made.description}\n      {len(classes)} classes, {recipe.size} x {recipe.size} pixels"
     return Prepared(model, DetectionData(made.train, made.test, classes, description), made.metadata)
 
 
