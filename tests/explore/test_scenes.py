@@ -39,7 +39,7 @@ def finder():
 def segmenter():
     with numbanet.random.fork_rng():
         numbanet.manual_seed(4)
-        model = create_model("unet", num_classes=4, widths=[4, 8], batch_norm=True, dropout=0.0)
+        model = create_model("unet", num_classes=4, in_chans=3, widths=[4, 8], batch_norm=True, dropout=0.0)
     preprocessing = Preprocessing((3, 32, 40), (32, 40), (0.5,) * 3, (0.25,) * 3)
     return Segmenter(Classifier(model, ["background", *NAMES], preprocessing, metadata={"task": "segmentation"}))
 
