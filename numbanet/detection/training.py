@@ -17,7 +17,6 @@ from numbanet.detection.samples import DetectorSamples
 from numbanet.detection.targets import BACKGROUND
 from numbanet.errors import DataError
 from numbanet.files import atomic_file
-from numbanet.nn import SyncBatchNorm
 from numbanet.train.callbacks import Callback
 from numbanet.train.classifier_data import check_pictures
 from numbanet.train.training import Prepared, Training
@@ -69,11 +68,10 @@ def prepare(recipe: DetectorRecipe, watch=None, find=find_splits) -> Prepared:
         if not pictures.count_boxes():
             raise DataError(f"{pictures.path}: expected objects {purpose}, received none on its {len(pictures):,} pictures")
     check_pictures(files, watch, recipe.on_error)
-    model = SyncBatchNorm.convert_sync_batchnorm(made.model) if recipe.sync_batch_norm else made.model
     classes = tuple(made.metadata["classes"])
     source, _, counts = made.description.rpartition(": ")
     description = f"{source}\n      {counts}\n      {len(classes)} classes, {recipe.size} x {recipe.size} pixels"
-    return Prepared(model, DetectionData(made.train, made.test, classes, description), made.metadata)
+    return Prepared(made.model, DetectionData(made.train, made.test, classes, description), made.metadata)
 
 
 class DetectorTraining(Training):
