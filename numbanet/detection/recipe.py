@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, field, fields
-from typing import ClassVar, Self
+from typing import Self
 
 from numbanet.detection.augment import Augmentation
 from numbanet.errors import UsageError
@@ -25,8 +25,6 @@ def _as_of_classifiers(name: str, **changed):
 @dataclass
 class DetectorRecipe(Fields):
     """What a run is asked for; written into its config.yaml."""
-
-    later: ClassVar = ("sync_batch_norm",)
 
     task: str = recipe_field(TASK, "what is trained", choices=(TASK,))
     trunk: str = recipe_field("resnet18", "a name from 'numbanet models'")
@@ -63,7 +61,6 @@ class DetectorRecipe(Fields):
     warmup_epochs: int = _as_of_classifiers("warmup_epochs")
     clip_norm: float | None = _as_of_classifiers("clip_norm", default=5.0)
     ema_decay: float | None = _as_of_classifiers("ema_decay")
-    sync_batch_norm: bool = _as_of_classifiers("sync_batch_norm")
     checkpoint_every: int | None = _as_of_classifiers("checkpoint_every")
     keep_checkpoints: int = _as_of_classifiers("keep_checkpoints")
     workers: int = _as_of_classifiers("workers", default=1)

@@ -15,9 +15,8 @@ from numbanet.detection.losses import detection_loss
 from numbanet.detection.recipe import DetectorRecipe
 from numbanet.detection.samples import DetectorSamples
 from numbanet.detection.targets import BACKGROUND
-from numbanet.errors import DataError
+from numbanet.errors import DataError, UnsupportedOperationError
 from numbanet.files import atomic_file
-from numbanet.nn import SyncBatchNorm
 from numbanet.train.callbacks import Callback
 from numbanet.train.classifier_data import check_pictures
 from numbanet.train.training import Prepared, Training
@@ -69,10 +68,9 @@ def prepare(recipe: DetectorRecipe, watch=None, find=find_splits) -> Prepared:
         if not pictures.count_boxes():
             raise DataError(f"{pictures.path}: expected objects {purpose}, received none on its {len(pictures):,} pictures")
     check_pictures(files, watch, recipe.on_error)
-    model = SyncBatchNorm.convert_sync_batchnorm(made.model) if recipe.sync_batch_norm else made.model
     classes = tuple(made.metadata["classes"])
     description = f"{made.description}\n      {len(classes)} classes, {recipe.size} x {recipe.size} pixels"
-    return Prepared(model, DetectionData(made.train, made.test, classes, description), made.metadata)
+    return Prepared(made.model, DetectionData(made.train, made.test, classes, description), made.metadata)
 
 
 class DetectorTraining(Training):
@@ -86,6 +84,12 @@ class DetectorTraining(Training):
                "images_per_second", "waited", "skipped")
     counted = "pictures"
     prepare = staticmethod(prepare)
+
+    def __init__(self, model, train, test, recipe, run, metadata, callbacks=(), replicas=None):
+        if replicas is not None:
+            raise UnsupportedOperationError("detectors are trained by one process: with several the loss is no number after the first "
+                                            "update; start it without mpiexec")
+        super().__init__(model, train, test, recipe, run, metadata, callbacks, replicas)
 
     @staticmethod
     def prepare_test(recipe: DetectorRecipe) -> Prepared:
