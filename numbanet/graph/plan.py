@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 
 import numpy as np
 
@@ -186,7 +187,7 @@ class Plan:
         for node in graph.nodes:                        # what is prepared for one node need not outlive what the backend makes of it
             for v in node.operands():
                 waiting += self._compute(v, preparing, release)
-            self._bind_node(node, inputs, constant)
+            self._bind_node(node, inputs, constant, [] if release is None else release.taken(node, self._arrays))
             for v in {v for v in node.operands() if last_reads.get(v) is node} - {*graph.outputs}:
                 del self._arrays[v]
                 waiting += v.nbytes
@@ -268,7 +269,7 @@ class Plan:
         return [self._arrays.get(a) if isinstance(a, Value) else [self._arrays.get(v) for v in a] if isinstance(a, list) else a
                 for a in node.arguments]
 
-    def _bind_node(self, node: Node, inputs: dict, constant: set) -> None:
+    def _bind_node(self, node: Node, inputs: dict, constant: set, taken: list) -> None:
         backend, declared = self.backend, PRIMITIVES[node.primitive]
         self._unread = ()                               # positions of operands that no replay reads
         arguments = self._arguments(node)
@@ -287,7 +288,8 @@ class Plan:
         known = {i for i, a in enumerate(node.arguments)
                  if isinstance(a, (Value, list)) and all(v in constant for v in (a if isinstance(a, list) else [a]))}
         examples = tuple([_Example(node.arguments[i]) if i in reads else a for i, a in enumerate(arguments)])
-        prepared = self._prepare(node, examples, known)
+        with backend.consuming(taken) if taken else nullcontext():
+            prepared = self._prepare(node, examples, known)
         function = prepared or backend.unchecked(node.primitive)
         call = list(arguments)
         self._unread = getattr(prepared, "unread", ())

@@ -85,6 +85,19 @@ class Release:
                                  if isinstance(v, Value) and v in self.places)
         return self._read(node, arrays)
 
+    def taken(self, node: Node, arrays: dict) -> list:
+        """The arrays of weights that this node reads last, and that nobody else holds."""
+        found = []
+        for v in self._read_by(node):
+            tensor = self._tensor(v)
+            if self._readers[v] == {id(node)} and v not in self.held and tensor.backend is self.backend and arrays[v] is tensor.array:
+                holder = [arrays.pop(v)]
+                tensor.array = None
+                if self.backend.is_unshared(holder, 0):
+                    found.append(holder[0])
+                tensor.array = arrays[v] = holder[0]
+        return found
+
     def _read(self, node: Node, arrays: dict) -> int:
         values = self._read_by(node)
         for v in values:

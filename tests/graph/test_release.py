@@ -187,3 +187,42 @@ def test_folding_needs_no_second_copy(rng):
     finally:
         del backend.prepare
     assert alive and not alive[0]
+
+
+def _linear(rng, filters=64):
+    model = nn.Sequential(nn.Linear(20, filters), nn.ReLU(), nn.Linear(filters, 7))
+    return model, _tensor(rng, 40, 20)
+
+
+def _block(array):
+    return array.__array_interface__["data"][0]
+
+
+def _packed_where(compiled):
+    """The addresses of what prepared linear layers hold."""
+    return {_block(cell.cell_contents.value) for function, _ in compiled.plan()._steps for cell in function.__closure__ or ()
+            if hasattr(cell.cell_contents, "value")}
+
+
+def test_a_linear_layer_is_packed_in_its_own_memory(rng):
+    model, x = _linear(rng)
+    expected, place = _eager(model, x), _block(model[0].weight.array)
+    compiled = numbanet.compile(model, x, release_weights=True)
+    assert place in _packed_where(compiled)
+    for _ in range(2):
+        _close(compiled(x).numpy(), expected)
+
+
+def test_memory_that_somebody_else_reads_is_not_packed_in(rng):
+    model, x = _linear(rng)
+    other = nn.Linear(20, 64)
+    view, other.weight = model[0].weight.detach(), model[0].weight
+    before, expected, place = view.numpy().copy(), _eager(model, x), _block(view.array)
+    compiled = numbanet.compile(model, x, release_weights=True)
+    np.testing.assert_array_equal(view.numpy(), before)
+    assert place not in _packed_where(compiled)
+    _close(compiled(x).numpy(), expected)
+    model, x = _linear(rng)
+    expected, place = _eager(model, x), _block(model[0].weight.array)
+    assert place not in _packed_where(numbanet.compile(model, x))           # the model keeps its weights
+    _close(_eager(model, x), expected)
