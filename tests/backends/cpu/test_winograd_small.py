@@ -29,7 +29,7 @@ CASES = {
     "ragged": (3, conv_geometry(40, 72, (9, 11), (3, 3), 1, 1)),
     "uneven-padding": (2, conv_geometry(64, 45, (15, 17), (3, 3), 1, ((0, 2), (2, 0)))),
     "no-padding": (2, conv_geometry(32, 65, (18, 19), (3, 3))),
-    "padded-beyond-kernel": (2, conv_geometry(32, 40, (6, 9), (3, 3), 1, 4)),
+    "padded-beyond-kernel": (4, conv_geometry(32, 40, (7, 8), (3, 3), 1, 4)),
 }
 
 
