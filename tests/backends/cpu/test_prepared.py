@@ -20,8 +20,7 @@ CPU, REFERENCE = get_backend("cpu"), get_backend("reference")
 WINOGRAD = conv_geometry(33, 70, (9, 10), (3, 3), padding=((1, 0), (1, 1)))          # ragged tiles, channels and filters
 PHASES = conv_geometry(48, 160, (14, 13), (3, 3), padding=1)
 FIVE = conv_geometry(33, 70, (9, 10), (5, 5), padding=((2, 1), (2, 2)))
-SMALL = conv_geometry(33, 70, (7, 7), (3, 3), padding=1)
-WINOGRADS = ((WINOGRAD, 11), (PHASES, 2), (FIVE, 4), (FIVE, 1), (SMALL, 4), (PHASES, 1))
+WINOGRADS = ((WINOGRAD, 11), (PHASES, 1), (FIVE, 4), (FIVE, 1))
 NAMES = ("few", "narrow", "lenet-1", "lenet-2", "strip-and-lanes", "deep", "grouped", "groups-of-four", "groups-of-two", "depthwise",
          "depthwise-strided", "depthwise-dilated", "pointwise", "first-layer", "one-pixel")
 
@@ -66,10 +65,10 @@ def test_a_prepared_call_writes_the_slice_and_nothing_else(label, rng, strict):
     assert (guards(whole, g) == 7).all()
 
 
-@pytest.mark.parametrize(("g", "batch"), WINOGRADS, ids=["blocks", "phases", "5x5-blocks", "5x5-phases", "small-blocks", "small-phases"])
+@pytest.mark.parametrize(("g", "batch"), WINOGRADS, ids=["blocks", "phases", "5x5-blocks", "5x5-phases"])
 def test_winograd_writes_the_slice_and_nothing_else(g, batch, rng):
     algorithm = forward(g, batch, True, True)
-    assert algorithm.packing[0].startswith("winograd")
+    assert algorithm.packing[0] == "winograd"
     assert winograd_plan(batch, g.channels, g.filters, g.output_size, True, g.kernel_size[0]).in_phases == ((g, batch) in WINOGRADS[1::2])
     arguments = (*operands(rng, batch, g, make=floats), 0.0, 20.0)
     out, whole = guarded_slice(batch, g)

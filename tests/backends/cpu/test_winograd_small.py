@@ -108,14 +108,18 @@ def test_not_a_number_spreads_like_its_window(rng):
     assert touched[5:8, 5:8].all() and not touched[:3].any() and not touched[10:].any() and not touched[:, :3].any()
 
 
-def test_where_they_are_chosen():
-    def size(batch, side, are_packed, taps=3):
-        plan = choose.winograd_plan(batch, 256, 256, (side, side), are_packed, taps)
+def test_where_they_are_chosen(monkeypatch):
+    """Few tiles of 4 x 4 pixels, large weights that are at hand."""
+    large = choose.cache_sizes()._replace(l3=1 << 25)
+    monkeypatch.setattr(choose, "cache_sizes", lambda: large)
+    monkeypatch.setattr(choose, "MR", 12)
+
+    def size(batch, side, are_packed, taps=3, width=256):
+        plan = choose.winograd_plan.__wrapped__(batch, width, width, (side, side), are_packed, taps)
         return plan and plan.size
-    few = 2 * choose.MR > 16
-    assert size(1, 14, True) == size(4, 7, True) == (2 if few else 4)           # 16 tiles of 4 x 4
-    assert size(1, 28, True) == size(16, 14, True) == size(16, 14, False) == 4
-    assert size(1, 7, True) is None and size(4, 14, True, 5) == 2
+    assert size(1, 14, True) == size(4, 7, True) == 2                           # 16 tiles of 4 x 4
+    assert size(1, 28, True) == size(16, 14, True) == size(16, 14, False) == size(1, 14, True, width=128) == 4
+    assert size(1, 7, True) is size(1, 14, False) is None and size(4, 14, True, 5) == 2
     full = choose.winograd_blocks(1, 256, 256, (14, 14), 4, 3)
     assert choose.winograd_blocks(1, 256, 256, (14, 14), 2, 3).weights * 36 == full.weights * 16
 
