@@ -23,6 +23,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
@@ -299,6 +300,10 @@ class Backend:
             its attribute `unread`, where it has one, need not be given again: None will do.
         """
         return None
+
+    def consuming(self, arrays: list[Array]) -> AbstractContextManager:
+        """Within it a call is prepared after which nobody reads these arrays: what is made of them may take their memory."""
+        return nullcontext()
 
     def joined(self, calls: list[tuple[Callable, list]], givens: list[tuple[list, int, Array]]) -> list[tuple[Callable, list]]:
         """Fewer calls that do the same as these, which a plan repeats; or these.

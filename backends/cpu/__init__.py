@@ -7,7 +7,7 @@ import importlib
 from numbanet._version import __version__
 from numbanet.backends.contract import FAMILIES
 from numbanet.backends.cpu import hardware, memory, threads
-from numbanet.backends.cpu.prepared import OFFERS, PREPARERS
+from numbanet.backends.cpu.prepared import OFFERS, PREPARERS, consuming
 from numbanet.backends.cpu.registry import implements
 from numbanet.backends.host import HostBackend
 
@@ -22,6 +22,7 @@ class CPUBackend(HostBackend):
     name = "cpu"
     implementations = implements
     empty = staticmethod(memory.empty)
+    consuming = staticmethod(consuming)
 
     def trim(self):
         memory.trim()

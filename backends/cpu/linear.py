@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from numbanet.backends.cpu import reduction
-from numbanet.backends.cpu.gemm import gemm, gemm_packed, multiply_by_rows, pack, packed_kernels, packing_kernels
+from numbanet.backends.cpu.gemm import gemm, gemm_packed, multiply_by_rows, pack, pack_in_place, packed_kernels, packing_kernels
 from numbanet.backends.cpu.hardware import cache_sizes
 from numbanet.backends.cpu.limits import limits
-from numbanet.backends.cpu.prepared import holding, prepares, shared
+from numbanet.backends.cpu.prepared import holding, may_overwrite, prepares, shared
 from numbanet.backends.cpu.registry import implements
 from numbanet.backends.reference import fused as numpy
 from numbanet.backends.reference.fused import to_bfloat16
@@ -89,12 +89,17 @@ linear_fused.kernels = _kernels
 linear_forward.kernels = lambda x, weight, bias, out: _kernels(x, weight, bias, None, None, out)
 
 
+def _packed(weight):
+    made = pack_in_place(weight) if may_overwrite(weight) else None
+    return pack(weight.T) if made is None else made
+
+
 @prepares("linear_fused")
 def _prepare_fused(arguments, constant):
     x, weight, _, minimum, maximum = arguments
     if 1 not in constant or x.dtype != F32 or 0 in (*x.shape, *weight.shape) or needs_no_panels(x, weight):
         return None
-    packed, (low, high) = shared("linear", lambda weight: pack(weight.T), weight), limits(minimum, maximum)
+    packed, (low, high) = shared("linear", _packed, weight), limits(minimum, maximum)
 
     def call(x, weight, bias, minimum, maximum, out):
         gemm_packed(x, packed.value, out, bias, low, high)

@@ -24,6 +24,7 @@ ALIGNMENT = 64
 SMALLEST_BLOCK = 256
 STEPS = 4                    # size classes between two powers of two: at most a fifth of a block is wasted
 REMEMBERED_LAYOUTS = 4096
+SMALL_SCRATCH = 1 << 17      # bytes, up to which scratch memory is like any other
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class Allocator:
         self.limit = limit
         self._pools: dict[int, list[_Block]] = {}        # by block size
         self._layouts: dict[tuple, tuple] = {}           # by shape, dtype and order: what `empty` needs to know
+        self._scratch: list[_Block] = []                 # idle blocks of `scratch`, of any size
         self._held = self._peak = 0
         self._lock = threading.RLock()                   # a finaliser may run while this thread holds it
 
@@ -111,6 +113,26 @@ class Allocator:
         except IndexError:
             block = self._new_block(pool, size)
         return np.ndarray(shape, dtype, block.view(_Lease), 0, strides)
+
+    def scratch(self, shape: Sequence[int], dtype: np.dtype | str) -> np.ndarray:
+        """As `empty`, for what a kernel borrows: layers of all sizes share the blocks that the largest needs."""
+        size = prod(shape) * np.dtype(dtype).itemsize
+        if size <= SMALL_SCRATCH:
+            return self.empty(shape, dtype)
+        best = smaller = None
+        with self._lock:
+            for i, block in enumerate(self._scratch):
+                if block.nbytes < size:
+                    smaller = i
+                elif best is None or block.nbytes < self._scratch[best].nbytes:
+                    best = i
+            if best is not None:
+                block = self._scratch.pop(best)
+            elif smaller is not None:                    # one that has become too small makes room
+                self._discard(self._scratch.pop(smaller))
+        if best is None:
+            block = self._new_block(self._scratch, size)
+        return np.ndarray(shape, dtype, block.view(_Lease))
 
     def _layout(self, shape: tuple, dtype: np.dtype, order: tuple | None) -> tuple[list[_Block], int, tuple | None]:
         """Where the blocks of such arrays rest, their bytes, and the strides."""
@@ -147,7 +169,7 @@ class Allocator:
         """
         freed = 0
         with self._lock:
-            pools = list(self._pools.values())
+            pools = [*self._pools.values(), self._scratch]
         for pool in pools:
             with contextlib.suppress(IndexError):        # emptied: other threads may take from it meanwhile
                 while True:
@@ -162,7 +184,7 @@ class Allocator:
     def statistics(self) -> MemoryStatistics:
         """What the allocator holds now, and held at most."""
         with self._lock:
-            unused = sum(size * len(pool) for size, pool in self._pools.items())
+            unused = sum(size * len(pool) for size, pool in self._pools.items()) + sum(block.nbytes for block in self._scratch)
             return MemoryStatistics(self._held, self._held - unused, self._peak)
 
 
@@ -208,6 +230,7 @@ def _default_limit() -> int:
 
 allocator = Allocator(_default_limit())
 empty = allocator.empty
+scratch = allocator.scratch
 trim = allocator.trim
 statistics = allocator.statistics
 _OF_ONE_HOLDER = _references([empty((1,), np.uint8)], 0)      # counted by the same code, whatever this Python counts

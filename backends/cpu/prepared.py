@@ -7,8 +7,10 @@ of these calls lives. Their digest stands for them, so that the arrays themselve
 from __future__ import annotations
 
 import hashlib
+import threading
 import weakref
 from collections.abc import Callable, Hashable
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -43,6 +45,24 @@ class Packed:
 
 
 _shared: weakref.WeakValueDictionary[Hashable, Packed] = weakref.WeakValueDictionary()
+
+
+_consumed = threading.local()
+
+
+@contextmanager
+def consuming(arrays: list):
+    """See `Backend.consuming`."""
+    _consumed.arrays = arrays
+    try:
+        yield
+    finally:
+        del _consumed.arrays
+
+
+def may_overwrite(array) -> bool:
+    """Whether nobody reads an array once the call that is being prepared is."""
+    return any(a is array for a in getattr(_consumed, "arrays", ()))
 
 
 def holding(call: Callable, *positions: int) -> Callable:

@@ -36,5 +36,5 @@ def round_to_bfloat16(x, out):
 @implements
 def fold_batch_norm(weight, bias, gamma, beta, mean, variance, epsilon, out):
     exact = 1 / np.sqrt(variance.astype(np.float64) + epsilon) * (1 if gamma is None else gamma)
-    out[0][...] = weight * exact.reshape(-1, *[1] * (weight.ndim - 1))
+    np.multiply(weight, exact.reshape(-1, *[1] * (weight.ndim - 1)), out=out[0], casting="same_kind")       # without a map in float64
     out[1][...] = (0 if beta is None else beta) + ((0 if bias is None else bias) - mean) * exact

@@ -205,23 +205,24 @@ class CompiledModel:
         batch, size = inputs[0].shape[0] if inputs and inputs[0].ndim else 1, slice_size(graph, plan)
         if size >= batch:
             plan = plan if not self.weights else self._plan(self._rounded(graph))
-            plans = {batch: plan}
-        else:
-            del plan
-            sizes = [min(size, batch - begin) for begin in range(0, batch, size)]
-            plans = {n: self._plan(self._rounded(self._graph(tuple([t[:n] for t in inputs])))) for n in sorted(set(sizes))}
-            plan = Slices(graph, [plans[n] for n in sizes])
-        if self.release_weights:
-            self._release(plan, list(plans.values()))
-        return plan
+            if self.release_weights:
+                self._release(plan, plan)
+            return plan
+        del plan
+        sizes = [min(size, batch - begin) for begin in range(0, batch, size)]
+        plans = {n: self._plan(self._rounded(self._graph(tuple([t[:n] for t in inputs]))))
+                 for n in sorted({size} if self.release_weights else set(sizes))}
+        if not self.release_weights:
+            return Slices(graph, [plans[n] for n in sizes])
+        made = Slices(graph, [plans[size]] * len(sizes)) if batch % size == 0 else None
+        self._release(plans[size], made or plans[size])     # only one plan can let weights go: a last slice of another size is filled up
+        return made or self._filled(inputs)
 
-    def _release(self, holder: Plan | Slices, plans: list[Plan]) -> None:
-        """Bind the plans, the last of which lets the weights go."""
-        for graph in (holder.graph, *(plan.graph for plan in plans)):
-            forget(graph, graph.state.values())
-        plans[-1].release = True
-        for plan in plans:
-            plan.bind()
+    def _release(self, plan: Plan, holder: Plan | Slices) -> None:
+        """Bind the plan, which lets the weights go."""
+        forget(holder.graph, holder.graph.state.values())
+        plan.release = True
+        plan.bind()
         self._holder = holder
 
     def _filled(self, inputs) -> Filled:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from numbanet.graph.graph import Graph, Node, Value
 from numbanet.graph.memory import Layout, plan_memory
 from numbanet.graph.release import Release
 from numbanet.random import next_key
+
+MEGABYTES_AT_ONCE = 2       # of what was folded, and of released weights, that go back to the system together
 
 
 class Plan:
@@ -178,22 +181,27 @@ class Plan:
         self._nodes: list[Node | None] = []             # of each step
         self.signatures: dict[int, str] = {}            # of nodes whose algorithm can be chosen, by identity
         self._offers: dict[str, tuple[str, ...]] = {}
+        waiting = 0 if release is None else release.unread(self._arrays)        # bytes that can go back to the system
         for v in graph.outputs:
-            self._compute(v, preparing)
+            waiting += self._compute(v, preparing, release)
         for node in graph.nodes:                        # what is prepared for one node need not outlive what the backend makes of it
             for v in node.operands():
-                self._compute(v, preparing)
-            self._bind_node(node, inputs, constant)
+                waiting += self._compute(v, preparing, release)
+            self._bind_node(node, inputs, constant, [] if release is None else release.taken(node, self._arrays))
             for v in {v for v in node.operands() if last_reads.get(v) is node} - {*graph.outputs}:
                 del self._arrays[v]
+                waiting += v.nbytes
             if release is not None:
-                release.bound(node, self._unread, self._arrays)
+                waiting += release.bound(node, self._unread, self._arrays)
+            if self.frozen and waiting >= MEGABYTES_AT_ONCE << 20:
+                self.backend.trim()
+                waiting = 0
             self._nodes += [None if function in self.when_ready.values() else node
                             for function, _ in self._steps[len(self._nodes):]]
         self._joined = self._join()
         self._seen = self._versions()
-        if self.frozen and preparing:
-            self.backend.trim()                         # of what was folded, before it was packed
+        if self.frozen and waiting:
+            self.backend.trim()
 
     def _live(self, value: Value, tensor: Tensor | None):
         """The array that stands for a parameter or buffer now."""
@@ -206,15 +214,15 @@ class Plan:
                              f"compiled, and is {received} now; compile again")
         return tensor.array
 
-    def _compute(self, value: Value, preparing: dict[Value, Node]) -> None:
-        """Run the node of the preparation that gives a value, and those that it needs, unless its result is there."""
+    def _compute(self, value: Value, preparing: dict[Value, Node], release: Release | None) -> int:
+        """Run the node of the preparation that gives a value, and those that it needs, unless its result is there; the bytes let go."""
         node = preparing.get(value)
         if node is None or value in self._arrays:
-            return
-        for v in node.operands():
-            self._compute(v, preparing)
+            return 0
+        freed = sum(self._compute(v, preparing, release) for v in node.operands())
         results = getattr(self.backend, node.primitive)(*self._arguments(node))
         self._arrays.update(zip(node.outputs, results if isinstance(results, tuple) else (results,)))
+        return freed + (0 if release is None else release.computed(node, self._arrays))
 
     def _join(self) -> list[tuple]:
         """The steps, of which the backend may have made fewer; those whose random keys change from replay to replay stay as they are."""
@@ -261,7 +269,7 @@ class Plan:
         return [self._arrays.get(a) if isinstance(a, Value) else [self._arrays.get(v) for v in a] if isinstance(a, list) else a
                 for a in node.arguments]
 
-    def _bind_node(self, node: Node, inputs: dict, constant: set) -> None:
+    def _bind_node(self, node: Node, inputs: dict, constant: set, taken: list) -> None:
         backend, declared = self.backend, PRIMITIVES[node.primitive]
         self._unread = ()                               # positions of operands that no replay reads
         arguments = self._arguments(node)
@@ -280,7 +288,8 @@ class Plan:
         known = {i for i, a in enumerate(node.arguments)
                  if isinstance(a, (Value, list)) and all(v in constant for v in (a if isinstance(a, list) else [a]))}
         examples = tuple([_Example(node.arguments[i]) if i in reads else a for i, a in enumerate(arguments)])
-        prepared = self._prepare(node, examples, known)
+        with backend.consuming(taken) if taken else nullcontext():
+            prepared = self._prepare(node, examples, known)
         function = prepared or backend.unchecked(node.primitive)
         call = list(arguments)
         self._unread = getattr(prepared, "unread", ())

@@ -6,8 +6,6 @@ from numbanet.backends import PRIMITIVES, Backend
 from numbanet.errors import UsageError
 from numbanet.graph.graph import Graph, Node, Value
 
-MEGABYTES_AT_ONCE = 8       # that are given back to the system together
-
 
 class Nothing:
     """In place of an array whose numbers are gone: it still has a shape."""
@@ -51,42 +49,72 @@ class Release:
     """
 
     def __init__(self, graph: Graph, places: dict[Value, tuple[dict, str]], backend: Backend):
-        self.graph, self.places, self.backend = graph, places, backend
+        self.places, self.backend = places, backend
         self.held = {v for v in (*graph.outputs, *graph.changed()) if v in places}
-        self._sources: dict[Value, set[Value]] = {v: {v} for v in places}
-        for node in graph.preparation:
-            sources = {s for v in node.operands() for s in self._sources.get(v, ())}
-            self._sources.update((v, sources) for v in node.outputs)
-            if PRIMITIVES[node.primitive].view:
-                self.held |= sources
-        self._last = {s: node for node in graph.nodes for s in self._read_by(node)}
-        self._waiting = 0
+        preparing, needed = {v: node for node in graph.preparation for v in node.outputs}, {}
+        waiting = [v for node in graph.nodes for v in node.operands()] + graph.outputs
+        while waiting:
+            if (node := preparing.get(waiting.pop())) is not None and id(node) not in needed:
+                needed[id(node)] = node
+                waiting += node.operands()
+        self._readers: dict[Value, set[int]] = {v: set() for v in places}       # identities of the nodes that have yet to read each
+        for node in (*needed.values(), *graph.nodes):
+            for v in self._read_by(node):
+                self._readers[v].add(id(node))
+                if id(node) in needed and PRIMITIVES[node.primitive].view:
+                    self.held.add(v)
         forget(graph, places)
 
     def _read_by(self, node: Node) -> set[Value]:
-        return {s for v in node.operands() for s in self._sources.get(v, ())}
+        return {v for v in node.operands() if v in self.places}
 
-    def bound(self, node: Node, unread: tuple[int, ...], arrays: dict) -> None:
-        """A node was bound, and reads its operands in each replay but for those at the positions `unread`."""
+    def unread(self, arrays: dict) -> int:
+        """Let go of what no node reads, such as heads that are for training alone; the bytes of that."""
+        others = {id(self._tensor(v)) for v in self.places if self._readers[v] or v in self.held}      # one may have two names
+        return sum(self._let_go(v, arrays) for v in self.places if id(self._tensor(v)) not in others)
+
+    def computed(self, node: Node, arrays: dict) -> int:
+        """A node of the preparation has run; the bytes let go."""
+        return self._read(node, arrays)
+
+    def bound(self, node: Node, unread: tuple[int, ...], arrays: dict) -> int:
+        """A node was bound, and reads its operands in each replay but for those at the positions `unread`; the bytes let go."""
         for i, argument in enumerate(node.arguments):
             if i not in unread:
                 self.held.update(v for v in (argument if isinstance(argument, list) else [argument])
                                  if isinstance(v, Value) and v in self.places)
-        for v in self._read_by(node):
-            if self._last[v] is node and v not in self.held:
-                arrays.pop(v, None)
-                self._let_go(v)
+        return self._read(node, arrays)
 
-    def _let_go(self, value: Value) -> None:
+    def taken(self, node: Node, arrays: dict) -> list:
+        """The arrays of weights that this node reads last, and that nobody else holds."""
+        found = []
+        for v in self._read_by(node):
+            tensor = self._tensor(v)
+            if self._readers[v] == {id(node)} and v not in self.held and tensor.backend is self.backend and arrays[v] is tensor.array:
+                holder = [arrays.pop(v)]
+                tensor.array = None
+                if self.backend.is_unshared(holder, 0):
+                    found.append(holder[0])
+                tensor.array = arrays[v] = holder[0]
+        return found
+
+    def _read(self, node: Node, arrays: dict) -> int:
+        values = self._read_by(node)
+        for v in values:
+            self._readers[v].discard(id(node))
+        return sum(self._let_go(v, arrays) for v in values if not self._readers[v] and v not in self.held)
+
+    def _tensor(self, value: Value):
         registry, key = self.places[value]
-        tensor = registry[key]
+        return registry[key]
+
+    def _let_go(self, value: Value, arrays: dict) -> int:
+        arrays.pop(value, None)
+        tensor = self._tensor(value)
         if tensor.backend is not self.backend:          # the same tensor under another name
-            return
-        self._waiting += value.nbytes
+            return 0
         tensor.array, tensor.backend = Nothing(tensor.array), Released(self.backend.name)
-        if self._waiting >= MEGABYTES_AT_ONCE << 20:
-            self.backend.trim()
-            self._waiting = 0
+        return value.nbytes
 
 
 def forget(graph: Graph, values) -> None:

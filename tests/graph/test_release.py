@@ -136,3 +136,93 @@ def test_it_is_for_inference(rng):
     with pytest.raises(UsageError, match="release_weights is for inference"):
         numbanet.compile(model, x, loss=F.cross_entropy, optimizer=numbanet.optim.SGD(model.parameters(), lr=0.1), release_weights=True)
     assert not model[0].weight.backend.is_released
+
+
+def test_what_only_training_reads_goes_first(rng):
+    class WithHead(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.of, self.head = nn.Linear(6, 4), nn.Linear(6, 50)
+            self.again, self.head.bias = self.of, nn.Parameter(self.of.bias.detach())
+            self.alias = nn.Linear(6, 4)
+            self.alias.weight = self.of.weight
+
+        def forward(self, x):
+            return (self.of(x), self.head(x)) if self.training else self.of(x)
+    model, x = WithHead(), _tensor(rng, 3, 6)
+    expected = _eager(model, x)
+    head = weakref.ref(model.head.weight.array.base)
+    compiled = numbanet.compile(model, x, release_weights=True)
+    gc.collect()
+    assert head() is None and model.head.weight.backend.is_released and model.alias.bias.backend.is_released
+    for _ in range(2):
+        _close(compiled(x).numpy(), expected)
+
+
+def test_slices_of_different_sizes(rng, monkeypatch):
+    """Only one plan can let go of weights: the last slice is filled up."""
+    model = _model()
+    model(_tensor(rng, 8, 3, 8, 6))
+    x = _tensor(rng, 5, 3, 8, 6)
+    expected = _eager(model, x)
+    monkeypatch.setattr(type(model[0].weight.backend), "samples_at_once", lambda *_: 2)
+    compiled = numbanet.compile(model, x, release_weights=True)
+    for rows in (5, 4, 1):
+        _close(compiled(x[:rows]).numpy(), expected[:rows])
+
+
+def test_folding_needs_no_second_copy(rng):
+    """Each weight goes as soon as it is folded, before what was folded is packed."""
+    model, alive = _model(), []
+    array = weakref.ref(model[0].weight.array.base)
+    backend = model[0].weight.backend
+    pack = backend.prepare
+
+    def prepare(primitive, arguments, *rest):
+        alive.append(array() is not None)
+        return pack(primitive, arguments, *rest)
+    backend.prepare = prepare
+    try:
+        numbanet.compile(model, _tensor(rng, 16, 3, 8, 6), release_weights=True)
+    finally:
+        del backend.prepare
+    assert alive and not alive[0]
+
+
+def _linear(rng, filters=64):
+    model = nn.Sequential(nn.Linear(20, filters), nn.ReLU(), nn.Linear(filters, 7))
+    return model, _tensor(rng, 40, 20)
+
+
+def _block(array):
+    return array.__array_interface__["data"][0]
+
+
+def _packed_where(compiled):
+    """The addresses of what prepared linear layers hold."""
+    return {_block(cell.cell_contents.value) for function, _ in compiled.plan()._steps for cell in function.__closure__ or ()
+            if hasattr(cell.cell_contents, "value")}
+
+
+def test_a_linear_layer_is_packed_in_its_own_memory(rng):
+    model, x = _linear(rng)
+    expected, place = _eager(model, x), _block(model[0].weight.array)
+    compiled = numbanet.compile(model, x, release_weights=True)
+    assert place in _packed_where(compiled)
+    for _ in range(2):
+        _close(compiled(x).numpy(), expected)
+
+
+def test_memory_that_somebody_else_reads_is_not_packed_in(rng):
+    model, x = _linear(rng)
+    other = nn.Linear(20, 64)
+    view, other.weight = model[0].weight.detach(), model[0].weight
+    before, expected, place = view.numpy().copy(), _eager(model, x), _block(view.array)
+    compiled = numbanet.compile(model, x, release_weights=True)
+    np.testing.assert_array_equal(view.numpy(), before)
+    assert place not in _packed_where(compiled)
+    _close(compiled(x).numpy(), expected)
+    model, x = _linear(rng)
+    expected, place = _eager(model, x), _block(model[0].weight.array)
+    assert place not in _packed_where(numbanet.compile(model, x))           # the model keeps its weights
+    _close(_eager(model, x), expected)

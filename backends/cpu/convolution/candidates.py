@@ -1,7 +1,8 @@
 """Algorithms that a convolution could take besides the one that `choose.py` names: what `numbanet.autotune` measures.
 
-Names: "gather" (windows copied into panels), "winograd" (also where few tiles make it doubtful), "scatter" (backward-input by products
-that are added up), "product" (a 1x1 layer's weight gradient as one matrix product).
+Names: "gather" (windows copied into panels), "winograd" (also where few tiles make it doubtful), "winograd 2x2" (smaller tiles of 3 x 3
+taps, with fewer weights), "scatter" (backward-input by products that are added up), "product" (a 1x1 layer's weight gradient as one matrix
+product).
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ def _products(geometry, batch, is_mirrored, precision) -> tuple[Algorithm, ...]:
     """As `forward` or, mirrored, `backward_input`: the general product, and Winograd's algorithm where its transforms are of use."""
     walk = mirrored_walk(geometry) if is_mirrored else forward_walk(geometry)
     arrange = mirrored if is_mirrored else grouped
-    made = [product(walk, batch, may, True, lambda weight: arrange(weight, geometry)) for may in (False, choose.may_use_winograd(geometry))]
+    sizes = (4, 2) if geometry.kernel_size == (3, 3) else (None,)
+    made = [product(walk, batch, may, True, lambda weight: arrange(weight, geometry), size)
+            for may, size in ((False, None), *((choose.may_use_winograd(geometry), size) for size in sizes))]
     return tuple({kind(a): a for a in made}.values())
 
 

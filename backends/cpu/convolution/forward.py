@@ -27,6 +27,7 @@ from numbanet.backends.cpu.convolution.winograd import conv2d_forward_winograd, 
 from numbanet.backends.cpu.layout import copy_into
 from numbanet.backends.cpu.limits import limits
 from numbanet.backends.cpu.memory import empty
+from numbanet.backends.cpu.memory import scratch as borrowed
 from numbanet.backends.cpu.simd import L
 from numbanet.backends.precision import get_float32_precision
 
@@ -155,11 +156,13 @@ def mirrored(weight, geometry):
     return grouped(weight, geometry)[:, :, :, ::-1, ::-1].transpose(0, 2, 1, 3, 4)
 
 
-def product(walk, batch, may_use_winograd, are_packed, arranged) -> Algorithm:
-    """y (N, OH, OW, K) = the windows of x times arranged(weight) (G, Kg, Cg, R, S)."""
+def product(walk, batch, may_use_winograd, are_packed, arranged, size: int | None = None) -> Algorithm:
+    """y (N, OH, OW, K) = the windows of x times arranged(weight) (G, Kg, Cg, R, S); `size`: of Winograd's tiles, for others than chosen."""
     Cg, Kg, G, _, _, R, S = map(int, walk[:7])
     output_size = tuple(map(int, walk[13:]))
     if may_use_winograd and (plan := choose.winograd_plan(batch, Cg, Kg, output_size, are_packed, R)) is not None:
+        if size is not None:
+            plan = choose.winograd_blocks(batch, Cg, Kg, output_size, size, R)
         return _winograd(walk, plan, arranged)
     plan = choose.gather_plan(batch * output_size[0] * output_size[1], Cg, Kg, R * S)
     are_pixels = R == S == 1 and all(walk[7:9] == 1) and not any(walk[9:11]) and tuple(walk[3:5]) == output_size
@@ -173,7 +176,7 @@ def product(walk, batch, may_use_winograd, are_packed, arranged) -> Algorithm:
     def arguments(x, packed, y, residual, low, high):
         rows, added = y.reshape(-1, y.shape[3]), residual.reshape(-1, y.shape[3]) if residual.size else NO_ROWS
         apart = _pixel_distance(x) if are_pixels else 0
-        scratch = empty((min(threads.get_num_threads(), plan.jobs), 2 * MR * L if apart else plan.scratch), F32)
+        scratch = borrowed((min(threads.get_num_threads(), plan.jobs), 2 * MR * L if apart else plan.scratch), F32)
         return x, packed, rows, added, low, high, scratch, walk, plan.block, plan.chunk, plan.parts, apart
     run, once = _runs(conv2d_forward_gather, arguments, is_small)
     return Algorithm(("gather", plan.chunk), pack, run, _has_even_pixels, True, once)
@@ -188,17 +191,18 @@ def _runs(kernel, arguments, is_small: bool) -> tuple[Callable, Callable | None]
 def _winograd(walk, plan, arranged) -> Algorithm:
     def pack(weight, bias):
         transformed = empty((plan.weights,), F32)
-        transform_weights(arranged(weight), transformed)
+        transform_weights(arranged(weight), transformed, plan.size)
         return transformed, np.ascontiguousarray(bias)
 
     def run(x, packed, y, residual, low, high):
         slots = min(threads.get_num_threads(), plan.jobs)
         if plan.in_phases:
-            scratch = empty((slots * 36 * L + plan.scratch,), F32)
-            conv2d_forward_winograd_phases(x, *packed, y, residual, low, high, scratch, walk, plan.block, slots)
+            scratch = borrowed((slots * 36 * L + plan.scratch,), F32)
+            conv2d_forward_winograd_phases(x, *packed, y, residual, low, high, scratch, walk, plan.block, slots, plan.size)
         else:
-            conv2d_forward_winograd(x, *packed, y, residual, low, high, empty((slots, plan.scratch), F32), walk, plan.block)
-    return Algorithm("winograd", pack, run, _has_adjacent_channels)
+            scratch = borrowed((slots, plan.scratch), F32)
+            conv2d_forward_winograd(x, *packed, y, residual, low, high, scratch, walk, plan.block, plan.size)
+    return Algorithm(("winograd 2x2" if plan.size == 2 and walk[5] == 3 else "winograd", plan.size), pack, run, _has_adjacent_channels)
 
 
 def _depthwise(walk, batch) -> Algorithm:
@@ -289,7 +293,7 @@ def _columns(walk, floats, is_small) -> Algorithm:
         return np.ascontiguousarray(rows.reshape(blocks, FILTERS, steps).transpose(0, 2, 1)), shifts
 
     def arguments(x, packed, y, residual, low, high):
-        scratch = empty((min(threads.get_num_threads(), x.shape[0]), floats), F32)
+        scratch = borrowed((min(threads.get_num_threads(), x.shape[0]), floats), F32)
         return x, *packed, y, low, high, scratch, walk
     run, once = _runs(conv2d_forward_columns, arguments, is_small)
     return Algorithm("columns", pack, run, _is_dense, False, once)
@@ -330,7 +334,7 @@ def run_chain(plan, packed, bounds, x, residual, out) -> None:
     is_copy = not _has_adjacent_channels(y)
     if is_copy:
         y = empty(y.shape, F32)
-    scratch = empty((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
+    scratch = borrowed((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
     conv2d_chain_bands(channels_last(x), packed, y, NO_RESIDUAL if residual is None else channels_last(residual), bounds, scratch,
                        plan.table, plan.band, plan.segment)
     if is_copy:

@@ -24,7 +24,7 @@ from numbanet.backends.cpu.convolution.gather import MR
 from numbanet.backends.cpu.convolution.prefetch import prefetch
 from numbanet.backends.cpu.convolution.summing_tile import summing_tile
 from numbanet.backends.cpu.convolution.walk import odd_pitch
-from numbanet.backends.cpu.convolution.winograd import pixel_or_zeros, transform_input_tile
+from numbanet.backends.cpu.convolution.winograd_tile import pixel_or_zeros, transform_input_tile
 from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.simd import L, fma, load, load_partial, splat, store, store_partial, store_strided
 

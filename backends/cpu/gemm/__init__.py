@@ -8,10 +8,11 @@ from numbanet.backends.cpu.gemm.dots import multiply_dots, multiply_dots_bfloat1
 from numbanet.backends.cpu.gemm.kernels import gemm_plain, gemm_tiled, multiply_rows, pack_panels
 from numbanet.errors import ShapeError
 
-__all__ = ["PANEL", "gemm", "gemm_packed", "is_small", "multiply_by_rows", "multiply_rows", "pack", "packing_kernels"]
+__all__ = ["PANEL", "gemm", "gemm_packed", "is_small", "multiply_by_rows", "multiply_rows", "pack", "pack_in_place", "packing_kernels"]
 
 
 SMALL_PANELS = 1 << 14       # floats that one thread packs before another would have begun
+PANELS_IN_PLACE = 8          # that are copied before they are packed into their own memory
 LINE = 64                    # bytes of a cache line
 ALIASING = 2048              # bytes: rows this far apart, or multiples, meet in few sets of the first-level cache
 
@@ -70,6 +71,20 @@ def pack(b: np.ndarray) -> np.ndarray:
     packed = memory.empty((1, -(-b.shape[1] // PANEL), b.shape[0], PANEL), b.dtype)
     pack_panels(b[None], packed)
     return packed[0]
+
+
+def pack_in_place(b_transposed: np.ndarray) -> np.ndarray | None:
+    """As `pack` of the transpose of an array (N, K), in its memory, whose numbers are lost; None where panels are no whole ranges of it."""
+    N, K = b_transposed.shape
+    if N % PANEL or not b_transposed.flags.c_contiguous or not b_transposed.flags.writeable:
+        return None
+    packed = b_transposed.reshape(N // PANEL, K, PANEL)
+    for panel in range(0, N // PANEL, PANELS_IN_PLACE):
+        rows = b_transposed[panel * PANEL:(panel + PANELS_IN_PLACE) * PANEL]
+        copy = memory.empty(rows.shape, rows.dtype)
+        np.copyto(copy, rows)
+        pack_panels(copy.T[None], packed[None, panel:panel + PANELS_IN_PLACE])
+    return packed
 
 
 def gemm_packed(a: np.ndarray, packed: np.ndarray, c: np.ndarray, bias: np.ndarray | None, low: float, high: float) -> None:

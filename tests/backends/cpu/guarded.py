@@ -64,6 +64,7 @@ def guard_everything(behind: bool) -> None:
             return block
 
     memory.allocator._layouts.clear()
+    memory.allocator._scratch = _Forgetful()
     memory.allocator.__class__ = Guarded
     agreement.placed = lambda backend, array: _copied(array, behind) if backend.name == "cpu" else array.copy(order="K")
 

@@ -143,3 +143,22 @@ def test_threads_share_an_allocator(allocator):
     gc.collect()
     statistics = allocator.statistics()
     assert statistics.in_use == 0 and statistics.held == allocator.trim()
+
+
+def test_scratch_of_all_sizes_shares_blocks(allocator):
+    sizes = [1 << 20, 3 << 20, 2 << 20, 1 << 18]
+    for size in (*sizes, *sizes):
+        allocator.scratch((size,), np.uint8).fill(1)
+    assert allocator.statistics() == MemoryStatistics(held=3 << 20, in_use=0, peak=(3 << 20))
+    first, second = allocator.scratch((1 << 20,), np.uint8), allocator.scratch((2, 1 << 18), np.float32)
+    first.fill(1)
+    second.fill(2)
+    assert (first == 1).all() and second.shape == (2, 1 << 18) and allocator.statistics().in_use == allocator.statistics().held > 3 << 20
+    block = address(second)
+    del second
+    assert address(allocator.scratch((1 << 20,), np.uint8)) == block
+    del first
+    gc.collect()
+    assert allocator.statistics().in_use == 0
+    allocator.trim()
+    assert allocator.statistics().held == 0
