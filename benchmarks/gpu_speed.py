@@ -12,7 +12,7 @@ from statistics import median
 
 import numpy as np
 
-from benchmarks.gpu_phases import RESNET50, ROOT, Card, convolution, gemm, phase
+from benchmarks.gpu_phases import DTYPES, RESNET50, ROOT, Card, convolution, gemm, phase
 
 
 def _torch():
@@ -51,7 +51,7 @@ def speed_products(found: dict) -> Iterator[dict]:
     """TFLOP/s of square matrix products, 1024 to 8192, on random numbers, beside cuBLAS."""
     card = Card(found)
     for math, sizes in (("tf32", (1024, 2048, 4096, 8192)), ("bf16", (1024, 2048, 4096, 8192)), ("float32", (1024, 4096))):
-        for n in sizes:
+        for n in sizes if math in DTYPES else ():
             launches, *_ = gemm(card, math, n, n, n, integers=False)
             ours = card.milliseconds(launches)
             card.free()
@@ -68,7 +68,7 @@ def speed_products(found: dict) -> Iterator[dict]:
 def speed_convolutions(found: dict) -> Iterator[dict]:
     """TFLOP/s of ResNet-50's convolutions in three passes, batch 32, beside cuDNN."""
     card = Card(found)
-    for math in ("tf32", "bf16"):
+    for math in [math for math in ("tf32", "bf16") if math in DTYPES]:
         for name, layer in RESNET50.items():
             for direction in ("forward", "backward_input", "backward_weight"):
                 if layer[0] == 3 and direction == "backward_input":
@@ -172,7 +172,7 @@ def speed_models(found: dict) -> Iterator[dict]:
     from numbanet.backends import get_backend
     from numbanet.nn import functional as F
     backend = get_backend("cuda")
-    for kind, tiles, precision in (("TF32", True, None), ("BF16", True, "bf16"), ("plain", False, None)):
+    for kind, tiles, precision in (("TF32", True, None), *([("BF16", True, "bf16")] if "bf16" in DTYPES else []), ("plain", False, None)):
         numbanet.cuda.set_tiles(tiles)
         for name, batch, size in MODELS if tiles else (MODELS[0], MODELS[3]):
             model, images = numbanet.create_model(name).to("cuda"), numbanet.randn(batch, *size, device="cuda")

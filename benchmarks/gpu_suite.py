@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 MARK = "ROW "                # begins the lines of a phase's process that are rows
-PACKAGES = ("numba", "numba-cuda", "cuda-bindings", "cuda-core", "numpy", "torch")
+PACKAGES = ("numba", "numba-cuda", "cuda-bindings", "cuda-core", "numpy", "ml_dtypes", "torch")
 
 
 def main(argv: list[str] | None = None) -> int:

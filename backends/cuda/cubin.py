@@ -158,15 +158,18 @@ def compile_ptx(name: str, kernel: Callable, argument_types: tuple[str, ...], th
     try:
         from numba import cuda
         from numba.cuda import types as numba_types
-    except (ImportError, AttributeError) as error:       # AttributeError: releases of numba and numba-cuda that do not fit
+        signature = numba_types.void(*[(numba_type or _type)(text) for text in argument_types])
+    except (ImportError, AttributeError) as error:       # AttributeError: releases of numba and numba-cuda that do not fit, or Numba's own
         raise BackendError(f"kernel {name}: compiling for CUDA expects the package numba-cuda, which fails to load: {error}; "
                            f"pip install 'numbanet[cuda]'") from error
-    signature = numba_types.void(*[(numba_type or _type)(text) for text in argument_types])
     try:
         with warnings.catch_warnings(), _compiling_for(CAPABILITY):
             warnings.simplefilter("ignore")              # about low occupancy and performance, which are known here
             ptx, _ = cuda.compile(kernel, signature, cc=CAPABILITY, device=False, abi="numba", output="ptx")
     except Exception as error:
+        if type(error).__name__ == "DynamicLibNotFoundError":        # of cuda.pathfinder: libNVVM or NVRTC
+            raise BackendError(f"kernel {name}: compiling for CUDA expects the libraries of the toolkit: {str(error).split(':')[0]}; "
+                               f"pip install 'numbanet[cuda]'") from error
         raise BackendError(f"kernel {name} failed to compile: {str(error).strip() or type(error).__name__}. "
                            f"Please report this message with the output of `numbanet doctor`") from error
     if isinstance(ptx, bytes):
