@@ -11,8 +11,8 @@ from numbanet.backends.cuda.layout import merged
 from numbanet.backends.cuda.limits import limits
 from numbanet.backends.cuda.linear import multiply, transposed
 from numbanet.backends.cuda.mathematics import larger, smaller
-from numbanet.backends.cuda.pooling import max_pool2d_without_positions
 from numbanet.backends.cuda.pointwise import convert, converted
+from numbanet.backends.cuda.pooling import max_pool2d_without_positions
 from numbanet.backends.cuda.registry import implements
 from numbanet.backends.cuda.windows import map_shape, walk_of
 
