@@ -4,13 +4,13 @@
     python benchmarks/gpu_suite.py --table FILE.json
     python benchmarks/gpu_suite.py --dry-run sm_90
 
-Runs from a checkout, without a network; needs Python 3.11, numba, numba-cuda, cuda-python, numpy, ml_dtypes, pytest, pillow, safetensors
-and tqdm, and torch for the comparisons. Every phase is a process of its own, since an error on the card ends all work of a process: a
-phase that fails is a line of the report, not the end of the run, and one that runs out of time is stopped. Written are one JSON, after
-every phase, and a table. The exit code is 1 where a check of correctness failed.
+Runs from a checkout, without a network; needs Python 3.11, numba, numba-cuda, cuda-python, numpy, pytest, pillow, safetensors and tqdm;
+ml_dtypes for BF16, which is left out without, and torch for the comparisons. Every phase is a process of its own, since an error on the
+card ends all work of a process: a phase that fails is a line of the report, not the end of the run, and one that runs out of time is
+stopped. Written are one JSON, after every phase, and a table. The exit code is 1 where a check of correctness failed.
 
-`--dry-run` needs no GPU: every phase runs to its end on a device that computes nothing, so that its numbers mean nothing, but its calls,
-shapes and kernels are those of a real run. The exit code is 1 where one of them raised.
+`--dry-run` needs no GPU: every phase runs to its end, at small sizes, on a device that computes nothing, so that its numbers mean nothing.
+The exit code is 1 where one of them raised. A real run begins with dry runs, at the sizes of its phases, which tell what to compile.
 """
 
 from __future__ import annotations
@@ -54,15 +54,18 @@ def main(argv: list[str] | None = None) -> int:
         found = environment(arguments.dry_run)
         if arguments.dry_run:
             gpu_phases.install_dry(arguments.dry_run)
+            found["tiny"] = arguments.tiny
         for row in phases[arguments.child](found):
             print(MARK + json.dumps(row), flush=True)
+        if arguments.wanted:
+            gpu_phases.print_wanted()
         return 0
     card = "" if arguments.dry_run else why_not()
     if card:
         print(f"gpu_suite: {card}", file=sys.stderr)
         return 1
     end = time.perf_counter() + 60 * arguments.minutes
-    command = (sys.executable, __file__, *(["--dry-run", arguments.dry_run] if arguments.dry_run else []))
+    command = (sys.executable, __file__, *(["--dry-run", arguments.dry_run, "--tiny"] if arguments.dry_run else []))
     chosen = {name: in_a_process(name, phase.kind, end, command) for name, phase in phases.items()
               if not arguments.only or name in arguments.only}
     report = run(chosen, arguments.minutes * 60, environment(arguments.dry_run), lambda so_far: write(arguments.out, so_far))
@@ -81,6 +84,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="name the phases")
     parser.add_argument("--dry-run", metavar="sm_NN", default="", help="run all phases without a GPU and without computing anything")
     parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)      # of a dry run: sizes small enough for its host work
+    parser.add_argument("--wanted", action="store_true", help=argparse.SUPPRESS)    # of a dry run: tell which kernels it launched
     parser.add_argument("--table", metavar="FILE", help="print the table of a recorded run; needs no GPU")
     arguments = parser.parse_args(argv)
     if arguments.minutes <= 0:

@@ -22,6 +22,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
 from numbanet.backends.disk_cache import digest, read_checked, source_digest, write_checked
 from numbanet.errors import BackendError, UsageError
 from numbanet.files import cache_root
@@ -156,6 +158,7 @@ def compile_ptx(name: str, kernel: Callable, argument_types: tuple[str, ...], th
                 numba_type: Callable | None = None) -> str:
     """The PTX of a kernel, for all architectures from sm_80 on, its symbol being `name`; parameters as in :func:`cubin`."""
     try:
+        _import_numba()
         from numba import cuda
         from numba.cuda import types as numba_types
         signature = numba_types.void(*[(numba_type or _type)(text) for text in argument_types])
@@ -178,6 +181,18 @@ def compile_ptx(name: str, kernel: Callable, argument_types: tuple[str, ...], th
     limits = (f"\n.maxntid {threads}, 1, 1" if threads else "") + (f"\n.minnctapersm {blocks}" if blocks else "")
     entry = re.compile(r"(\.visible \.entry \w+\([^)]*\))")
     return entry.sub(lambda found: found[1] + limits, ptx, count=1).replace(symbol, name)
+
+
+def _import_numba() -> None:
+    """Import what numba-cuda compiles with. Release 0.30 asks NumPy for `row_stack`, which NumPy 2.5 no longer has."""
+    lacks = "row_stack" not in dir(np)
+    if lacks:
+        np.row_stack = np.vstack
+    try:
+        import numba.cuda.cudaimpl  # noqa: F401
+    finally:
+        if lacks:
+            del np.row_stack
 
 
 @contextlib.contextmanager
