@@ -3,7 +3,7 @@
 Numba makes PTX, once for all architectures; the linker of the CUDA toolkit (nvJitLink through `cuda.core`) makes the cubin of each and
 reports registers and spills. What is in the cache is read without importing Numba at all. A key is made of the sources of the modules that
 define the kernel, and of all backend modules that these import; of the versions of all compilers; of name, types, architecture and
-flags. A cache that is damaged, cannot be read or cannot be written costs a compilation, never an error (`backends/disk_cache.py`).
+flags. A cache that is damaged, cannot be read or cannot be written costs a compilation and a warning, never an error (`disk_cache.py`).
 """
 
 from __future__ import annotations
@@ -136,10 +136,10 @@ def _read(path: Path | None) -> tuple[dict, bytes] | None:
         payload = read_checked(path)
         length = int.from_bytes(payload[:4], "little")
         return json.loads(payload[4:4 + length]), payload[4 + length:]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:                           # any damage means a recompile, never an error
-        logger.debug("cannot use %s: %s", path, error)
+        _warn(f"the cache of CUDA kernels has a file that cannot be used: {path} ({error}); what it held is compiled again")
         return None
 
 
@@ -149,7 +149,14 @@ def _write(path: Path | None, header: dict, code: bytes) -> None:
             text = json.dumps(header).encode()
             write_checked(path, len(text).to_bytes(4, "little") + text + code)
         except OSError as error:
-            logger.debug("cannot save %s: %s", path, error)
+            _warn(f"the cache of CUDA kernels in {path.parent} cannot be written ({error.strerror or error}): every process compiles its "
+                  "kernels anew; NUMBANET_CACHE_DIR names another folder")
+
+
+@functools.cache
+def _warn(message: str) -> None:
+    """Log a message, once a process."""
+    logger.warning(message)
 
 
 # --- compiling ------------------------------------------------------------------------------------------------------
