@@ -114,14 +114,14 @@ UNASKED = ("machine_code", "operation_tests", "guard_zones", "mnist", "speed_sta
 def machine_code(found: dict) -> Iterator[dict]:
     """The kernels that later phases run, which dry runs of them tell, compiled for this card on all cores, without spills."""
     from numbanet.backends.cuda.dry import compile_all
-    names = [name for name in PHASES if name not in UNASKED] if not found.get("dry") else ["tile_products", "plans_of_lenet5"]
+    names = ["tile_products", "plans_of_lenet5"] if found.get("tiny") else [name for name in PHASES if name not in UNASKED]
     cores, wanted = os.cpu_count() or 1, {}
     with ThreadPoolExecutor(cores) as pool:
         for name, (kernels, error) in zip(names, pool.map(lambda name: _wanted_by(name, found), names)):
             wanted |= dict.fromkeys(kernels)
             if error:
                 yield {"name": f"dry run of {name}", "ok": False, "detail": error}
-    for one, made in compile_all(wanted, found["arch"], cores):
+    for one, made in compile_all(list(wanted)[:4 if found.get("tiny") else None], found["arch"], cores):
         yield {"name": f"{one.name} {' '.join(one.types)}".strip(), "ok": made.spills == 0,
                "detail": f"{made.registers} registers, {made.spills} bytes spilt"}
 
@@ -129,7 +129,7 @@ def machine_code(found: dict) -> Iterator[dict]:
 def _wanted_by(name: str, found: dict) -> tuple[list, str]:
     """(kernels that a phase launches, what went wrong), by a process in which nothing is computed."""
     command = [sys.executable, str(ROOT / "benchmarks" / "gpu_suite.py"), "--dry-run", found["arch"], "--child", name, "--wanted"]
-    done = subprocess.run([*command, *(["--tiny"] if found.get("dry") else [])], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([*command, *(["--tiny"] if found.get("tiny") else [])], cwd=ROOT, capture_output=True, text=True)
     lines = [line for line in done.stdout.splitlines() if line.startswith(WANTED)]
     error = "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no message"])[-1][:300]
     return (pickle.loads(base64.b64decode(lines[-1].removeprefix(WANTED))) if lines else []), error
