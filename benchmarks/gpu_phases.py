@@ -32,10 +32,10 @@ if find_spec("ml_dtypes") is None:       # NumPy's bfloat16: without it that ari
     del DTYPES["bf16"]
 
 
-def phase(kind: str) -> Callable:
-    """Register a phase: kind "correctness" or "speed"."""
+def phase(kind: str, alone: bool | None = None) -> Callable:
+    """Register a phase: kind "correctness" or "speed"; whether no other may run beside it, as where it measures."""
     def register(function):
-        function.kind = kind
+        function.kind, function.alone = kind, kind == "speed" if alone is None else alone
         PHASES[function.__name__] = function
         return function
     return register
@@ -110,7 +110,7 @@ class Card:
 UNASKED = ("machine_code", "operation_tests", "guard_zones", "mnist", "speed_start")      # phases of no dry run, or of others' kernels
 
 
-@phase("correctness")
+@phase("correctness", alone=True)
 def machine_code(found: dict) -> Iterator[dict]:
     """The kernels that later phases run, which dry runs of them tell, compiled for this card on all cores, without spills."""
     from numbanet.backends.cuda.dry import compile_all
@@ -198,6 +198,12 @@ def convolution(card: Card, math: str, batch: int, layer, direction: str, intege
     return launches, result, x, weight, grad_y, geometry
 
 
+def layers(found: dict) -> Iterator[tuple[str, tuple]]:
+    """ResNet-50's convolutions by name; of a dry run with few channels and pixels."""
+    for name, (channels, filters, size, *rest) in RESNET50.items():
+        yield name, (channels if channels < 8 else channels // 8, filters // 8, size // 7, *rest) if found.get("tiny") else RESNET50[name]
+
+
 @phase("correctness")
 def tile_convolutions(found: dict) -> Iterator[dict]:
     """ResNet-50's convolutions in three passes by tile programs: bit for bit on integers beside the CPU backend."""
@@ -205,8 +211,8 @@ def tile_convolutions(found: dict) -> Iterator[dict]:
     from numbanet.backends import get_backend
     numbanet.set_float32_precision("strict")                # of the CPU: no algorithm that rounds; these sums are exact in float32
     card, cpu = Card(found), get_backend("cpu")
-    for name, layer in RESNET50.items():
-        layer = (*layer[:2], min(layer[2], 9 if found.get("tiny") else 30), *layer[3:])
+    for name, layer in layers(found):
+        layer = (*layer[:2], min(layer[2], 30), *layer[3:])
         for direction in ("forward", "backward_input", "backward_weight"):
             exact = None
             for math in DTYPES:

@@ -12,7 +12,7 @@ from statistics import median
 
 import numpy as np
 
-from benchmarks.gpu_phases import DTYPES, RESNET50, ROOT, Card, convolution, gemm, phase
+from benchmarks.gpu_phases import DTYPES, ROOT, Card, convolution, gemm, layers, phase
 
 
 def _torch():
@@ -69,7 +69,7 @@ def speed_convolutions(found: dict) -> Iterator[dict]:
     """TFLOP/s of ResNet-50's convolutions in three passes, batch 32, beside cuDNN."""
     card = Card(found)
     for math in [math for math in ("tf32", "bf16") if math in DTYPES]:
-        for name, layer in RESNET50.items():
+        for name, layer in layers(found):
             for direction in ("forward", "backward_input", "backward_weight"):
                 if layer[0] == 3 and direction == "backward_input":
                     continue                             # nobody needs the gradient of the image

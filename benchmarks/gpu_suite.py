@@ -26,12 +26,14 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 MARK = "ROW "                # begins the lines of a phase's process that are rows
+AT_ONCE = 4                  # phases that check and do not measure
 PACKAGES = ("numba", "numba-cuda", "cuda-bindings", "cuda-core", "numpy", "ml_dtypes", "torch")
 
 
@@ -66,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     end = time.perf_counter() + 60 * arguments.minutes
     command = (sys.executable, __file__, *(["--dry-run", arguments.dry_run, "--tiny"] if arguments.dry_run else []))
-    chosen = {name: in_a_process(name, phase.kind, end, command) for name, phase in phases.items()
+    chosen = {name: in_a_process(name, phase.kind, end, command, phase.alone) for name, phase in phases.items()
               if not arguments.only or name in arguments.only}
     report = run(chosen, arguments.minutes * 60, environment(arguments.dry_run), lambda so_far: write(arguments.out, so_far))
     print(table(report))
@@ -135,12 +137,14 @@ def environment(dry_run: str = "") -> dict:
 
 
 def run(phases: dict[str, Callable], seconds: float, found: dict, save: Callable[[dict], None]) -> dict:
-    """Run phases in order until the time is up. A phase takes the environment and yields rows; it has a `kind`."""
+    """Run phases until the time is up. A phase takes the environment and yields rows; it has a `kind`.
+
+    What measures, or takes all cores, runs alone (`alone`); checks of correctness, which the host holds up, several at once.
+    """
     report = {"environment": found, "phases": []}
-    started = time.perf_counter()
-    for name, phase in phases.items():
-        entry = {"name": name, "kind": phase.kind, "status": "left out", "seconds": 0.0, "rows": [], "error": ""}
-        report["phases"].append(entry)
+    started, lock, together = time.perf_counter(), threading.Lock(), []
+
+    def run_one(phase: Callable, entry: dict) -> None:
         begin = time.perf_counter()
         if begin - started < seconds:
             try:
@@ -152,11 +156,27 @@ def run(phases: dict[str, Callable], seconds: float, found: dict, save: Callable
                 entry["error"] = f"{type(error).__name__}: {error}"[:2000]
                 entry["traceback"] = traceback.format_exc()[-4000:]
             entry["seconds"] = round(time.perf_counter() - begin, 2)
-        save(report)
+        with lock:
+            save(report)
+
+    def finish() -> None:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(run_one, *zip(*together)) if together else ())
+        together.clear()
+    for name, phase in phases.items():
+        entry = {"name": name, "kind": phase.kind, "status": "left out", "seconds": 0.0, "rows": [], "error": ""}
+        report["phases"].append(entry)
+        if getattr(phase, "alone", phase.kind == "speed"):
+            finish()
+            run_one(phase, entry)
+        else:
+            together.append((phase, entry))
+    finish()
     return report
 
 
-def in_a_process(name: str, kind: str, end: float, command: tuple[str, ...] = (sys.executable, __file__)) -> Callable:
+def in_a_process(name: str, kind: str, end: float, command: tuple[str, ...] = (sys.executable, __file__),
+                 alone: bool | None = None) -> Callable:
     """A phase that runs in a process of its own, which is stopped at the time `end`."""
     def phase(found: dict) -> Iterable[dict]:
         with tempfile.TemporaryFile("w+") as errors, subprocess.Popen([*command, "--child", name], cwd=ROOT, stdout=subprocess.PIPE,
@@ -175,7 +195,7 @@ def in_a_process(name: str, kind: str, end: float, command: tuple[str, ...] = (s
                 last = (errors.read().strip().splitlines() or ["no message"])[-1]
                 late = time.perf_counter() >= end
                 raise RuntimeError("stopped, as the time was up" if late else f"exit code {process.returncode}: {last}")
-    phase.kind = kind
+    phase.kind, phase.alone = kind, kind == "speed" if alone is None else alone
     return phase
 
 

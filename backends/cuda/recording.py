@@ -5,8 +5,8 @@
 While a thread records, its launches are kept instead of done (`driver.Queue`), arguments and addresses laid out; a replay hands them to the
 driver one after the other, or, from the second one on, as one CUDA graph. What a primitive allocates meanwhile comes from a pool that
 belongs to the program, so that nobody else is given that memory between two replays. What a plan is given anew in each replay is copied to
-a place of its own first, since a graph holds addresses. So are the keys of random numbers: kernels find them in the GPU's memory, where each
-replay puts the plan's new ones, so that it draws what an eager run would draw.
+a place of its own first, since a graph holds addresses. So are the keys of random numbers: kernels find them in the GPU's memory, where
+each replay puts the plan's new ones, so that it draws what an eager run would draw.
 
 What cannot be written down stays a call: a primitive that reads a value back or uploads one. Learning rates and steps are the optimiser's,
 which is no part of a plan. Checks of losses, whether a label is a class, are made after the program instead of amid it.

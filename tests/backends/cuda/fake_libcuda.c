@@ -15,7 +15,7 @@ typedef int CUresult;
 enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_IMAGE = 200, NOT_FOUND = 500 };
 
 static size_t used;
-static unsigned long launches, graphs;
+static unsigned long launches, graphs, parameters_read;
 static _Thread_local void *context;
 
 static int number(const char *name, int usual) { const char *text = getenv(name); return text ? atoi(text) : usual; }
@@ -109,9 +109,18 @@ CUresult cuEventElapsedTime_v2(float *milliseconds, void *first, void *second) {
 CUresult cuEventElapsedTime(float *milliseconds, void *first, void *second) { *milliseconds = 1; return OK; }
 
 /* Kernels: an image has to be machine code, and to name the symbol. How many parameters it has stands in its section of constants. */
-struct function { char name[600]; size_t parameters; int shared; };
+struct function { size_t parameters; int shared; };
 struct module { const char *image; size_t size; };
 
+static const char *section(const char *image, const char *kind, const char *name) {         /* its header, or NULL */
+    uint16_t each = *(uint16_t *)(image + 58), count = *(uint16_t *)(image + 60), names = *(uint16_t *)(image + 62);
+    const char *headers = image + *(uint64_t *)(image + 40), *texts = image + *(uint64_t *)(headers + each * names + 24);
+    for (int i = 0; i < count; i++) {
+        const char *text = texts + *(uint32_t *)(headers + each * i);
+        if (!strncmp(text, kind, strlen(kind)) && !strcmp(text + strlen(kind), name)) return headers + each * i;
+    }
+    return NULL;
+}
 static size_t size_of(const char *image) {              /* of an ELF file of 64 bits: where its sections' headers end */
     uint64_t at = *(uint64_t *)(image + 40);
     uint16_t each = *(uint16_t *)(image + 58), count = *(uint16_t *)(image + 60);
@@ -126,14 +135,17 @@ CUresult cuModuleLoadData(void **made, const char *image) {
     return OK;
 }
 CUresult cuModuleGetFunction(void **made, struct module *module, const char *name) {
-    char wanted[620];
-    snprintf(wanted, sizeof wanted, ".text.%s", name);
-    if (!memmem(module->image, module->size, wanted, strlen(wanted) + 1)) return NOT_FOUND;
-    /* .nv.info of the kernel: EIATTR_KPARAM_INFO (04 17), 12 bytes each, one a parameter */
+    if (!section(module->image, ".text.", name)) return NOT_FOUND;
     struct function *function = calloc(1, sizeof *function);
-    snprintf(function->name, sizeof function->name, "%s", name);
-    for (size_t i = 0; i + 16 <= module->size; i += 4)
-        if (module->image[i] == 4 && module->image[i + 1] == 0x17 && *(uint16_t *)(module->image + i + 2) == 12) function->parameters++;
+    /* An attribute is a format, a number and a length; 04 17 is one parameter of the kernel. */
+    const char *info = section(module->image, ".nv.info.", name);
+    if (info) {
+        const char *at = module->image + *(uint64_t *)(info + 24), *end = at + *(uint64_t *)(info + 32);
+        while (at + 4 <= end) {
+            if (at[0] == 4 && at[1] == 0x17) function->parameters++;
+            at += 4 + (at[0] == 4 ? *(uint16_t *)(at + 2) : 0);
+        }
+    }
     *made = function;
     return OK;
 }
@@ -151,11 +163,13 @@ CUresult cuLaunchKernel(struct function *function, unsigned gx, unsigned gy, uns
     if (!gx || !gy || !gz || gy > 65535 || gz > 65535 || !bx || bx * by * bz > 1024) return INVALID;
     if (shared > 48 * 1024 && (int)shared > function->shared) return INVALID;
     for (size_t i = 0; i < function->parameters; i++) seen += *(volatile unsigned char *)parameters[i];
+    parameters_read += function->parameters;
     launches++;
     return OK;
 }
 unsigned long fake_launches(void) { return launches; }
 unsigned long fake_graphs(void) { return graphs; }
+unsigned long fake_parameters(void) { return parameters_read; }
 
 /* What `cuda.core` calls instead. */
 CUresult cuLibraryLoadData(void **made, const char *image, void *a, void *b, unsigned c, void *d, void *e, unsigned f) {

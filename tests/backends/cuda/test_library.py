@@ -42,6 +42,7 @@ for _ in range(3):
 programs = [call for call, _ in step.plan()._joined if isinstance(call, Program)]
 assert len(programs) == 1 and programs[0]._graph is not None and driver.fake_graphs() == 2
 assert driver.fake_launches() >= before + 2 * len(programs[0].recording.calls) > before        # launched, and captured
+assert driver.fake_parameters() > 5 * driver.fake_launches()
 stream, event = numbanet.cuda.Stream(), numbanet.cuda.Event()
 with numbanet.cuda.stream(stream):
     z = x + x
@@ -82,7 +83,8 @@ def test_tile_programs_are_launched_with_their_shared_memory(folder):
 ], ids=["old driver", "driver of two versions", "no GPU", "no tensor cores", "little memory"])
 def test_what_the_command_line_says(folder, settings, words):
     """The reason and the remedy, exit code 1, no traceback; before any work."""
-    done = library.numbanet(folder, "train", "vgg16" if "megabytes" in settings else "lenet5", "--device", "cuda", "--epochs", "1", **settings)
+    network = "vgg16" if "megabytes" in settings else "lenet5"
+    done = library.numbanet(folder, "train", network, "--device", "cuda", "--epochs", "1", **settings)
     assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr, done.stderr[-3000:]
 
 
