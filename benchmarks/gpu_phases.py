@@ -241,6 +241,8 @@ def primitives(found: dict) -> Iterator[dict]:
             try:
                 difference = _compare(cuda, reference, PRIMITIVES[case.primitive], arguments)
             except Exception as error:                   # the other cases still tell something
+                if getattr(error, "name", "") == "ml_dtypes":
+                    continue                             # left out, as all of BF16
                 yield {"name": name, "ok": False, "detail": f"{type(error).__name__}: {error}"[:300]}
                 continue
             allowed = 0 if case.exact else case.tolerance
@@ -436,5 +438,6 @@ def install_dry(arch: str) -> None:
     """Let "cuda" be a device that computes nothing (`backends/cuda/dry.py`), in this process; PyTorch is not asked either."""
     sys.modules["torch"] = None
     import numbanet.backends as backends
-    from numbanet.backends.cuda import create_dry
+    from numbanet.backends.cuda import create_dry, guarded
+    guarded.PATTERN = 0                  # what is read back is zeros
     backends._instances["cuda"] = backends._instances["cuda:0"] = create_dry(arch, "cuda:0")

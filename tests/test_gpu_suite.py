@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -62,6 +63,22 @@ def test_phases_are_processes_that_may_die_or_take_too_long(tmp_path):
     assert [phase["status"] for phase in report["phases"]] == ["done", "failed", "failed"]
     assert [len(phase["rows"]) for phase in report["phases"]] == [1, 1, 1]
     assert "exit code 1: illegal address" in report["phases"][1]["error"] and "time was up" in report["phases"][2]["error"]
+
+
+def test_checks_run_beside_each_other_and_measurements_alone():
+    meeting, running = threading.Barrier(2, timeout=60), []
+
+    def meets(found):
+        meeting.wait()                                  # passes only where the other one runs too
+        yield {"name": "met", "ok": True}
+
+    def measures(found):
+        running.append(meeting.n_waiting)
+        yield {"name": "speed", "value": 1.0, "unit": "us", "peer": None}
+    phases = {"first": make("correctness", meets), "second": make("correctness", meets), "alone": make("speed", measures)}
+    report = gpu_suite.run(phases, 60, ENVIRONMENT, lambda so_far: None)
+    assert [(phase["name"], phase["status"]) for phase in report["phases"]] == [("first", "done"), ("second", "done"), ("alone", "done")]
+    assert running == [0]
 
 
 def test_phases_for_which_no_time_is_left_are_said_to_be_left_out():

@@ -54,7 +54,7 @@ CUresult cuMemAlloc_v2(uint64_t *address, size_t bytes) {
     char *block = aligned_alloc(256, (bytes + 511) / 256 * 256);
     if (!block) return OUT_OF_MEMORY;
     *(size_t *)block = bytes;
-    memset(block + 256, 0, 0);
+    memset(block + 256, 0, bytes);
     used += bytes;
     *address = (uint64_t)(uintptr_t)(block + 256);
     return OK;
