@@ -6,7 +6,6 @@ By hand: NUMBA_ENABLE_CUDASIM=1 python -m pytest tests/backends/cuda/networks.py
 from __future__ import annotations
 
 import copy
-import sys
 
 import numpy as np
 import pytest
@@ -19,15 +18,6 @@ from numbanet.nn import functional as F
 from tests.graph.test_compile import Branches
 
 STEPS = 3
-
-
-@pytest.fixture(autouse=True, scope="module")
-def short_turns():
-    """Simulated threads of a block wait for one another: they take turns sooner."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(before)
 
 
 def _close(received, expected, tolerance=1e-5):
