@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import sys
 import threading
+from dis import get_instructions
 from functools import cache
 from itertools import count
 from types import CodeType, FunctionType
@@ -87,10 +88,10 @@ context, LIBRARY = _Context(), _Library()
 @cache
 def meets(function: FunctionType) -> bool:
     """Whether the threads of a kernel wait for one another, in the kernel or in what it calls."""
-    names, cells = function.__globals__, [cell.cell_contents for cell in function.__closure__ or ()]
-    used = {name for code in _codes(function.__code__) for name in code.co_names}
-    called = [value for value in (*cells, *[names[name] for name in used & set(names)]) if isinstance(value, FunctionType)]
-    return "syncthreads" in used or any(meets(value) for value in called)
+    used = [i for code in _codes(function.__code__) for i in get_instructions(code)]
+    names = {i.argval for i in used if i.opname == "LOAD_GLOBAL"} & set(function.__globals__)
+    values = [*[function.__globals__[name] for name in names], *[cell.cell_contents for cell in function.__closure__ or ()]]
+    return any(i.argval == "syncthreads" for i in used) or any(meets(value) for value in values if isinstance(value, FunctionType))
 
 
 def _codes(code: CodeType) -> list[CodeType]:
