@@ -413,8 +413,12 @@ def guard_zones(found: dict) -> Iterator[dict]:
                "    numbanet.cuda.set_tiles(tiles)\n"
                "    rows = list(g.primitives({})); g._one_step('resnet18', (3, 64, 64), 'cuda'); numbanet.cuda.check_guards()\n"
                "    print(len(rows), 'cases')\n")
-    done = subprocess.run([sys.executable, "-c", program, str(ROOT), found["arch"] if found.get("dry") else ""], cwd=ROOT,
-                          capture_output=True, text=True, timeout=170, env=os.environ | {"NUMBANET_CUDA_GUARD": "1"})
+    try:
+        done = subprocess.run([sys.executable, "-c", program, str(ROOT), found["arch"] if found.get("dry") else ""], cwd=ROOT,
+                              capture_output=True, text=True, timeout=170, env=os.environ | {"NUMBANET_CUDA_GUARD": "1"})
+    except subprocess.TimeoutExpired:
+        yield {"name": "guard zones", "ok": False, "detail": "stopped after 170 s"}
+        return
     yield {"name": "guard zones", "ok": done.returncode == 0,
            "detail": ", ".join(done.stdout.split("\n")) if done.returncode == 0 else (done.stderr.strip().splitlines() or ["?"])[-1][:300]}
 
