@@ -196,6 +196,7 @@ class Backend:
     name: str
     implementations: Implementations
     computes_16_bit = False # whether kernels take float16 and bfloat16; arrays then say so too
+    joins_draws = False     # whether `joined` takes calls that draw random numbers by a key of its own in each repeat
     is_tracing = False      # True where primitives are written down instead of run; the tape then says what it is doing
     is_released = False     # True where arrays have a shape, but their numbers are gone
 
@@ -305,7 +306,8 @@ class Backend:
         """Within it a call is prepared after which nobody reads these arrays: what is made of them may take their memory."""
         return nullcontext()
 
-    def joined(self, calls: list[tuple[Callable, list]], givens: list[tuple[list, int, Array]]) -> list[tuple[Callable, list]]:
+    def joined(self, calls: list[tuple[Callable, list]], givens: list[tuple[list, int, Array]],
+               keys: list[tuple[list, int]] = ()) -> list[tuple[Callable, list]]:
         """Fewer calls that do the same as these, which a plan repeats; or these.
 
         Parameters
@@ -315,6 +317,8 @@ class Backend:
         givens
             (arguments, position, array): operands that are put there, into the arguments of one of the calls, before each repeat;
             they are then like that array, which has no contents.
+        keys
+            (arguments, position): random keys that are put there before each repeat, in the order of the calls; none unless `joins_draws`.
         """
         return calls
 

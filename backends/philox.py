@@ -26,6 +26,12 @@ def philox(c0, c1, c2, c3, k0: int, k1: int):
     return c0, c1, c2, c3
 
 
+def key_words(key: tuple[int, int]) -> np.ndarray:
+    """What kernels read of a key, four uint64: the two halves of its stream, then those of its seed."""
+    seed, stream = key
+    return np.array([word & 0xFFFFFFFF for word in (stream, stream >> 32, seed, seed >> 32)], np.uint64)
+
+
 def words(count: int, key: tuple[int, int]) -> np.ndarray:
     """The first `count` words of a stream, as uint64."""
     seed, stream = key

@@ -12,7 +12,7 @@ from statistics import median
 
 import numpy as np
 
-from benchmarks.gpu_phases import RESNET50, ROOT, Card, convolution, gemm, phase
+from benchmarks.gpu_phases import DTYPES, ROOT, Card, convolution, gemm, layers, phase
 
 
 def _torch():
@@ -51,7 +51,7 @@ def speed_products(found: dict) -> Iterator[dict]:
     """TFLOP/s of square matrix products, 1024 to 8192, on random numbers, beside cuBLAS."""
     card = Card(found)
     for math, sizes in (("tf32", (1024, 2048, 4096, 8192)), ("bf16", (1024, 2048, 4096, 8192)), ("float32", (1024, 4096))):
-        for n in sizes:
+        for n in () if math not in DTYPES else (64,) if found.get("tiny") else sizes:
             launches, *_ = gemm(card, math, n, n, n, integers=False)
             ours = card.milliseconds(launches)
             card.free()
@@ -68,13 +68,14 @@ def speed_products(found: dict) -> Iterator[dict]:
 def speed_convolutions(found: dict) -> Iterator[dict]:
     """TFLOP/s of ResNet-50's convolutions in three passes, batch 32, beside cuDNN."""
     card = Card(found)
-    for math in ("tf32", "bf16"):
-        for name, layer in RESNET50.items():
+    for math in [math for math in ("tf32", "bf16") if math in DTYPES]:
+        for name, layer in layers(found):
             for direction in ("forward", "backward_input", "backward_weight"):
                 if layer[0] == 3 and direction == "backward_input":
                     continue                             # nobody needs the gradient of the image
-                launches, *_, geometry = convolution(card, math, 32, layer, direction, integers=False)
-                ours, work = card.milliseconds(launches), 2e-9 * geometry.multiply_adds(32)
+                batch = 1 if found.get("tiny") else 32
+                launches, *_, geometry = convolution(card, math, batch, layer, direction, integers=False)
+                ours, work = card.milliseconds(launches), 2e-9 * geometry.multiply_adds(batch)
                 card.free()
 
                 def peer(torch, layer=layer, direction=direction, math=math):
@@ -113,12 +114,14 @@ def speed_memory(found: dict) -> Iterator[dict]:
     import numbanet
     from numbanet.backends import get_backend
     from numbanet.nn import functional as F
-    backend, shape = get_backend("cuda"), (64, 256, 56, 56)
+    backend, shape, count = get_backend("cuda"), (64, 256, 56, 56), 1 << 25
+    if found.get("tiny"):
+        shape, count = (2, 256, 8, 8), 1 << 10
     size = 4e-9 * float(np.prod(shape))
-    x = numbanet.randn(64, 56, 56, 256, device="cuda").permute(0, 3, 1, 2)
-    weight, bias = (numbanet.ones(256, device="cuda") for _ in range(2))
-    parameter = numbanet.nn.Parameter(numbanet.zeros(1 << 25, device="cuda"))
-    parameter.grad = numbanet.ones(1 << 25, device="cuda")
+    x = numbanet.randn(shape[0], *shape[2:], shape[1], device="cuda").permute(0, 3, 1, 2)
+    weight, bias = (numbanet.ones(shape[1], device="cuda") for _ in range(2))
+    parameter = numbanet.nn.Parameter(numbanet.zeros(count, device="cuda"))
+    parameter.grad = numbanet.ones(count, device="cuda")
     sgd = numbanet.optim.SGD([parameter], lr=0.1, momentum=0.9)
     cases = {"copy": (lambda: x.clone(), lambda torch, t: t.clone(), 2 * size),
              "relu": (lambda: F.relu(x), lambda torch, t: torch.relu(t), 2 * size),
@@ -126,9 +129,9 @@ def speed_memory(found: dict) -> Iterator[dict]:
              "batch norm, training": (lambda: F.batch_norm(x, None, None, weight, bias, training=True),
                                       lambda torch, t: torch.nn.functional.batch_norm(t, None, None, training=True), 3 * size),
              "max pool 3x3/2": (lambda: F.max_pool2d(x, 3, 2, 1), lambda torch, t: torch.nn.functional.max_pool2d(t, 3, 2, 1), 1.25 * size),
-             "softmax of 1000": (lambda: F.softmax(rows, 1), None, 8e-9 * 65536 * 1000),
-             "SGD with momentum": (sgd.step, None, 5 * 4e-9 * (1 << 25))}
-    rows = numbanet.randn(65536, 1000, device="cuda")
+             "softmax of 1000": (lambda: F.softmax(rows, 1), None, 8e-9 * (count // 512) * 1000),
+             "SGD with momentum": (sgd.step, None, 5 * 4e-9 * count)}
+    rows = numbanet.randn(count // 512, 1000, device="cuda")
     with numbanet.no_grad():
         for name, (ours, theirs, amount) in cases.items():
             def peers(torch, theirs=theirs):
@@ -172,9 +175,9 @@ def speed_models(found: dict) -> Iterator[dict]:
     from numbanet.backends import get_backend
     from numbanet.nn import functional as F
     backend = get_backend("cuda")
-    for kind, tiles, precision in (("TF32", True, None), ("BF16", True, "bf16"), ("plain", False, None)):
+    for kind, tiles, precision in (("TF32", True, None), *([("BF16", True, "bf16")] if "bf16" in DTYPES else []), ("plain", False, None)):
         numbanet.cuda.set_tiles(tiles)
-        for name, batch, size in MODELS if tiles else (MODELS[0], MODELS[3]):
+        for name, batch, size in MODELS[:1] if found.get("tiny") else MODELS if tiles else (MODELS[0], MODELS[3]):
             model, images = numbanet.create_model(name).to("cuda"), numbanet.randn(batch, *size, device="cuda")
             labels = numbanet.tensor([i % 10 for i in range(batch)], device="cuda")
             optimizer = numbanet.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)

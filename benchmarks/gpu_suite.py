@@ -4,13 +4,13 @@
     python benchmarks/gpu_suite.py --table FILE.json
     python benchmarks/gpu_suite.py --dry-run sm_90
 
-Runs from a checkout, without a network; needs Python 3.11, numba, numba-cuda, cuda-python, numpy, ml_dtypes, pytest, pillow, safetensors
-and tqdm, and torch for the comparisons. Every phase is a process of its own, since an error on the card ends all work of a process: a
-phase that fails is a line of the report, not the end of the run, and one that runs out of time is stopped. Written are one JSON, after
-every phase, and a table. The exit code is 1 where a check of correctness failed.
+Runs from a checkout, without a network; needs Python 3.11, numba, numba-cuda, cuda-python, numpy, pytest, pillow, safetensors and tqdm;
+ml_dtypes for BF16, which is left out without, and torch for the comparisons. Every phase is a process of its own, since an error on the
+card ends all work of a process: a phase that fails is a line of the report, not the end of the run, and one that runs out of time is
+stopped. Written are one JSON, after every phase, and a table. The exit code is 1 where a check of correctness failed.
 
-`--dry-run` needs no GPU: every phase runs to its end on a device that computes nothing, so that its numbers mean nothing, but its calls,
-shapes and kernels are those of a real run. The exit code is 1 where one of them raised.
+`--dry-run` needs no GPU: every phase runs to its end, at small sizes, on a device that computes nothing, so that its numbers mean nothing.
+The exit code is 1 where one of them raised. A real run begins with dry runs, at the sizes of its phases, which tell what to compile.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 MARK = "ROW "                # begins the lines of a phase's process that are rows
-PACKAGES = ("numba", "numba-cuda", "cuda-bindings", "cuda-core", "numpy", "torch")
+AT_ONCE = 4                  # phases that check and do not measure
+PACKAGES = ("numba", "numba-cuda", "cuda-bindings", "cuda-core", "numpy", "ml_dtypes", "torch")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -54,16 +56,19 @@ def main(argv: list[str] | None = None) -> int:
         found = environment(arguments.dry_run)
         if arguments.dry_run:
             gpu_phases.install_dry(arguments.dry_run)
+            found["tiny"] = arguments.tiny
         for row in phases[arguments.child](found):
             print(MARK + json.dumps(row), flush=True)
+        if arguments.wanted:
+            gpu_phases.print_wanted()
         return 0
     card = "" if arguments.dry_run else why_not()
     if card:
         print(f"gpu_suite: {card}", file=sys.stderr)
         return 1
     end = time.perf_counter() + 60 * arguments.minutes
-    command = (sys.executable, __file__, *(["--dry-run", arguments.dry_run] if arguments.dry_run else []))
-    chosen = {name: in_a_process(name, phase.kind, end, command) for name, phase in phases.items()
+    command = (sys.executable, __file__, *(["--dry-run", arguments.dry_run, "--tiny"] if arguments.dry_run else []))
+    chosen = {name: in_a_process(name, phase.kind, end, command, phase.alone) for name, phase in phases.items()
               if not arguments.only or name in arguments.only}
     report = run(chosen, arguments.minutes * 60, environment(arguments.dry_run), lambda so_far: write(arguments.out, so_far))
     print(table(report))
@@ -81,6 +86,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="name the phases")
     parser.add_argument("--dry-run", metavar="sm_NN", default="", help="run all phases without a GPU and without computing anything")
     parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)      # of a dry run: sizes small enough for its host work
+    parser.add_argument("--wanted", action="store_true", help=argparse.SUPPRESS)    # of a dry run: tell which kernels it launched
     parser.add_argument("--table", metavar="FILE", help="print the table of a recorded run; needs no GPU")
     arguments = parser.parse_args(argv)
     if arguments.minutes <= 0:
@@ -130,12 +137,14 @@ def environment(dry_run: str = "") -> dict:
 
 
 def run(phases: dict[str, Callable], seconds: float, found: dict, save: Callable[[dict], None]) -> dict:
-    """Run phases in order until the time is up. A phase takes the environment and yields rows; it has a `kind`."""
+    """Run phases until the time is up. A phase takes the environment and yields rows; it has a `kind`.
+
+    What measures, or takes all cores, runs alone (`alone`); checks of correctness, which the host holds up, several at once.
+    """
     report = {"environment": found, "phases": []}
-    started = time.perf_counter()
-    for name, phase in phases.items():
-        entry = {"name": name, "kind": phase.kind, "status": "left out", "seconds": 0.0, "rows": [], "error": ""}
-        report["phases"].append(entry)
+    started, lock, together = time.perf_counter(), threading.Lock(), []
+
+    def run_one(phase: Callable, entry: dict) -> None:
         begin = time.perf_counter()
         if begin - started < seconds:
             try:
@@ -147,11 +156,27 @@ def run(phases: dict[str, Callable], seconds: float, found: dict, save: Callable
                 entry["error"] = f"{type(error).__name__}: {error}"[:2000]
                 entry["traceback"] = traceback.format_exc()[-4000:]
             entry["seconds"] = round(time.perf_counter() - begin, 2)
-        save(report)
+        with lock:
+            save(report)
+
+    def finish() -> None:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(run_one, *zip(*together)) if together else ())
+        together.clear()
+    for name, phase in phases.items():
+        entry = {"name": name, "kind": phase.kind, "status": "left out", "seconds": 0.0, "rows": [], "error": ""}
+        report["phases"].append(entry)
+        if getattr(phase, "alone", phase.kind == "speed"):
+            finish()
+            run_one(phase, entry)
+        else:
+            together.append((phase, entry))
+    finish()
     return report
 
 
-def in_a_process(name: str, kind: str, end: float, command: tuple[str, ...] = (sys.executable, __file__)) -> Callable:
+def in_a_process(name: str, kind: str, end: float, command: tuple[str, ...] = (sys.executable, __file__),
+                 alone: bool | None = None) -> Callable:
     """A phase that runs in a process of its own, which is stopped at the time `end`."""
     def phase(found: dict) -> Iterable[dict]:
         with tempfile.TemporaryFile("w+") as errors, subprocess.Popen([*command, "--child", name], cwd=ROOT, stdout=subprocess.PIPE,
@@ -170,7 +195,7 @@ def in_a_process(name: str, kind: str, end: float, command: tuple[str, ...] = (s
                 last = (errors.read().strip().splitlines() or ["no message"])[-1]
                 late = time.perf_counter() >= end
                 raise RuntimeError("stopped, as the time was up" if late else f"exit code {process.returncode}: {last}")
-    phase.kind = kind
+    phase.kind, phase.alone = kind, kind == "speed" if alone is None else alone
     return phase
 
 

@@ -6,11 +6,12 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
-from benchmarks import gpu_phases, gpu_suite
+from benchmarks import gpu_phases, gpu_speed, gpu_suite  # noqa: F401  the second registers phases
 
 ENVIRONMENT = {"card": "Card 9000", "arch": "sm_90", "multiprocessors": 132, "driver": "13.0", "python": "3.12.3",
                "packages": {"numba": "0.68.1"}}
@@ -62,6 +63,22 @@ def test_phases_are_processes_that_may_die_or_take_too_long(tmp_path):
     assert [phase["status"] for phase in report["phases"]] == ["done", "failed", "failed"]
     assert [len(phase["rows"]) for phase in report["phases"]] == [1, 1, 1]
     assert "exit code 1: illegal address" in report["phases"][1]["error"] and "time was up" in report["phases"][2]["error"]
+
+
+def test_checks_run_beside_each_other_and_measurements_alone():
+    meeting, running = threading.Barrier(2, timeout=60), []
+
+    def meets(found):
+        meeting.wait()                                  # passes only where the other one runs too
+        yield {"name": "met", "ok": True}
+
+    def measures(found):
+        running.append(meeting.n_waiting)
+        yield {"name": "speed", "value": 1.0, "unit": "us", "peer": None}
+    phases = {"first": make("correctness", meets), "second": make("correctness", meets), "alone": make("speed", measures)}
+    report = gpu_suite.run(phases, 60, ENVIRONMENT, lambda so_far: None)
+    assert [(phase["name"], phase["status"]) for phase in report["phases"]] == [("first", "done"), ("second", "done"), ("alone", "done")]
+    assert running == [0]
 
 
 def test_phases_for_which_no_time_is_left_are_said_to_be_left_out():
@@ -125,10 +142,13 @@ def test_comparison_of_backends_finds_differences():
     assert gpu_phases._compare(Wrong, reference, PRIMITIVES["relu_forward"], (x,)) == 0.25
 
 
-LACKING = ("yaml", "platformdirs", "torch", "torchvision", "mpi4py", "onnx", "PIL.ImageQt", "pandas", "matplotlib", "scipy", "uvicorn")
+LACKING = ("ml_dtypes", "yaml", "platformdirs", "torch", "torchvision", "mpi4py", "onnx", "PIL.ImageQt", "pandas", "matplotlib", "scipy",
+           "uvicorn")
 
 
-def test_a_dry_run_needs_no_gpu_and_few_packages(tmp_path):
+@pytest.mark.parametrize("phases", [("speed_launches", "plans_of_lenet5", "mnist", "speed_memory"),
+                                    pytest.param(tuple(gpu_phases.PHASES), marks=pytest.mark.full)], ids=["some", "all"])
+def test_a_dry_run_needs_no_gpu_and_few_packages(phases, tmp_path):
     """Phases to their end on a device that computes nothing, where none but the packages that the script names can be imported."""
     pytest.importorskip("numba_cuda")
     (tmp_path / "sitecustomize.py").write_text(
@@ -139,11 +159,11 @@ def test_a_dry_run_needs_no_gpu_and_few_packages(tmp_path):
         "            raise ModuleNotFoundError(f'{name} is not one of the packages of the script', name=name)\n"
         "sys.meta_path.insert(0, Refuse())\n")
     done = subprocess.run(
-        [sys.executable, "benchmarks/gpu_suite.py", "--dry-run", "sm_90", "--out", str(tmp_path / "dry.json"), "--only", "speed_launches",
-         "plans_of_lenet5", "mnist"], cwd=gpu_suite.ROOT, capture_output=True, text=True, timeout=300,
+        [sys.executable, "benchmarks/gpu_suite.py", "--dry-run", "sm_90", "--out", str(tmp_path / "dry.json"), "--minutes", "20", "--only",
+         *phases], cwd=gpu_suite.ROOT, capture_output=True, text=True, timeout=1300,
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])})
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "dry.json").read_text())
-    assert report["environment"]["card"].startswith("no GPU") and [phase["error"] for phase in report["phases"]] == [""] * 3
-    assert [len(phase["rows"]) > 0 for phase in report["phases"]] == [True, False, True]
-
+    assert report["environment"]["card"].startswith("no GPU") and {phase["error"] for phase in report["phases"]} == {""}
+    empty = {phase["name"] for phase in report["phases"] if not phase["rows"]}
+    assert empty == set(phases) & {"operation_tests"}, "which runs pytest, on a GPU"

@@ -55,7 +55,7 @@ class CPUBackend(HostBackend):
             return super().samples_at_once(memory, results, work)
         return max(1, hardware.cache_sizes().l3 * 3 // 4 // max(1, memory))
 
-    def joined(self, calls, givens):
+    def joined(self, calls, givens, keys=()):
         from numbanet.backends.cpu.program import Given, joined
         return joined(calls, [Given(*given) for given in givens])
 

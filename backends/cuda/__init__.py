@@ -20,7 +20,7 @@ class CUDABackend(Backend):
     """Arrays are :class:`~numbanet.backends.cuda.memory.DeviceArray` of one GPU."""
 
     implementations = implements
-    computes_16_bit = True
+    computes_16_bit = joins_draws = True
 
     def __init__(self, index: int, device=None, name: str | None = None):
         from numbanet.backends.cuda import driver, guarded, memory
@@ -49,9 +49,9 @@ class CUDABackend(Backend):
         from numbanet.backends.cuda.prepared import prepare
         return prepare(primitive, arguments, constant)
 
-    def joined(self, calls, givens):
+    def joined(self, calls, givens, keys=()):
         from numbanet.backends.cuda.recording import joined
-        return joined(self, calls, givens)
+        return joined(self, calls, givens, keys)
 
     def from_dlpack(self, source):
         """An array over the memory of an object of this GPU with `__dlpack__`."""

@@ -3,7 +3,7 @@
 Numba makes PTX, once for all architectures; the linker of the CUDA toolkit (nvJitLink through `cuda.core`) makes the cubin of each and
 reports registers and spills. What is in the cache is read without importing Numba at all. A key is made of the sources of the modules that
 define the kernel, and of all backend modules that these import; of the versions of all compilers; of name, types, architecture and
-flags. A cache that is damaged, cannot be read or cannot be written costs a compilation, never an error (`backends/disk_cache.py`).
+flags. A cache that is damaged, cannot be read or cannot be written costs a compilation and a warning, never an error (`disk_cache.py`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import numpy as np
 
 from numbanet.backends.disk_cache import digest, read_checked, source_digest, write_checked
 from numbanet.errors import BackendError, UsageError
@@ -134,10 +136,10 @@ def _read(path: Path | None) -> tuple[dict, bytes] | None:
         payload = read_checked(path)
         length = int.from_bytes(payload[:4], "little")
         return json.loads(payload[4:4 + length]), payload[4 + length:]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:                           # any damage means a recompile, never an error
-        logger.debug("cannot use %s: %s", path, error)
+        _warn(f"the cache of CUDA kernels has a file that cannot be used: {path} ({error}); what it held is compiled again")
         return None
 
 
@@ -147,7 +149,14 @@ def _write(path: Path | None, header: dict, code: bytes) -> None:
             text = json.dumps(header).encode()
             write_checked(path, len(text).to_bytes(4, "little") + text + code)
         except OSError as error:
-            logger.debug("cannot save %s: %s", path, error)
+            _warn(f"the cache of CUDA kernels in {path.parent} cannot be written ({error.strerror or error}): every process compiles its "
+                  "kernels anew; NUMBANET_CACHE_DIR names another folder")
+
+
+@functools.cache
+def _warn(message: str) -> None:
+    """Log a message, once a process."""
+    logger.warning(message)
 
 
 # --- compiling ------------------------------------------------------------------------------------------------------
@@ -156,17 +165,21 @@ def compile_ptx(name: str, kernel: Callable, argument_types: tuple[str, ...], th
                 numba_type: Callable | None = None) -> str:
     """The PTX of a kernel, for all architectures from sm_80 on, its symbol being `name`; parameters as in :func:`cubin`."""
     try:
+        _import_numba()
         from numba import cuda
         from numba.cuda import types as numba_types
-    except (ImportError, AttributeError) as error:       # AttributeError: releases of numba and numba-cuda that do not fit
+        signature = numba_types.void(*[(numba_type or _type)(text) for text in argument_types])
+    except (ImportError, AttributeError) as error:       # AttributeError: releases of numba and numba-cuda that do not fit, or Numba's own
         raise BackendError(f"kernel {name}: compiling for CUDA expects the package numba-cuda, which fails to load: {error}; "
                            f"pip install 'numbanet[cuda]'") from error
-    signature = numba_types.void(*[(numba_type or _type)(text) for text in argument_types])
     try:
         with warnings.catch_warnings(), _compiling_for(CAPABILITY):
             warnings.simplefilter("ignore")              # about low occupancy and performance, which are known here
             ptx, _ = cuda.compile(kernel, signature, cc=CAPABILITY, device=False, abi="numba", output="ptx")
     except Exception as error:
+        if type(error).__name__ == "DynamicLibNotFoundError":        # of cuda.pathfinder: libNVVM or NVRTC
+            raise BackendError(f"kernel {name}: compiling for CUDA expects the libraries of the toolkit: {str(error).split(':')[0]}; "
+                               f"pip install 'numbanet[cuda]'") from error
         raise BackendError(f"kernel {name} failed to compile: {str(error).strip() or type(error).__name__}. "
                            f"Please report this message with the output of `numbanet doctor`") from error
     if isinstance(ptx, bytes):
@@ -175,6 +188,18 @@ def compile_ptx(name: str, kernel: Callable, argument_types: tuple[str, ...], th
     limits = (f"\n.maxntid {threads}, 1, 1" if threads else "") + (f"\n.minnctapersm {blocks}" if blocks else "")
     entry = re.compile(r"(\.visible \.entry \w+\([^)]*\))")
     return entry.sub(lambda found: found[1] + limits, ptx, count=1).replace(symbol, name)
+
+
+def _import_numba() -> None:
+    """Import what numba-cuda compiles with. Release 0.30 asks NumPy for `row_stack`, which NumPy 2.5 no longer has."""
+    lacks = "row_stack" not in dir(np)
+    if lacks:
+        np.row_stack = np.vstack
+    try:
+        import numba.cuda.cudaimpl  # noqa: F401
+    finally:
+        if lacks:
+            del np.row_stack
 
 
 @contextlib.contextmanager

@@ -245,13 +245,16 @@ class Device(Queue):
             return False
         if status == self.driver.CUresult.CUDA_SUCCESS:
             return True if not results else results[0] if len(results) == 1 else tuple(results)
+        self._raise(name, status)
+
+    def _raise(self, name: str, status) -> None:
+        """The error of a call that gave another status than success; nothing for success."""
+        if status == self.driver.CUresult.CUDA_SUCCESS:
+            return
         if status == self.driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
             raise OutOfMemory
-        raise BackendError(f"cuda:{self.index}: {name} failed: {self._describe(status)}")
-
-    def _describe(self, status) -> str:
         code, text = self.driver.cuGetErrorString(status)
-        return f"{text.decode() if text else 'unknown error'} ({status.name})"
+        raise BackendError(f"cuda:{self.index}: {name} failed: {text.decode() if text else 'unknown error'} ({status.name})")
 
     def activate(self) -> None:
         """Make this GPU the calling thread's."""
@@ -386,17 +389,19 @@ class Device(Queue):
 class KernelCall:
     """A kernel with its grid and its parameters laid out: a call decides nothing, and costs one call of the driver."""
 
-    __slots__ = ("_call", "_numbers", "_arguments")
+    __slots__ = ("_launch", "_success", "_failed", "_numbers", "_arguments", "_parameters")
 
     def __init__(self, device: Device, function, grid: tuple[int, int, int], threads: int, words: list, shared: int):
-        self._call = device._call
+        self._launch, self._success = device.driver.cuLaunchKernel, device.driver.CUresult.CUDA_SUCCESS
+        self._failed = device._raise
         addresses = (ctypes.c_void_p * len(words))(*[ctypes.addressof(word) for word in words])
         self._numbers = words, addresses                    # kept: the driver is given where they are
-        self._arguments = (function, *grid, threads, 1, 1, shared), ctypes.addressof(addresses)
+        self._arguments, self._parameters = (function, *grid, threads, 1, 1, shared), ctypes.addressof(addresses)
 
     def __call__(self, stream: int) -> None:
-        launch, parameters = self._arguments
-        self._call("cuLaunchKernel", *launch, stream, parameters, 0)
+        status, = self._launch(*self._arguments, stream, self._parameters, 0)
+        if status is not self._success:
+            self._failed("cuLaunchKernel", status)
 
 
 class Graph:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbanet import dtypes
 from numbanet.backends.cuda import choose
 from numbanet.backends.cuda.compile import kernel
 from numbanet.backends.cuda.index import offset, thread, threads
@@ -10,6 +11,7 @@ from numbanet.backends.cuda.layout import merged
 from numbanet.backends.cuda.limits import limits
 from numbanet.backends.cuda.linear import multiply, transposed
 from numbanet.backends.cuda.mathematics import larger, smaller
+from numbanet.backends.cuda.pointwise import convert, converted
 from numbanet.backends.cuda.pooling import max_pool2d_without_positions
 from numbanet.backends.cuda.registry import implements
 from numbanet.backends.cuda.windows import map_shape, walk_of
@@ -24,6 +26,11 @@ def conv2d_fused(x, weight, bias, residual, geometry, minimum, maximum, out):
 @implements
 def linear_fused(x, weight, bias, minimum, maximum, out):
     multiply(x, transposed(weight), bias, out, *limits(minimum, maximum))
+
+
+@implements
+def round_to_bfloat16(x, out):
+    convert(converted(converted(x, dtypes.float32), dtypes.bfloat16), out)
 
 
 @kernel

@@ -35,13 +35,18 @@ def out_of_range(index, found, lowest, size, total, shape, steps):
             found[0] = 1
 
 
-def _check(operation: str, index: DeviceArray, axis: int, size: int, lowest: int = 0) -> None:
-    """Raise where an index is out of range: it waits for the answer, since what follows would touch other memory."""
+def has_out_of_range(index: DeviceArray, size: int, lowest: int = 0) -> bool:
+    """Whether an index is not one of lowest ... size - 1: it waits for the answer, since what follows would touch other memory."""
     allocator = index.lease.allocator
     found = allocator.from_numpy(np.zeros(1, np.uint8))
     shape, steps = merged(index.shape, index.steps)
     launch(out_of_range, index.size, index, found, lowest, size, index.size, shape, steps)
-    if allocator.to_numpy(found)[0]:
+    return bool(allocator.to_numpy(found)[0])
+
+
+def _check(operation: str, index: DeviceArray, axis: int, size: int, lowest: int = 0) -> None:
+    """Raise where an index is out of range."""
+    if has_out_of_range(index, size, lowest):
         check_index_range(operation, on_host(index), axis, size, lowest)
 
 

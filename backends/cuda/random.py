@@ -1,6 +1,7 @@
 """Random numbers of a key: Philox-4x32-10, whose words `philox.py` defines by position, so that every backend draws the same.
 
-One thread computes a block of four words, and what is made of them. Arithmetic on the words is float64, as the definition says.
+One thread computes a block of four words, and what is made of them. Arithmetic on the words is float64, as the definition says. A key is
+a pair of integers, or an array of its words on the device (`philox.key_words`), which a plan fills anew before each replay.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from numbanet.backends.cuda.compile import SIMULATED, PerReal, device, float64, 
 from numbanet.backends.cuda.index import offset, thread, threads
 from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import merged_in_order
+from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.pointwise import convert
 from numbanet.backends.cuda.registry import implements
 from numbanet.backends.cuda.sorting import ORDERS
@@ -32,7 +34,7 @@ else:
 
 @device
 def philox(block, key):
-    """The four words of a block, as uint64; key = (stream's two halves, seed's two halves)."""
+    """The four words of a block, as uint64; for the key see `philox.key_words`."""
     c0, c1, c2, c3 = block & LOW, block >> HALF, key[0], key[1]
     k0, k1 = key[2], key[3]
     for _ in range(ROUNDS):
@@ -42,9 +44,8 @@ def philox(block, key):
     return c0, c1, c2, c3
 
 
-def _key(key: tuple[int, int]) -> tuple[np.uint64, ...]:
-    seed, stream = key
-    return tuple([np.uint64(word & 0xFFFFFFFF) for word in (stream, stream >> 32, seed, seed >> 32)])
+def _key(key: tuple[int, int] | DeviceArray):
+    return key if type(key) is DeviceArray else tuple(definition.key_words(key))
 
 
 @kernel

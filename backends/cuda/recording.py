@@ -1,15 +1,15 @@
 """Calls of primitives written down once and replayed: what a compiled plan runs in place of Python.
 
-    joined(backend, calls, givens)      (function, arguments) pairs -> fewer of them that do the same
+    joined(backend, calls, givens, keys)        (function, arguments) pairs -> fewer of them that do the same
 
 While a thread records, its launches are kept instead of done (`driver.Queue`), arguments and addresses laid out; a replay hands them to the
 driver one after the other, or, from the second one on, as one CUDA graph. What a primitive allocates meanwhile comes from a pool that
 belongs to the program, so that nobody else is given that memory between two replays. What a plan is given anew in each replay is copied to
-a place of its own first, since a graph holds addresses.
+a place of its own first, since a graph holds addresses. So are the keys of random numbers: kernels find them in the GPU's memory, where
+each replay puts the plan's new ones, so that it draws what an eager run would draw.
 
-What cannot be written down stays a call: a primitive that reads a value back or uploads one, and, as the plan says, one that draws random
-numbers from a key of its own each time. Learning rates and steps are the optimiser's, which is no part of a plan. Checks of losses, whether
-a label is a class, are made after the program instead of amid it.
+What cannot be written down stays a call: a primitive that reads a value back or uploads one. Learning rates and steps are the optimiser's,
+which is no part of a plan. Checks of losses, whether a label is a class, are made after the program instead of amid it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,13 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 
+import numpy as np
+
 from numbanet.backends.cuda.driver import NotRecordable
 from numbanet.backends.cuda.memory import Allocator
+from numbanet.backends.philox import key_words
+
+WORD = np.dtype(np.uint64)          # of a key, see `key_words`
 
 
 class Pool(Allocator):
@@ -71,10 +76,14 @@ class Program:
     recording : Recording
     inputs : list of (arguments of a call, position, array)
         Where each replay finds an operand, and the array that stands for it in the recorded calls.
+    keys : list of (arguments of a call, position)
+        Where each replay finds its random keys.
+    words : DeviceArray (keys, 4)
+        Where the recorded calls read them.
     """
 
-    def __init__(self, device, recording: Recording, inputs: list[tuple[list, int, object]]):
-        self.device, self.recording = device, recording
+    def __init__(self, device, recording: Recording, inputs: list[tuple[list, int, object]], keys=(), words=None):
+        self.device, self.recording, self._keys, self._words = device, recording, keys, words
         self._inputs = [(arguments, position, array) for arguments, position, array in inputs if array.size]
         self._replays, self._graph, self._stream = 0, None, device.stream
 
@@ -87,6 +96,9 @@ class Program:
         for arguments, position, array in self._inputs:
             given = arguments[position]
             device.copy(device.address(given.lease.handle) + given.offset, device.address(array.lease.handle) + array.offset, array.nbytes)
+        if self._keys:
+            words = np.array([key_words(arguments[position]) for arguments, position in self._keys])
+            device.upload(self._words.lease.handle, self._words.offset, words.reshape(-1).view(np.uint8))
         if self._graph is None and self._replays and use_graphs():
             self._graph = device.capture(self.recording.calls)
         self._replays += 1
@@ -99,19 +111,23 @@ class Program:
             check()
 
 
-def joined(backend, calls: Sequence[tuple[Callable, Sequence]], givens: Sequence[tuple[list, int, object]]) -> list[tuple]:
+def joined(backend, calls: Sequence[tuple[Callable, Sequence]], givens: Sequence[tuple[list, int, object]],
+           keys: Sequence[tuple[list, int]] = ()) -> list[tuple]:
     """Runs of calls that can be recorded become programs; the others stay. See `Backend.joined`.
 
     Calls without arguments tell others that a result is known. They come last: a program does not stop for them.
     """
     device, pool = backend.device, Pool(backend.allocator)
-    done, told, recording, inputs = [], [], Recording(pool), []
+    done, told, recording, inputs, drawn = [], [], Recording(pool), [], []
+    words = backend.allocator.empty((len(keys), 4), WORD) if keys else None     # of all keys; a program has those of rows on end
+    rows = {id(arguments): row for row, (arguments, _) in enumerate(keys)}
 
     def finish():
-        nonlocal recording, inputs
+        nonlocal recording, inputs, drawn
         if recording.calls or recording.checks:
-            done.append((Program(device, recording, list({id(a): (g, p, a) for g, p, a in inputs}.values())), ()))
-        recording, inputs = Recording(pool), []
+            mine = words.view((len(drawn), 4), words.strides, rows[id(drawn[0][0])] * words.strides[0]) if drawn else None
+            done.append((Program(device, recording, list({id(a): (g, p, a) for g, p, a in inputs}.values()), drawn, mine), ()))
+        recording, inputs, drawn = Recording(pool), [], []
 
     for function, arguments in calls:
         if not len(arguments):
@@ -121,10 +137,14 @@ def joined(backend, calls: Sequence[tuple[Callable, Sequence]], givens: Sequence
         operands = list(arguments)
         for _, position, array in mine:
             operands[position] = array
+        row = rows.get(id(arguments))
+        if row is not None:
+            operands[keys[row][1]] = words.view((4,), words.strides[1:], row * words.strides[0])
         try:
             with recording.of(device):
                 function(*operands)
             inputs += mine
+            drawn += [keys[row]] if row is not None else []
         except NotRecordable:
             finish()
             done.append((function, arguments))

@@ -1,6 +1,9 @@
-"""Numba's CUDA simulator as this backend uses it: one Python thread a CUDA thread, pointers with bounds, the GPU's mathematics.
+"""Numba's CUDA simulator as this backend uses it: pointers with bounds, the GPU's mathematics, few threads.
 
-Kernels step through few threads there (`THREADS`, `BLOCKS`), which is slow enough, and tries the loops of every thread.
+Kernels step through few threads there (`THREADS`, `BLOCKS`), which is slow enough, and tries the loops of every thread. Threads take
+turns: one runs to its end, or to where it waits for the others, then the next; from the first to the last, and in the next launch from the
+last to the first, so that a result which depends on the order is seen. Numba's own runner starts a thread of Python for each and polls
+them, which takes a hundred times as long.
 """
 
 from __future__ import annotations
@@ -8,9 +11,13 @@ from __future__ import annotations
 import math
 import sys
 import threading
+from dis import get_instructions
+from functools import cache
+from itertools import count
+from types import CodeType, FunctionType
 
 import numpy as np
-from numba import cuda
+from numba.cuda.simulator.kernelapi import Dim3
 
 THREADS, BLOCKS = 3, 2
 
@@ -36,21 +43,18 @@ class Pointer:
 
 
 class _Shared:
-    """`cuda.shared` inside of kernels. Numba's own lets two threads that come at once each make an array of their own."""
-
-    lock = threading.Lock()
+    """`cuda.shared` inside of kernels."""
 
     def __init__(self, made: dict):
-        self.made = made                        # of the launch that runs
+        self.made = made                        # of the block that runs
 
     def array(self, shape, dtype):
         """The block's array of this place in the kernel; NaN at first, so that what nobody wrote is seen."""
         caller = sys._getframe(1)
         place = caller.f_code, caller.f_lasti
-        with self.lock:
-            if place not in self.made:
-                self.made[place] = np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 77, dtype)
-            return self.made[place]
+        if place not in self.made:
+            self.made[place] = np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 77, dtype)
+        return self.made[place]
 
 
 class _Context:
@@ -81,14 +85,91 @@ class _Library:
 context, LIBRARY = _Context(), _Library()
 
 
+@cache
+def meets(function: FunctionType) -> bool:
+    """Whether the threads of a kernel wait for one another, in the kernel or in what it calls."""
+    used = [i for code in _codes(function.__code__) for i in get_instructions(code)]
+    names = {i.argval for i in used if i.opname == "LOAD_GLOBAL"} & set(function.__globals__)
+    values = [*[function.__globals__[name] for name in names], *[cell.cell_contents for cell in function.__closure__ or ()]]
+    return any(i.argval == "syncthreads" for i in used) or any(meets(value) for value in values if isinstance(value, FunctionType))
+
+
+def _codes(code: CodeType) -> list[CodeType]:
+    return [code, *[inner for c in code.co_consts if isinstance(c, CodeType) for inner in _codes(c)]]
+
+
+_launches = count()
+
+
 def run(function, grid: int, block: int, arguments) -> None:
     """Run a kernel with `grid` blocks of `block` threads."""
-    def quiet(*arguments):
-        with np.errstate(all="ignore"):
+    from numba.cuda.simulator.kernel import _push_kernel_context
+    from numba.cuda.simulator.kernelapi import FakeCUDAModule
+    step = 1 if next(_launches) % 2 == 0 else -1
+    of_block = _together if meets(function) else _in_turn
+    for b in range(grid)[::step]:
+        with _push_kernel_context(FakeCUDAModule((grid, 1, 1), (block, 1, 1), 0)):      # which holds the block's shared memory
+            of_block(function, arguments, b, range(block)[::step])
+
+
+def _in_turn(function, arguments, b: int, order: range) -> None:
+    me = threading.current_thread()
+    with np.errstate(all="ignore"):
+        for t in order:
+            me.blockIdx, me.threadIdx = Dim3(b, 0, 0), Dim3(t, 0, 0)
             function(*arguments)
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)                         # the simulator polls its threads: those at a barrier must get their turn soon
-    try:
-        cuda.jit(quiet)[grid, block](*arguments)
-    finally:
-        sys.setswitchinterval(interval)
+
+
+class _Stopped(BaseException):
+    """Ends a thread of a block of which another one has failed."""
+
+
+class _Thread(threading.Thread):
+    """A thread of a block: it runs from when it is given the turn to the next meeting, and gives the turn to the one after it."""
+
+    def __init__(self, function, arguments, b: int, t: int, block: list[_Thread]):
+        super().__init__(daemon=True)
+        self.work, self.block, self.turn, self.error = (function, arguments), block, threading.Semaphore(0), None
+        self.blockIdx, self.threadIdx = Dim3(b, 0, 0), Dim3(t, 0, 0)
+
+    def run(self) -> None:
+        """The kernel, as this thread."""
+        self.turn.acquire()
+        function, arguments = self.work
+        try:
+            if self.error is None:
+                with np.errstate(all="ignore"):
+                    function(*arguments)
+        except _Stopped:
+            pass
+        except Exception as error:
+            for other in self.block:
+                other.error = error
+        following = self.following()
+        self.block.remove(self)                         # nobody waits for it any more
+        if following is not self:
+            following.turn.release()
+
+    def following(self) -> _Thread:
+        """Whose turn is next."""
+        return self.block[(self.block.index(self) + 1) % len(self.block)]
+
+    def syncthreads(self) -> None:
+        """Wait until all threads of the block are here or at their end: until the turn comes round again."""
+        self.following().turn.release()
+        self.turn.acquire()
+        if self.error is not None:
+            raise _Stopped
+
+
+def _together(function, arguments, b: int, order: range) -> None:
+    block: list[_Thread] = []
+    block += [_Thread(function, arguments, b, t, block) for t in order]
+    threads = list(block)
+    for thread in threads:
+        thread.start()
+    threads[0].turn.release()
+    for thread in threads:
+        thread.join()
+    if error := next((thread.error for thread in threads if thread.error is not None), None):
+        raise error

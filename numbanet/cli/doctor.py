@@ -54,8 +54,22 @@ def _cuda() -> dict[str, str]:
                               if toolkit is None else f"CUDA {toolkit}")
     for index, gpu in enumerate(hardware.gpus()):
         found[f"GPU {index}"] = f"{gpu.name}, {gpu.architecture}, {gpu.memory / 1e9:.1f} GB, {gpu.multiprocessors} multiprocessors"
+    found["CUDA kernel cache"] = _cubins()
     found["CUDA backend"] = TESTED
     return found
+
+
+def _cubins() -> str:
+    """The folder of machine code for GPUs, and whether it can be filled."""
+    import os
+
+    from numbanet.backends.cuda import cubin
+    folder = cubin.cache_folder()
+    there = next(path for path in (folder, *folder.parents) if path.exists())       # it is made when the first kernel is kept
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        return f"{folder}: cannot be written, so that every process compiles; NUMBANET_CACHE_DIR names another folder"
+    files = list(folder.glob("*.cubin"))
+    return f"{folder}: {len(files)} kernels, {sum(f.stat().st_size for f in files) / 1e6:.1f} MB"
 
 
 def run(arguments) -> int:

@@ -225,7 +225,10 @@ class Plan:
         return freed + (0 if release is None else release.computed(node, self._arrays))
 
     def _join(self) -> list[tuple]:
-        """The steps, of which the backend may have made fewer; those whose random keys change from replay to replay stay as they are."""
+        """The steps, of which the backend may have made fewer.
+
+        Those whose random keys change from replay to replay stay as they are, unless it reads keys from its memory.
+        """
         self._heard = self.is_heard()
         steps = self._steps if self._heard else [step for step in self._steps if step[0] not in self.when_ready.values()]
         calls, givens = {id(arguments) for _, arguments in steps}, []
@@ -235,6 +238,8 @@ class Plan:
             if reads:
                 example = self.backend.empty(v.shape, v.dtype, v.order)
                 givens += [(arguments, position, example) for arguments, position in reads]
+        if self.backend.joins_draws:
+            return self.backend.joined(steps, givens, [(call, position) for call, position, _ in self._reads_of_keys])
         drawing, done, run = {id(call) for call, _, _ in self._reads_of_keys}, [], []
         for step in [*steps, None]:
             if step is not None and id(step[1]) not in drawing:

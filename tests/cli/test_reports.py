@@ -59,6 +59,13 @@ def test_models():
     assert answer.code == 2 and "no model matches 'x*'; there are" in answer.err and "alexnet, convnext" in answer.err
 
 
+def test_doctor_says_where_machine_code_for_gpus_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBANET_CACHE_DIR", str(tmp_path))
+    assert ": 0 kernels" in json.loads(run("doctor", "--json").out)["CUDA kernel cache"]
+    (tmp_path / "cubins").write_text("not a folder")
+    assert "cannot be written" in json.loads(run("doctor", "--json").out)["CUDA kernel cache"]
+
+
 def test_doctor():
     report = json.loads(run("doctor", "--json").out)
     assert report["device cpu"] == report["device reference"] == "works"

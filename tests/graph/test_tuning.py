@@ -109,7 +109,7 @@ def test_what_is_faster_is_kept_and_used(favour, folder):
     own = numbanet.compile(model, x)
     found = numbanet.autotune(model, x)
     assert own.choices == {} and {c.choice for c in found.calls} == {"gather"}
-    assert "gather (default 1000.000 ms, gather 500.000 ms)" in str(found)
+    assert "gather (default 1000.000 ms, gather 500.000 ms, winograd 2x2 1000.000 ms)" in str(found)
     again = numbanet.compile(model, x)
     assert again.choices == found.choices != {} and "[gather]" in again.describe() and "[gather]" not in own.describe()
     assert numbanet.compile(model, x, choices={}).choices == {}

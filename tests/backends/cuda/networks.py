@@ -6,7 +6,6 @@ By hand: NUMBA_ENABLE_CUDASIM=1 python -m pytest tests/backends/cuda/networks.py
 from __future__ import annotations
 
 import copy
-import sys
 
 import numpy as np
 import pytest
@@ -19,15 +18,6 @@ from numbanet.nn import functional as F
 from tests.graph.test_compile import Branches
 
 STEPS = 3
-
-
-@pytest.fixture(autouse=True, scope="module")
-def short_turns():
-    """Simulated threads of a block wait for one another: they take turns sooner."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(before)
 
 
 def _close(received, expected, tolerance=1e-5):
@@ -125,9 +115,26 @@ def test_a_compiled_training_step_is_the_eager_one(branches, make):
     assert found == losses and len(seen) == STEPS * len(list(compiled.parameters()))
     programs = [function for function, _ in step.plan()._joined if isinstance(function, Program)]
     assert programs and all(program._graph is not None for program in programs)
-    assert len(step.plan()._joined) - len(seen) // STEPS < 8, "few calls are left between programs"
+    assert len(programs) == 1 and len(step.plan()._joined) - len(seen) // STEPS == 1, "dropout is no call of its own"
     for (name, a), b in zip(eager.state_dict().items(), compiled.state_dict().values(), strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy(), err_msg=name)
+
+
+def test_replays_draw_what_eager_runs_draw(rng):
+    """Keys are in the GPU's memory: each replay, as calls and as a graph, has new masks, and those of an eager run."""
+    model = nn.Sequential(nn.Dropout(0.3), nn.Linear(5, 8), nn.Dropout(0.5), nn.Linear(8, 4)).to("cuda").train()
+    x, y = (numbanet.tensor(rng.standard_normal(shape).astype(np.float32), device="cuda") for shape in ((3, 5), (3, 4)))
+
+    def loss(output, wanted):
+        return (output * wanted).square().sum()
+    step = numbanet.compile(model, (x, y), loss=loss, optimizer=numbanet.optim.SGD(model.parameters(), lr=0.0))
+    results = {}
+    for name, run in (("eager", lambda: loss(model(x), y)), ("compiled", lambda: step(x, y))):
+        numbanet.manual_seed(12)
+        results[name] = [run().item() for _ in range(4)]
+    assert results["compiled"] == results["eager"] and len(set(results["eager"])) == 4
+    program, = [function for function, _ in step.plan()._joined if isinstance(function, Program)]
+    assert program._graph is not None and len(program._keys) == 3, "one dropout forward, one forward and backward"
 
 
 def test_replays_see_new_inputs_and_new_weights(rng):

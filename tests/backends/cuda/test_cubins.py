@@ -123,21 +123,24 @@ def test_one_compilation_serves_all_architectures(folder, compilations):
 
 @pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:40], lambda content: b"x" * len(content),
                                     lambda content: content[:-1] + bytes([content[-1] ^ 1])])
-def test_damaged_files_are_compiled_again(folder, compilations, damage):
+def test_damaged_files_are_compiled_again(folder, compilations, damage, caplog):
     whole = cubin_of(StatisticsMerge(), "sm_80")
     for path in folder.rglob("*-*.*"):
         path.write_bytes(damage(path.read_bytes()))
     again = cubin_of(StatisticsMerge(), "sm_80")
     assert again.report() == whole.report() and compilations.count("compile_ptx") == 2
+    assert sum("cannot be used" in text and "compiled again" in text for text in caplog.messages) == 2, "PTX and machine code"
     cubin_of(StatisticsMerge(), "sm_80")
     assert compilations.count("compile_ptx") == 2
 
 
-def test_a_folder_that_cannot_be_written_costs_a_compilation_only(tmp_path, monkeypatch, compilations):
+def test_a_folder_that_cannot_be_written_costs_a_compilation_and_a_warning(tmp_path, monkeypatch, compilations, caplog):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("NUMBANET_CACHE_DIR", str(tmp_path / "file"))
     assert cubin_of(StatisticsMerge(), "sm_80").registers
     assert cubin_of(StatisticsMerge(), "sm_80").registers and compilations.count("compile_ptx") == 2
+    told, = [text for text in caplog.messages if "cannot be written" in text]
+    assert str(tmp_path / "file") in told and "NUMBANET_CACHE_DIR" in told
 
 
 def test_what_is_in_the_key(folder, monkeypatch):

@@ -5,6 +5,7 @@ import pytest
 
 from numbanet.backends.cuda import driver, memory, recording
 from numbanet.backends.cuda.constants import on_device
+from numbanet.backends.philox import key_words
 
 FLOAT32 = np.dtype(np.float32)
 
@@ -92,6 +93,32 @@ def test_inputs_are_copied_to_their_place(fake, backend):
         arguments[0] = backend.allocator.from_numpy(np.array(values, np.float32))
         program()
         np.testing.assert_array_equal(backend.allocator.to_numpy(example), values)
+
+
+def test_keys_are_in_memory_before_each_replay(fake, backend):
+    """All keys of a program by one upload, as a kernel finds them; one that is used between two programs stays as it is."""
+    keys, found = [[None], [None], [None]], []
+
+    def draws(key):
+        found.append(key)
+        backend.device.launch("draw", (1, 1, 1), 32, [])
+
+    def reads(key):
+        backend.device.refuse_recording("a value that is read back")
+        found.append(key)
+    calls = [(launching(backend, "a"), [0]), (draws, keys[0]), (draws, keys[1]), (reads, keys[2]), (draws, keys[0])]
+    steps = recording.joined(backend, calls, [], [(key, 0) for key in keys])
+    assert [type(step) for step, _ in steps] == [recording.Program, type(reads), recording.Program]
+    for turn in range(3):
+        for i, key in enumerate(keys):
+            key[0] = (turn + (i << 40), (turn << 33) + i)
+        uploads = fake.calls.count("cuMemcpyHtoDAsync")
+        for function, arguments in steps:
+            function(*arguments)
+        assert fake.calls.count("cuMemcpyHtoDAsync") == uploads + 2 and found[-1] == keys[2][0]
+        for array, i in zip(found[:3], (0, 1, 0)):
+            np.testing.assert_array_equal(backend.allocator.to_numpy(array), key_words(keys[i][0]))
+    assert fake.graphs == 4 and "cuGraphLaunch" in fake.calls
 
 
 def test_checks_come_after_the_program_and_messengers_last(fake, backend):

@@ -65,7 +65,7 @@ def test_a_launch_loads_once_and_asks_for_its_shared_memory(fake, device):
     launch, = gemm(LARGE, *[View(1 << 20, (1, 64, 64), (4096, 64, 1))] * 3)
     for _ in range(3):
         device.run_tiles([launch])
-    assert fake.calls.count("cuModuleLoadData") == 1 and fake.calls.count("cuLaunchKernel") == 3
+    assert fake.calls.count("cuModuleLoadData") == 1 and len(fake.launched) == 3
     function = launch.program.name, launch.program.name.encode()
     assert fake.attributes == {function: ("shared", LARGE.shared_bytes)} and LARGE.shared_bytes > driver.STATIC_SHARED
     assert fake.launched[0] == fake.launched[2] and fake.launched[0][:5] == (function, launch.grid, (LARGE.threads, 1, 1),

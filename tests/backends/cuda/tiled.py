@@ -5,8 +5,6 @@ By hand: NUMBA_ENABLE_CUDASIM=1 python -m pytest tests/backends/cuda/tiled.py
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 
@@ -31,10 +29,7 @@ def tiles(monkeypatch):
     """Tiles are on, and nothing is too small for them."""
     monkeypatch.setattr(choose, "LEAST", 1)
     numbanet.cuda.set_tiles(True)
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
     yield
-    sys.setswitchinterval(before)
     numbanet.cuda.set_tiles(None)
     numbanet.set_float32_precision("fast")
 
