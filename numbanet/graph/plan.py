@@ -179,6 +179,7 @@ class Plan:
         if not self.frozen:
             constant -= self._places.keys()
         self._nodes: list[Node | None] = []             # of each step
+        self._last_writers = {v: node for node in graph.nodes for v in node.writes_into or node.outputs if v in self.when_ready}
         self.signatures: dict[int, str] = {}            # of nodes whose algorithm can be chosen, by identity
         self._offers: dict[str, tuple[str, ...]] = {}
         waiting = 0 if release is None else release.unread(self._arrays)        # bytes that can go back to the system
@@ -308,7 +309,7 @@ class Plan:
             key = declared.parameter_names.index("key")
             self._reads_of_keys.append((call, key, node.arguments[key]))
         self._steps.append((function, call))
-        self._steps += [(self.when_ready[v], ()) for v in targets if v in self.when_ready]
+        self._steps += [(self.when_ready[v], ()) for v in targets if self._last_writers.get(v) is node]
 
     def _prepare(self, node: Node, arguments: tuple, known: set):
         """What the backend makes of a call, by the algorithm that was chosen for such calls."""
