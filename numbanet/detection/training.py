@@ -15,7 +15,7 @@ from numbanet.detection.losses import detection_loss
 from numbanet.detection.recipe import DetectorRecipe
 from numbanet.detection.samples import DetectorSamples
 from numbanet.detection.targets import BACKGROUND
-from numbanet.errors import DataError, UnsupportedOperationError
+from numbanet.errors import DataError
 from numbanet.files import atomic_file
 from numbanet.train.callbacks import Callback
 from numbanet.train.classifier_data import check_pictures
@@ -84,12 +84,6 @@ class DetectorTraining(Training):
                "images_per_second", "waited", "skipped")
     counted = "pictures"
     prepare = staticmethod(prepare)
-
-    def __init__(self, model, train, test, recipe, run, metadata, callbacks=(), replicas=None):
-        if replicas is not None:
-            raise UnsupportedOperationError("detectors are trained by one process: with several the loss is no number after the first "
-                                            "update; start it without mpiexec")
-        super().__init__(model, train, test, recipe, run, metadata, callbacks, replicas)
 
     @staticmethod
     def prepare_test(recipe: DetectorRecipe) -> Prepared:

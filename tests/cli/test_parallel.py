@@ -36,7 +36,7 @@ def rows(folder):
         return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("kind", ["segmenter"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_two_processes(kind, mpi, tmp_path):  # noqa: F811
     told, out = {}, {}
     for count in (1, 2):

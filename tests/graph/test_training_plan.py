@@ -261,3 +261,28 @@ def test_a_callback_may_exchange_a_gradient(rng):
     step.forward_backward(x, y)
     for p, expected in zip(model.parameters(), whole):
         np.testing.assert_array_equal(p.grad.numpy(), expected * np.float32(0.5))
+
+
+class Shared(nn.Module):
+    """Two layers that are each used twice, as a detector's head is."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.outer = nn.Conv2d(16, 16, 3, padding=1, bias=False), nn.Conv2d(16, 5, 3, padding=1)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(16) for _ in range(2))
+
+    def forward(self, x):
+        maps = [norm(self.inner(part)).relu() for norm, part in zip(self.norms, (x, x[:, :, ::2, ::2]))]
+        return sum(self.outer(m).mean((2, 3)) for m in maps)
+
+
+def test_a_gradient_that_layers_share_is_announced_once_and_whole(rng):
+    model = Shared()
+    x, y = _tensor(rng, 4, 16, 12, 12), numbanet.tensor(np.arange(4))
+    step = numbanet.compile(model, x, loss=F.cross_entropy, optimizer=numbanet.optim.SGD(model.parameters(), lr=0.0))
+    names, seen = {id(p): name for name, p in model.named_parameters()}, []
+    step.on_gradient(lambda p: seen.append((names[id(p)], p.grad.numpy().copy())))
+    step.forward_backward(x, y)
+    assert sorted(name for name, _ in seen) == sorted(names.values())
+    for name, early in seen:
+        np.testing.assert_array_equal(early, model.get_parameter(name).grad.numpy())
