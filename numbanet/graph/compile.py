@@ -245,8 +245,11 @@ class CompiledModel:
         def run(*tensors):
             results, self._structure = _flatten(self.model(*tensors))
             return results
-        with _mode(self.model, False), no_grad(), _autocast(self.precision):
+        with _mode(self.model, False), no_grad(), _autocast(self.precision), recorded_keys() as keys:
             graph = trace_step(run, *inputs, model=self.model)
+        if keys:
+            raise UnsupportedOperationError(f"compile: {type(self.model).__name__} draws random numbers in evaluation mode, which a plan "
+                                            "would repeat; draw them outside and give them to it as an input")
         for optimise in FOR_INFERENCE:
             optimise(graph)
         return graph
@@ -386,6 +389,7 @@ class CompiledStep:
         with _mode(self.model, None if self.model.training else True), recorded_keys() as keys:
             scale = () if self.scaler is None else (tensor(np.float32(1.0), device=inputs[0].device),)
             graph = trace_step(run, *inputs, *scale, model=self.model)
+        _refuse_constant_draws(graph, keys)
         for optimise in FOR_TRAINING:
             optimise(graph)
         return _Gradients(graph, _places(self.model), reached, keys, self._callbacks, structure[0], self.memory_limit,
@@ -393,6 +397,15 @@ class CompiledStep:
 
     def __repr__(self):
         return f"<compiled training step of {type(self.model).__name__} for {list(self._plans.examples[0].shape)}>"
+
+
+def _refuse_constant_draws(graph: Graph, keys) -> None:
+    """Draws that are no nodes (dropout is one) would give the same numbers in each replay."""
+    positions = {name: d.parameter_names.index("key") for name, d in PRIMITIVES.items() if d.random}
+    read = {node.arguments[positions[node.primitive]] for node in graph.nodes if node.primitive in positions}
+    if any(key not in read for _, key in keys):
+        raise UnsupportedOperationError("compile: the step draws numbers by rand, randn, randint or randperm, which a plan would repeat; "
+                                        "draw them outside and give them to the model as an input, or use dropout and its like")
 
 
 def _limit(graph: Graph, kept, limit: int) -> None:

@@ -162,3 +162,22 @@ def test_hooks_are_recorded_or_refused(rng):
     model[3].weight.register_post_accumulate_grad_hook(lambda p: None)
     with pytest.raises(UnsupportedOperationError, match="3.weight has a hook .* on_gradient"):
         _step(model, x)
+
+
+class Noisy(nn.Module):
+    """Noise of its own on each pass, as variational models add it."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.layer(x + numbanet.randn(*x.shape))
+
+
+def test_random_numbers_that_a_plan_would_repeat():
+    model, x, y = Noisy(), numbanet.ones(4, 3), numbanet.tensor([0, 1, 0, 1])
+    with pytest.raises(UnsupportedOperationError, match="Noisy draws random numbers in evaluation mode"):
+        numbanet.compile(model, x)(x)
+    with pytest.raises(UnsupportedOperationError, match="the step draws numbers by rand, randn, randint or randperm"):
+        numbanet.compile(model, x, loss=F.cross_entropy, optimizer=numbanet.optim.SGD(model.parameters(), lr=0.1))(x, y)
