@@ -178,6 +178,9 @@ def test_everything_by_keyboard(page, run):
     for name in ("Picture", "Layers", "Window sizes", "Classical filters", "Choose a picture, or drop one here"):
         page.press("Tab")
         assert focused(page)["name"] == name
+    for _ in range(page.evaluate("document.querySelectorAll('#sample-list button').length")):
+        page.press("Tab")
+        assert focused(page)["name"].startswith("test picture ")
     page.press("Tab")
     assert focused(page)["id"] == "canvas"
     for key, times in (("ArrowUp", 6), ("ArrowLeft", 5), (" ", 1), ("ArrowRight", 8), ("ArrowDown", 2), ("ArrowLeft", 2), ("ArrowDown", 9)):

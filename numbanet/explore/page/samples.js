@@ -11,6 +11,6 @@ export async function samples(place, list, onPicture) {
       } catch (error) {
         say(error.message, true);
       }
-    } }, element("img", { src: sample.picture, alt: "" })))));
+    } }, element("img", { src: sample.picture, alt: `test picture ${sample.name}` })))));
   place.hidden = !found.length;
 }
