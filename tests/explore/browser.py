@@ -154,5 +154,6 @@ class Page:
         """A PNG of the window, or of the whole page."""
         if whole:
             self.evaluate("window.scrollTo(0, 0)")          # where a header that stays in sight belongs
+        self.send("Page.bringToFront")                  # a page behind another paints no frames, and would be waited for
         found = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(found["data"]))
