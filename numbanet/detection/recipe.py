@@ -63,7 +63,7 @@ class DetectorRecipe(Fields):
     ema_decay: float | None = _as_of_classifiers("ema_decay")
     checkpoint_every: int | None = _as_of_classifiers("checkpoint_every")
     keep_checkpoints: int = _as_of_classifiers("keep_checkpoints")
-    workers: int = _as_of_classifiers("workers", default=1)
+    workers: int = _as_of_classifiers("workers")
     on_error: str = _as_of_classifiers("on_error")
     seed: int = _as_of_classifiers("seed")
     device: str = _as_of_classifiers("device")
