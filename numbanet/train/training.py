@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numbanet
@@ -25,6 +26,7 @@ from numbanet.weights import save_weights
 from numbanet.zoo import create_model
 
 NOT_OF_THE_RUN = ("workers", "on_error", "device", "eager", "source")       # what a run may go on with another value of
+FEWEST_WATCHED, WATCHED_PIXELS = 8, 1 << 18
 
 
 class Training:
@@ -39,7 +41,7 @@ class Training:
     test_batch_size : int, of the class
         Of the test images, at least.
     watched_samples : int, of the class
-        Of the batch that :class:`LayerStatistics` looks at.
+        Of the batch that :class:`LayerStatistics` looks at, at most; of large pictures fewer.
     drops_last : bool, of the class
         Whether a last batch that is not full is left out in training, where there are others.
     weigh : callable (y) -> float, of the class
@@ -82,7 +84,9 @@ class Training:
                                        f"val_{self.measure}", "max", recipe=asked)
         stopping = [] if recipe.early_stopping is None else [EarlyStopping(patience=recipe.early_stopping)]
         watched = DataLoader(test, min(self.watched_samples, len(test)), seed=0, on_error=recipe.on_error)
-        self.statistics = LayerStatistics(*next(iter(watched)))
+        x, y = next(iter(watched))
+        few = max(FEWEST_WATCHED, WATCHED_PIXELS // math.prod(x.shape[2:]))     # all of large pictures would take longer than an epoch
+        self.statistics = LayerStatistics(x[:few], y[:few])
         self.trainer = Trainer(model, self.loss, optimizer, scheduler,
                                [*self.judging_callbacks(), *stopping, self.statistics, RunFiles(self, metadata), *callbacks, self.backup],
                                metrics=self.make_metrics(classes), compiled=not recipe.eager, num_classes=classes,
