@@ -37,7 +37,7 @@ def plain_size(data: bytes) -> tuple[int, int, int] | None:
 
 
 class _Own(threading.local):
-    """A picture of this thread, as large as the last one: new memory costs a tenth of decoding a small picture into it."""
+    """A picture of this thread, as large as the last one: new memory would be fetched from the system for each, page by page."""
 
     picture: Image | None = None
 

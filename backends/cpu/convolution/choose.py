@@ -168,10 +168,10 @@ def winograd_plan(batch: int, channels: int, filters: int, output_size: tuple[in
     """None where the direct product is faster: few channels, or few tiles.
 
     Transforms cost as much as 32 multiply-adds an element; from 16 channels and filters on the direct product, whose panels are filled
-    pixel by pixel, takes 1.1 to 2.1 times as long (16 to 16 channels at 32x32, 16 to 32 at 28x28 with 5x5 taps). Transformed weights
-    are 4 times as large as plain ones, and making them takes as long as the products of some 20 tiles: where `are_packed` says that
-    they are at hand, reading them remains. 512 channels, 7x7, weights transformed anew: batch 8 (32 tiles) in 12.1 ms instead of
-    13.6, batch 16 in 13.8 instead of 23.4.
+    pixel by pixel, takes 1.1 to 2.1 times as long (16 to 16 channels at 32x32, 16 to 32 at 28x28 with 5x5 taps, each behind a 1x1 layer
+    and with it). Transformed weights are 4 times as large as plain ones, and making them takes as long as the products of some 20
+    tiles: where `are_packed` says that they are at hand, reading them remains. 512 channels, 7x7, weights transformed anew: batch 8 (32
+    tiles) in 12.1 ms instead of 13.6, batch 16 in 13.8 instead of 23.4.
     Each block reads all weights, which the last cache gives fast enough; phases write and read transformed tiles instead. 64 to 192
     channels, 56x56, batch 16: 425 effective GFLOP/s in blocks, 344 in phases; 512 channels, 7x7, whose weights leave the last
     cache: 441 and 517.

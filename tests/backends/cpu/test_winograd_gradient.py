@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
 from numbanet.backends import get_backend
-from numbanet.backends.cpu import compile as compiler
 from numbanet.backends.cpu.convolution import choose
 from numbanet.backends.precision import get_float32_precision, set_float32_precision
 from numbanet.geometry import conv_geometry
+from tests.backends.cpu.narrower import on_narrower_vectors, run_narrower
 from tests.cases.case import channels_last
 
 CPU = get_backend("cpu")
@@ -126,19 +121,9 @@ def test_few_channels_or_tiles_and_other_kernels_take_the_direct_product():
         assert not choose.may_use_winograd_gradient(conv_geometry(64, 64, (28, 28), (3, 3), padding=1, **options))
 
 
-NARROWER = """
-import pytest, sys
-sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "tests/backends/cpu/test_winograd_gradient.py", "-k", "rounding or slices or bits"]))
-"""
-
-
-@pytest.mark.skipif(not compiler.JIT, reason="NUMBA_DISABLE_JIT=1")
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="names of x86 processors")
-@pytest.mark.parametrize("width, cpu", [("8", "haswell"), pytest.param("4", "nehalem", marks=pytest.mark.full)])
+@on_narrower_vectors
 def test_narrower_vectors(width, cpu):
-    done = subprocess.run([sys.executable, "-c", NARROWER], capture_output=True, text=True, timeout=600,
-                          env=os.environ | {"NUMBANET_SIMD_WIDTH": width, "NUMBA_CPU_NAME": cpu, "NUMBANET_NUM_THREADS": "4"})
-    assert done.returncode == 0, done.stdout[-3000:]
+    run_narrower("tests/backends/cpu/test_winograd_gradient.py", "rounding or slices or bits", width, cpu, 4)
 
 
 @pytest.mark.parametrize("kernel, size, batch", [((5, 5), (14, 14), 4), ((5, 5), (10, 11), 2), ((1, 1), (14, 14), 4), ((3, 5), (14, 15), 4),

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
 from numbanet.backends import get_backend
-from numbanet.backends.cpu import compile as compiler
 from numbanet.backends.cpu import threads
 from numbanet.backends.cpu.convolution import choose
 from numbanet.backends.cpu.convolution.forward import forward
 from numbanet.backends.precision import get_float32_precision, set_float32_precision
 from numbanet.geometry import conv_geometry
+from tests.backends.cpu.narrower import on_narrower_vectors, run_narrower
 from tests.cases.case import channels_last, floats, integers
 
 CPU, REFERENCE = get_backend("cpu"), get_backend("reference")
@@ -124,16 +119,6 @@ def test_where_they_are_chosen(monkeypatch):
     assert choose.winograd_blocks(1, 256, 256, (14, 14), 2, 3).weights * 36 == full.weights * 16
 
 
-NARROWER = """
-import pytest, sys
-sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "tests/backends/cpu/test_winograd_small.py", "-k", "not narrower"]))
-"""
-
-
-@pytest.mark.skipif(not compiler.JIT, reason="NUMBA_DISABLE_JIT=1")
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="names of x86 processors")
-@pytest.mark.parametrize("width, cpu", [("8", "haswell"), pytest.param("4", "nehalem", marks=pytest.mark.full)])
+@on_narrower_vectors
 def test_narrower_vectors(width, cpu):
-    done = subprocess.run([sys.executable, "-c", NARROWER], capture_output=True, text=True, timeout=600,
-                          env=os.environ | {"NUMBANET_SIMD_WIDTH": width, "NUMBA_CPU_NAME": cpu, "NUMBANET_NUM_THREADS": "2"})
-    assert done.returncode == 0, done.stdout[-3000:]
+    run_narrower("tests/backends/cpu/test_winograd_small.py", "not narrower", width, cpu, 2)
