@@ -4,6 +4,7 @@ from numbanet.train.callbacks import (
     BackupAndRestore,
     Callback,
     CSVLogger,
+    CurvatureEstimation,
     EarlyStopping,
     History,
     LambdaCallback,
@@ -30,7 +31,7 @@ from numbanet.train.metrics import (
 from numbanet.train.mixing import CutMix, MixUp
 from numbanet.train.trainer import Progress, Trainer
 
-__all__ = ["Accuracy", "BackupAndRestore", "CSVLogger", "CalibrationError", "Callback", "Checkpoints", "ConfusionMatrix", "CutMix",
-           "EarlyStopping", "ExponentialMovingAverage", "F1Score", "History", "JaccardIndex", "LambdaCallback", "MeanIoU", "Metric",
-           "MetricCollection", "MixUp", "ModelCheckpoint", "Precision", "Progress", "Recall", "ReduceLROnPlateau", "TensorBoard",
-           "TerminateOnNaN", "Trainer", "freeze", "freeze_until", "parameter_groups", "unfreeze"]
+__all__ = ["Accuracy", "BackupAndRestore", "CSVLogger", "CalibrationError", "Callback", "Checkpoints", "ConfusionMatrix",
+           "CurvatureEstimation", "CutMix", "EarlyStopping", "ExponentialMovingAverage", "F1Score", "History", "JaccardIndex",
+           "LambdaCallback", "MeanIoU", "Metric", "MetricCollection", "MixUp", "ModelCheckpoint", "Precision", "Progress", "Recall",
+           "ReduceLROnPlateau", "TensorBoard", "TerminateOnNaN", "Trainer", "freeze", "freeze_until", "parameter_groups", "unfreeze"]

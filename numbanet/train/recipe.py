@@ -28,6 +28,7 @@ OPTIMIZERS = {
     "adam": (optim.Adam, 4e-3, {}),
     "sgd": (optim.SGD, 8e-2, {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}),
     "rmsprop": (optim.RMSprop, 1e-3, {"momentum": 0.9}),
+    "levenberg_marquardt": (optim.DiagonalLevenbergMarquardt, 5e-3, {}),
 }
 OF_ONE_OPTIMIZER = ("lr", "momentum", "nesterov", "alpha", "eps", "weight_decay")
 # What a run learns, and the name of what its epochs are judged by, as columns of metrics.csv and in words.
@@ -180,13 +181,14 @@ class Recipe(Fields):
     epochs: int = recipe_field(25, "passes over the training images", 1)
     batch_size: int = recipe_field(64, "images per step", 1)
     accumulate: int = recipe_field(1, "batches for each update", 1)
-    optimizer: str = recipe_field("sgd", "sgd (Nesterov by default), adam, adamw or rmsprop", choices=tuple(OPTIMIZERS))
+    optimizer: str = recipe_field("sgd", "sgd (Nesterov by default), adam, adamw, rmsprop, or levenberg_marquardt (its diagonal)",
+                                  choices=tuple(OPTIMIZERS))
     lr: float | None = recipe_field(None, "learning rate, of onecycle the peak (default: by optimiser)",
                               must=(lambda v: 0 < v < math.inf, "a number above 0"))
     momentum: float | None = recipe_field(None, "of sgd and rmsprop", 0)
     nesterov: bool | None = recipe_field(None, "of sgd")
     alpha: float | None = recipe_field(None, "decay of rmsprop's mean square", 0)
-    eps: float | None = recipe_field(None, "of adam, adamw and rmsprop", 0)
+    eps: float | None = recipe_field(None, "of adam, adamw and rmsprop; levenberg_marquardt's mu", 0)
     weight_decay: float | None = recipe_field(None, "of all weights", 0)
     norm_weight_decay: float | None = recipe_field(None, "of normalisation layers (default: weight_decay)", 0)
     bias_weight_decay: float | None = recipe_field(None, "of biases (default: weight_decay)", 0)

@@ -11,8 +11,9 @@ from numbanet.data.dataset import sample_path
 from numbanet.errors import CheckpointError, UnsupportedOperationError
 from numbanet.graph import trace
 from numbanet.nn import SyncBatchNorm
+from numbanet.optim import DiagonalLevenbergMarquardt
 from numbanet.random import seed_everything
-from numbanet.train.callbacks import BackupAndRestore, Callback, EarlyStopping
+from numbanet.train.callbacks import BackupAndRestore, Callback, CurvatureEstimation, EarlyStopping
 from numbanet.train.freezing import freeze_until
 from numbanet.train.interruption import interruptible
 from numbanet.train.layer_statistics import LayerStatistics
@@ -87,8 +88,10 @@ class Training:
         x, y = next(iter(watched))
         few = max(FEWEST_WATCHED, WATCHED_PIXELS // math.prod(x.shape[2:]))     # all of large pictures would take longer than an epoch
         self.statistics = LayerStatistics(x[:few], y[:few])
+        curvature = [CurvatureEstimation(seed=recipe.seed)] if isinstance(optimizer, DiagonalLevenbergMarquardt) else []
         self.trainer = Trainer(model, self.loss, optimizer, scheduler,
-                               [*self.judging_callbacks(), *stopping, self.statistics, RunFiles(self, metadata), *callbacks, self.backup],
+                               [*self.judging_callbacks(), *stopping, *curvature, self.statistics, RunFiles(self, metadata), *callbacks,
+                                self.backup],
                                metrics=self.make_metrics(classes), compiled=not recipe.eager, num_classes=classes,
                                scheduler_interval=interval, replicas=replicas, weigh=self.weigh, **recipe.trainer_options())
 

@@ -13,6 +13,7 @@ from numbanet.nn import functional as F
 from numbanet.nn import init
 from numbanet.ops.factories import empty, full
 from numbanet.ops.rearrange import cat
+from numbanet.optim.levenberg_marquardt import probe_units
 from numbanet.zoo.digit_bitmaps import digit_codes
 from numbanet.zoo.fully_convolutional import fully_convolutional
 from numbanet.zoo.registry import register_model
@@ -181,6 +182,11 @@ class LeNet5Of1998(LeNet):
     def loss_function(self, logits, target):
         """The paper's criterion, which `numbanet train` uses."""
         return map_criterion(logits, target)
+
+    def curvature_probe(self, x, generator):
+        """The right digit's distance is the squared one of F6 from its bitmap; see `optim.DiagonalLevenbergMarquardt`."""
+        c = self.classifier
+        return probe_units(c.tanh6(c.f6(c.flatten(self.features(x)))), generator)
 
     def __init__(self, in_chans: int = 1):
         super().__init__()

@@ -13,6 +13,7 @@ from numbanet.train import (
     BackupAndRestore,
     Callback,
     CSVLogger,
+    CurvatureEstimation,
     EarlyStopping,
     LambdaCallback,
     ModelCheckpoint,
@@ -57,6 +58,14 @@ def test_hooks_come_in_keras_order():
     assert [c[0] for c in calls] == ["on_predict_begin", *["on_predict_batch_begin", "on_predict_batch_end"] * 2, "on_predict_end"]
     with pytest.raises(UsageError, match="no hook on_epoch_ends; did you mean on_epoch_end"):
         LambdaCallback(on_epoch_ends=print)
+
+
+def test_curvatures_need_their_optimiser_and_a_data_set():
+    with pytest.raises(UsageError, match="expected the optimiser DiagonalLevenbergMarquardt, received SGD"):
+        trainer(CurvatureEstimation()).fit(BATCHES)
+    net = nn.Linear(3, 2)
+    with pytest.raises(UsageError, match="expected a DataLoader, .* received list"):
+        Trainer(net, None, optim.DiagonalLevenbergMarquardt(net.parameters()), callbacks=[CurvatureEstimation()]).fit(BATCHES)
 
 
 def test_stopping_as_in_keras():

@@ -15,6 +15,7 @@ from numbanet.data import ArrayDataset
 from numbanet.errors import CheckpointError, TrainingError, UnsupportedOperationError, UsageError
 from numbanet.random import seed_everything
 from numbanet.train import Callback
+from numbanet.train.callbacks import curvature
 from numbanet.train.checkpoint import list_checkpoints, read_state, write_state
 from numbanet.train.classifier import ClassifierTraining
 from numbanet.train.recipe import OPTIMIZERS, Recipe
@@ -104,6 +105,20 @@ def test_an_interrupted_run_goes_on_bit_for_bit(at, uninterrupted, tmp_path):
         with open(folder / "metrics.csv", newline="") as file:
             return [{k: v for k, v in row.items() if "second" not in k and k != "waited"} for row in csv.DictReader(file)]
     assert len(history(tmp_path)) == 3 and history(tmp_path) == history(uninterrupted)
+
+
+@pytest.mark.parametrize("at", [2, BATCHES, BATCHES + 1])
+def test_curvatures_are_part_of_what_a_run_goes_on_with(at, tmp_path, monkeypatch):
+    monkeypatch.setattr(curvature, "EARLY", {1, 3})
+    make(tmp_path / "whole", optimizer="levenberg_marquardt").fit()
+    assert make(tmp_path / "parts", Reporter(at, interrupt), optimizer="levenberg_marquardt").fit() is None
+    second = make(tmp_path / "parts", optimizer="levenberg_marquardt")
+    second.resume()
+    second.fit()
+    assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
+    monkeypatch.setattr(curvature, "EARLY", set())
+    make(tmp_path / "late", optimizer="levenberg_marquardt").fit()
+    assert weights(tmp_path / "late") != weights(tmp_path / "whole")
 
 
 def test_an_interruption_in_the_last_batch_lets_the_run_end(uninterrupted, tmp_path):

@@ -2,8 +2,9 @@
 
 from numbanet.train.callbacks.backup import BackupAndRestore, ModelCheckpoint
 from numbanet.train.callbacks.callback import Callback, History, LambdaCallback
+from numbanet.train.callbacks.curvature import CurvatureEstimation
 from numbanet.train.callbacks.monitors import EarlyStopping, ReduceLROnPlateau, TerminateOnNaN
 from numbanet.train.callbacks.writers import CSVLogger, TensorBoard
 
-__all__ = ["BackupAndRestore", "CSVLogger", "Callback", "EarlyStopping", "History", "LambdaCallback", "ModelCheckpoint",
-           "ReduceLROnPlateau", "TensorBoard", "TerminateOnNaN"]
+__all__ = ["BackupAndRestore", "CSVLogger", "Callback", "CurvatureEstimation", "EarlyStopping", "History", "LambdaCallback",
+           "ModelCheckpoint", "ReduceLROnPlateau", "TensorBoard", "TerminateOnNaN"]
