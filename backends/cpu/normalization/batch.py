@@ -101,8 +101,9 @@ def batch_norm_forward_rows(x, weight, bias, residual, epsilon, rows, low, high,
     """Fill y, mean and variance (1, C). x, y and residual (S, V), partial (1, B, 2, V), coefficients (1, 3, V or more)."""
     S, V = x.shape
     B, C = partial.shape[1], len(weight)
-    for b in prange(B):
-        _moments(x, np.int64(b) * rows, min((np.int64(b) + 1) * rows, S), partial[0, b, 0], partial[0, b, 1])
+    for i in prange(B):                 # backwards: the layer before wrote the last block last, and the next loop begins with the first
+        b = B - 1 - np.int64(i)
+        _moments(x, b * rows, min((b + 1) * rows, S), partial[0, b, 0], partial[0, b, 1])
     for c in prange(C):
         merge_moments(partial, S, rows, C, 0, np.int64(c), mean, variance)
         forward_coefficients(weight, bias, mean, variance, epsilon, 0, np.int64(c), coefficients[0])
@@ -169,9 +170,10 @@ def batch_norm_backward_rows(grad_y, y, x, weight, bias, mean, variance, epsilon
     B, C = partial.shape[1], len(weight)
     for c in prange(C):
         forward_coefficients(weight, bias, mean, variance, epsilon, 0, np.int64(c), coefficients[0, :3])
-    for b in prange(B):
-        _gradient_sums(grad_y, y, x, np.int64(b) * rows, min((np.int64(b) + 1) * rows, S), coefficients, low, high, told_by, grad_residual,
-                       partial[0, b, 0], partial[0, b, 1])
+    for i in prange(B):                 # backwards, as above
+        b = B - 1 - np.int64(i)
+        _gradient_sums(grad_y, y, x, b * rows, min((b + 1) * rows, S), coefficients, low, high, told_by, grad_residual, partial[0, b, 0],
+                       partial[0, b, 1])
     for c in prange(C):
         backward_coefficients(partial, weight, mean, variance, epsilon, S * (V // C), np.int64(c), coefficients[:, 3:], grad_weight,
                               grad_bias)
