@@ -6,6 +6,7 @@ round, so that a machine whose speed drifts does not disturb them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -71,13 +72,18 @@ class Engines:
 
     def ask(self, name: str, case: str) -> float | None:
         """Milliseconds, or None where the engine cannot; a process that died is started anew for the next case."""
+        self.send(name, case)
+        return self.receive(name, case)
+
+    def send(self, name: str, case: str) -> None:
+        """Let an engine measure; `receive` says what it found."""
+        with contextlib.suppress(BrokenPipeError):
+            self.processes[name].stdin.write(case + "\n")
+            self.processes[name].stdin.flush()
+
+    def receive(self, name: str, case: str) -> float | None:
         process = self.processes[name]
-        try:
-            process.stdin.write(case + "\n")
-            process.stdin.flush()
-            answer = process.stdout.readline()
-        except BrokenPipeError:
-            answer = ""
+        answer = process.stdout.readline()
         if not answer:
             process.wait()
             self.processes[name] = self._start(name)

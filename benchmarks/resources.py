@@ -8,8 +8,9 @@
 memory: each engine in a process of its own, which imports, warms up on a model of the same kind at batch 1, drops it, and then makes the
 model and uses it three times. The figure is the highest level of resident memory above that after the warm-up (VmHWM, Linux).
 Inference is measured with the model's weights kept, and with release_weights=True.
-scaling: milliseconds with one thread and with two, in processes that take turns. batches: milliseconds an image, batch 1 to 64, against
-the cheapest. preparation: seconds from a model to its first result, with kernels compiled before and with an empty cache.
+scaling: milliseconds with one thread and with two, in processes that take turns, and how many times the work of one thread two processes
+do at once: less than 2 where cores share memory, power, or, on a rented machine, the silicon. batches: milliseconds an image, batch 1 to
+64, against the cheapest. preparation: seconds from a model to its first result, with kernels compiled before and with an empty cache.
 """
 
 from __future__ import annotations
@@ -109,25 +110,34 @@ def _run(arguments: list[str], threads: int, environment: dict | None = None) ->
 
 
 def measure_scaling(arguments) -> list[dict]:
-    """Print milliseconds by one thread and by two."""
+    """Print milliseconds by one thread and by two, and how much two processes of one thread do at once: what the machine has for two."""
     rows = []
     for kind in arguments.kinds or CASES:
-        engines = [Engines(("numbanet",), __file__, threads) for threads in (1, 2)]
-        print(f"\n{kind}, milliseconds, {arguments.rounds} rounds\n\n| model | batch | 1 thread | 2 threads | times as fast | quartiles |\n"
-              f"|{'---|' * 6}", flush=True)
+        engines = [Engines(("numbanet",), __file__, threads) for threads in (1, 2, 1)]
+        print(f"\n{kind}, milliseconds, {arguments.rounds} rounds\n\n| model | batch | 1 thread | 2 threads | times as fast | quartiles "
+              f"| 2 processes | of these |\n|{'---|' * 8}", flush=True)
         for model, batch in CASES[kind]:
             if arguments.only not in f"{model}, batch {batch}":
                 continue
-            rounds = [[e.ask("numbanet", f"{kind} {model} {batch}") for e in engines] for _ in range(arguments.rounds)]
-            ratios = [one / two for one, two in rounds]
-            one, two = (median(times) for times in zip(*rounds))
-            print(f"| {model} | {batch} | {one:.2f} | {two:.2f} | {median(ratios):.2f} | {'{:.2f} to {:.2f}'.format(*spread(ratios))} |",
-                  flush=True)
-            rows.append({"kind": kind, "model": model, "batch": batch, "ms": [one, two], "ratio": median(ratios)})
+            case, rounds = f"{kind} {model} {batch}", []
+            for _ in range(arguments.rounds):
+                one, two, _ = [e.ask("numbanet", case) for e in engines]
+                apart = engines[::2]
+                for e in apart:
+                    e.send("numbanet", case)
+                rounds.append((one, two, sum(one / e.receive("numbanet", case) for e in apart)))
+            ratios = [one / two for one, two, _ in rounds]
+            one, two, machine = (median(values) for values in zip(*rounds))
+            share = median(one / two / processes for one, two, processes in rounds)
+            print(f"| {model} | {batch} | {one:.2f} | {two:.2f} | {median(ratios):.2f} | {'{:.2f} to {:.2f}'.format(*spread(ratios))} "
+                  f"| {machine:.2f} | {share:.2f} |", flush=True)
+            rows.append({"kind": kind, "model": model, "batch": batch, "ms": [one, two], "ratio": median(ratios), "processes": machine,
+                         "share": share})
         for e in engines:
             e.close()
     if rows:
-        print(f"\ngeometric mean {geometric_mean([r['ratio'] for r in rows]):.2f}", flush=True)
+        print(f"\ngeometric mean {geometric_mean([r['ratio'] for r in rows]):.2f}, of what two processes do "
+              f"{geometric_mean([r['share'] for r in rows]):.2f}", flush=True)
     return rows
 
 
