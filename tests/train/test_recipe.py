@@ -53,7 +53,7 @@ def test_schedules_as_published():
     found = rates(Recipe.load("resnet20_cifar"))
     assert found[0] == found[81] == 0.1 and found[82] == pytest.approx(0.01) and found[123] == pytest.approx(0.001)
     found = rates(Recipe.load("lenet5_1998"))
-    assert np.array(found) / 0.005 == pytest.approx([0.4, 1] + [0.4] * 3 + [0.2] * 3 + [0.1] * 4 + [0.02] * 8)
+    assert np.array(found) / 0.005 == pytest.approx([0.4, 1] + [0.4] * 10 + [0.1] * 8)
     cosine = rates(Recipe(model="x", schedule="cosine", lr=1.0, epochs=6, warmup_epochs=2))
     assert cosine[0] == pytest.approx(0.01) and cosine[2] == pytest.approx(1.0) and cosine[-1] < 0.2
     poly = rates(Recipe(model="x", schedule="poly", lr=1.0, epochs=4))
