@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from numbanet.backends.cuda.compile import SIMULATED, PerReal, device
+from numbanet.backends.cuda.compile import SIMULATED, PerReal, device, lanewise
 
 INFINITY = float("inf")         # a constant of a module takes the kernel's precision; `math.inf` would be float64
 
@@ -28,3 +28,9 @@ def larger(a, b):
 def smaller(a, b):
     """The smaller of two; NaN where either is."""
     return a if a <= b or a != a else b
+
+
+@lanewise
+def clamped(x, low, high):
+    """x brought within limits; NaN where it is."""
+    return smaller(larger(x, low), high)
