@@ -55,7 +55,7 @@ class _WidePointer(Pointer):
     def _piece(self, i) -> slice:
         if i < 0 or i + self.width > len(self.memory):
             raise IndexError(f"pointer: {self.width} elements from {i} on are not within the array")
-        if (self.address + i * self.itemsize) % min(16, self.width * self.itemsize):
+        if (self.address + int(i) * self.itemsize) % min(16, self.width * self.itemsize):
             raise IndexError(f"pointer: {self.width} elements from {i} on are not aligned")
         return slice(i, i + self.width)
 
