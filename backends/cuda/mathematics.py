@@ -40,5 +40,11 @@ def clamped(x, low, high):
 
 @lanewise
 def square_root(x):
-    """The square root."""
+    """The square root, of pieces too."""
     return math.sqrt(x)
+
+
+@lanewise
+def exponential(x):
+    """The exponential function, of pieces too."""
+    return math.exp(x)

@@ -6,6 +6,7 @@ computed from it is a piece again. A thread does what neighbouring threads do ot
 - Arithmetic (+ - * / and -x) of pieces, or of a piece and a number, is that of each lane.
 - A function with conditions, or one of `math`, is made by `@lanewise`: of numbers it is what it says, of pieces what it says of each lane.
 - A number is a piece where one is needed: `value = 0.0` before a loop that adds pieces to it, `out[i] = value`.
+- `lanes(x)` is how many numbers x holds, 1 where it is one itself, and `lane_numbers(x)` the piece 0, 1, 2 ... of as many, or 0.
 
 In the simulator a piece is a NumPy array; here is what Numba has to know.
 """
@@ -108,6 +109,24 @@ for _function, _in_place in ((operator.add, operator.iadd), (operator.sub, opera
 def _cast(context, builder, given, wanted, value):
     return packed(builder, [context.cast(builder, lane(builder, value, given, k), _of_lane(given), wanted.dtype)
                             for k in range(wanted.width)])
+
+
+# --- lanes ----------------------------------------------------------------------------------------------------------
+
+@intrinsic
+def lanes(context, x):
+    """How many numbers x holds."""
+    count = _width([x]) or 1
+    return types.int32(x), lambda lowering, builder, _, arguments: ir.Constant(ir.IntType(32), count)
+
+
+@intrinsic
+def lane_numbers(context, x):
+    """The piece 0, 1, 2, ... of as many lanes as x has; 0 where it is a number."""
+    width = _width([x])
+    numbers = [ir.Constant(ir.IntType(32), k) for k in range(width or 1)]
+    result = Piece(types.int32, width) if width else types.int32
+    return result(x), lambda lowering, builder, _, arguments: packed(builder, numbers) if width else numbers[0]
 
 
 # --- functions ------------------------------------------------------------------------------------------------------

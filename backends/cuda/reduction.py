@@ -22,7 +22,7 @@ from numbanet.backends.cuda.mathematics import larger, smaller
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.pointwise import BOOL, convert, converted
 from numbanet.backends.cuda.registry import implements
-from numbanet.backends.cuda.wide import pieces
+from numbanet.backends.cuda.wide import pieces_of_rows
 from numbanet.dtypes import is_floating_point
 
 PARALLEL = 1 << 16          # threads worth having; fewer outputs than that are split into parts
@@ -77,9 +77,8 @@ class Fold:
         start, parts_first = number(start, out.dtype), rows.is_contiguous and parts > 1
         of_kept, of_reduced = (rows.kept, out_steps, rows.kept_steps), (rows.reduced, (part_step,) * len(rows.reduced), rows.reduced_steps)
         outer, inner = (of_kept, of_reduced) if parts_first else (of_reduced, of_kept)          # inner: what neighbouring threads differ in
-        _, places, (out, x) = pieces(tuple([a + b for a, b in zip(outer, inner)]), out, x)
-        elements, inner = inner[0][-1], tuple([one[len(outer[0]):] for one in places])
-        width, outputs, count = elements // inner[0][-1], rows.outputs, rows.count
+        width, places, (out, x) = pieces_of_rows(outer, inner, out, x)
+        inner, outputs, count = tuple([one[len(outer[0]):] for one in places]), rows.outputs, rows.count
         if parts_first:
             of_reduced, parts, count, part_step = inner, parts // width, count // width, inner[1][-1]
         else:

@@ -42,8 +42,16 @@ class Pointer:
         self.memory[i] = value
 
 
+class Piece(np.ndarray):
+    """Elements that a kernel computes together (`pieces.py`)."""
+
+
+def _piece(values) -> Piece:
+    return np.array(values).view(Piece)
+
+
 class _WidePointer(Pointer):
-    """The same memory in pieces of `width` elements, NumPy arrays. A piece that a GPU could not load at once is an error too."""
+    """The same memory in pieces of `width` elements. A piece that a GPU could not load at once is an error too."""
 
     __slots__ = ("width", "address", "itemsize")
 
@@ -52,7 +60,7 @@ class _WidePointer(Pointer):
         self.width, self.itemsize = width, array.itemsize
         self.address = array.device.address(array.lease.handle) + array.offset
 
-    def _piece(self, i) -> slice:
+    def _place(self, i) -> slice:
         if i < 0 or i + self.width > len(self.memory):
             raise IndexError(f"pointer: {self.width} elements from {i} on are not within the array")
         if (self.address + int(i) * self.itemsize) % min(16, self.width * self.itemsize):
@@ -60,10 +68,10 @@ class _WidePointer(Pointer):
         return slice(i, i + self.width)
 
     def __getitem__(self, i):
-        return self.memory[self._piece(i)].astype(np.float32 if self.half else self.memory.dtype)
+        return self.memory[self._place(i)].astype(np.float32 if self.half else self.memory.dtype).view(Piece)
 
     def __setitem__(self, i, value):
-        self.memory[self._piece(i)] = value
+        self.memory[self._place(i)] = value
 
 
 def pointer(array) -> Pointer:
@@ -75,12 +83,22 @@ def by_lanes(function):
     """`function` of numbers; of pieces what it is of each lane."""
     @wraps(function)
     def of_pieces(*arguments):
-        width = max([a.size for a in arguments if isinstance(a, np.ndarray)], default=0)
+        width = max([a.size for a in arguments if isinstance(a, Piece)], default=0)
         if not width:
             return function(*arguments)
-        lanes = [function(*[a[k] if isinstance(a, np.ndarray) else a for a in arguments]) for k in range(width)]
-        return tuple([np.array(part) for part in zip(*lanes)]) if isinstance(lanes[0], tuple) else np.array(lanes)
+        found = [function(*[a[k] if isinstance(a, Piece) else a for a in arguments]) for k in range(width)]
+        return tuple([_piece(part) for part in zip(*found)]) if isinstance(found[0], tuple) else _piece(found)
     return of_pieces
+
+
+def lanes(x) -> int:
+    """How many numbers x holds."""
+    return x.size if isinstance(x, Piece) else 1
+
+
+def lane_numbers(x):
+    """The piece 0, 1, 2, ... of as many lanes as x has; 0 where it is a number."""
+    return _piece(np.arange(x.size, dtype=np.int32)) if isinstance(x, Piece) else 0
 
 
 class _Shared:

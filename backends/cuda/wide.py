@@ -53,6 +53,23 @@ def pieces(places: tuple[tuple[int, ...], ...], *arrays: DeviceArray) -> tuple[i
     return prod(wide[0]), wide, tuple([Wide(a, width) if steps[-1] else a for a, steps in zip(arrays, places[1:])])
 
 
+def pieces_of_rows(rows: tuple, elements: tuple, *arrays: DeviceArray) -> tuple[int, tuple, tuple]:
+    """The same for kernels that take rows and the elements of a row apart, the pieces lying along rows.
+
+    Parameters
+    ----------
+    rows, elements
+        Places of the rows' first elements, and of a row's elements from there.
+
+    Returns
+    -------
+    tuple
+        (elements of a piece, 1 where the launch is not wide; the places of both together, rows first; arrays).
+    """
+    _, places, arrays = pieces(tuple([of_rows + of_row for of_rows, of_row in zip(rows, elements)]), *arrays)
+    return elements[0][-1] // places[0][-1] if places[0][-1] else 1, places, arrays
+
+
 def maps(*arrays: DeviceArray) -> tuple[int, tuple[int, ...], tuple, list[tuple[int, ...]]]:
     """The same of maps (N, C, H, W), for kernels that count the positions of the first, channels innermost.
 

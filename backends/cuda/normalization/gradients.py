@@ -17,7 +17,7 @@ from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import merged, merged_in_order
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.reduction import parts_of, sum_of
-from numbanet.backends.cuda.wide import pieces
+from numbanet.backends.cuda.wide import pieces_of_rows
 
 
 @kernel
@@ -62,14 +62,14 @@ def affine(grad_y: DeviceArray, x: DeviceArray, mean: DeviceArray, scale: Device
     outputs, count = prod([x.shape[a] for a in kept]), prod([x.shape[a] for a in shared])
     parts = parts_of(outputs, count)
     partial = x.lease.allocator.empty((2, parts, *[x.shape[a] for a in kept]), scale.dtype)
-    (of_kept, *kept_steps), (of_shared, *shared_steps) = [
-        merged_in_order(tuple([x.shape[a] for a in axes]), *[tuple([s[a] for a in axes]) for s in steps]) for axes in (kept, shared)]
-    places = (*of_shared, *of_kept), (*(0,) * (len(of_shared) + len(of_kept) - 1), 1), *[(*s, *k) for s, k in zip(shared_steps, kept_steps)]
-    _, (shape, out_steps, *kept_steps), (written, *given) = pieces(places, partial, grad_y, x, mean, scale)
-    of_kept, *kept_steps = [of_all[len(of_shared):] for of_all in (shape, *kept_steps)]
-    total = parts * prod(of_kept)
-    launch(affine_gradients, total, *given, written, total, total // parts, parts, count, out_steps[-1], of_kept, *kept_steps, of_shared,
-           *shared_steps)
+    of_kept, of_shared = [merged_in_order(tuple([x.shape[a] for a in axes]), *[tuple([s[a] for a in axes]) for s in steps])
+                          for axes in (kept, shared)]
+    lead, dense = len(of_shared[0]), (*(0,) * (len(of_kept[0]) - 1), 1)
+    width, (shape, _, *steps), (written, *given) = pieces_of_rows(
+        (of_shared[0], (0,) * lead, *of_shared[1:]), (of_kept[0], dense, *of_kept[1:]), partial, grad_y, x, mean, scale)
+    total = parts * outputs // width
+    launch(affine_gradients, total, *given, written, total, outputs // width, parts, count, width, shape[lead:], *[s[lead:] for s in steps],
+           *of_shared)
     for which, out in enumerate((grad_bias, grad_weight)):
         half = partial.view(partial.shape[1:], partial.strides[1:], which * partial.strides[0])
         sum_of(half, (0,), 0, out)

@@ -20,7 +20,7 @@ from numbanet.backends.cuda.launch import launch
 from numbanet.backends.cuda.layout import merged_in_order
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.reduction import parts_of
-from numbanet.backends.cuda.wide import pieces
+from numbanet.backends.cuda.wide import pieces_of_rows
 
 GROUP = 16
 MERGED = 64
@@ -92,10 +92,10 @@ def moments(x: DeviceArray, mean: DeviceArray, variance: DeviceArray) -> None:
     parts = max(1, min(parts_of(channels, count), -(-count // GROUP)))
     found = empty((3, parts, channels), mean.dtype)
     rows, row_steps = rows_of(x)
-    places = (*rows, channels), (*(0,) * len(rows), 1), (*row_steps, x.steps[1])
-    _, (shape, out_steps, x_steps), (found_, x) = pieces(places, found, x)
-    total = parts * shape[-1]
-    launch(moments_of_parts, total, x, found_, total, shape[-1], parts, count, rows, row_steps, x_steps[-1], out_steps[-1])
+    of_channels = (channels,), (1,), (x.steps[1],)
+    width, (*_, steps), (written, x) = pieces_of_rows((rows, (0,) * len(rows), row_steps), of_channels, found, x)
+    total = parts * channels // width
+    launch(moments_of_parts, total, x, written, total, channels // width, parts, count, rows, row_steps, steps[-1], width)
     while parts > 1:
         fewer = -(-parts // MERGED)
         merged = empty((3, fewer, channels), mean.dtype)

@@ -15,7 +15,7 @@ from tests.cases.case import channels_last
 
 CUDA = get_backend("cuda")
 BFLOAT16, FLOAT16 = dtypes.as_dtype("bfloat16"), dtypes.as_dtype("float16")
-POOL, TAPS = pool_geometry((5, 7), (3, 3), 2, 1), [(1, 0, 2, 4), (3, 3, 1, 0, 2)]       # rows and columns that `take` reads
+POOL = pool_geometry((5, 7), (3, 3), 2, 1)
 
 
 def _maps(rng, *shape, dtype=np.float32) -> np.ndarray:
@@ -23,6 +23,10 @@ def _maps(rng, *shape, dtype=np.float32) -> np.ndarray:
     x = np.round(rng.standard_normal(shape) * 4).astype(np.float32) / 4
     x.flat[::97], x.flat[5::89] = np.nan, -np.inf
     return channels_last(x.astype(dtype))
+
+
+def _rows(rng, *shape, dtype=np.float32) -> np.ndarray:
+    return rng.standard_normal(shape).astype(dtype)
 
 
 def _channels(rng, count: int) -> np.ndarray:
@@ -90,6 +94,17 @@ CASES = [
      "pooling.adaptive_max_pool2d_backward"),
     ("adaptive_avg_pool2d_forward", lambda r: [_maps(r, 2, 8, 5, 7), (1, 1)], "pooling.adaptive_avg_pool2d"),
     ("adaptive_avg_pool2d_backward_input", lambda r: [_maps(r, 2, 8, 1, 1), (5, 7)], "pooling.adaptive_avg_pool2d_backward"),
+    ("softmax_forward", lambda r: [_rows(r, 3, 48), 1], "softmax.softmax"),
+    ("log_softmax_forward", lambda r: [_rows(r, 3, 48, dtype=BFLOAT16), 1], "softmax.softmax"),
+    ("softmax_backward_input", lambda r: [_rows(r, 3, 48), _rows(r, 3, 48), 1], "softmax.softmax_backward"),
+    ("softmax_cross_entropy_forward", lambda r: [_rows(r, 3, 48), np.array([47, 0, 5]), None, -100, 0.0, "none"],
+     "loss.classification.softmax_cross_entropy"),
+    ("softmax_cross_entropy_forward", lambda r: [_rows(r, 3, 48), np.array([47, 0, 5]), _channels(r, 48), 5, 0.1, "mean"],
+     "loss.classification.softmax_cross_entropy"),
+    ("layer_norm_forward", lambda r: [_rows(r, 3, 2, 24), 2, _rows(r, 2, 24), _rows(r, 2, 24), 1e-5], "normalization.rows.row_norm"),
+    ("layer_norm_backward", lambda r: [_rows(r, 3, 48), _rows(r, 3, 48), _rows(r, 48), _channels(r, 3), _channels(r, 3), 1, 1e-5],
+     "normalization.rows.row_norm_backward normalization.gradients.affine_gradients"),
+    ("group_norm_forward", lambda r: [_normalised(r)[0], 2, _channels(r, 16), _channels(r, 16), 1e-5], "normalization.rows.row_norm"),
     ("resize2d_nearest_forward", lambda r: [_maps(r, 2, 8, 5, 7), (10, 3), (None, None)], "resample.take_kernel"),
     ("resize2d_bilinear_forward", lambda r: [_maps(r, 2, 8, 5, 7), (10, 3), (None, None), False], "resample.resample_kernel"),
     ("sgd_update", lambda r: [*_parameters(r, 1), 0.1, 0.9, 0.0, 1e-4, True, 1.0], "optimizer.sgd_kernel"),
