@@ -1,8 +1,8 @@
 """Threads of a block that work on one row together: sums and maxima over them, through shared memory, in a fixed order.
 
 A kernel that uses them declares ``scratch = cuda.shared.array(THREADS_OF_ROW, REAL)``, gives a row to each block, and is launched with
-``**row_launch(rows, count)``. All threads of the block must call them, and all receive the result. In a wide launch (`wide.py`) each lane of
-a thread counts as a thread, and there are so many fewer of these: the order is the same.
+``**row_launch(rows, count)``. All threads of the block must call them, and all receive the result. In a wide launch (`wide.py`) each lane
+of a thread counts as a thread, and there are so many fewer of these: the order is the same.
 """
 
 from __future__ import annotations

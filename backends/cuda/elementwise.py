@@ -16,8 +16,8 @@ from numbanet.backends.cuda.index import offset, thread, threads
 from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import broadcast_steps, merged
 from numbanet.backends.cuda.mathematics import ceil as ceil_of
-from numbanet.backends.cuda.mathematics import floor as floor_of
 from numbanet.backends.cuda.mathematics import clamped, larger, rint, smaller
+from numbanet.backends.cuda.mathematics import floor as floor_of
 from numbanet.backends.cuda.mathematics import trunc as trunc_of
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.pointwise import BOOL, Arithmetic, Unary, convert, converted

@@ -79,7 +79,7 @@ def _elements(a: DeviceArray | Wide) -> str:
 
 
 def types_of(kernel: Kernel, arguments) -> tuple[str, ...]:
-    """The type of each argument, as text: "*float32", "*float32x4" (wide), "**float32" (a list), "int32", "int32x3" (a tuple), "float32"."""
+    """The type of each argument, as text: "*float32", "*float32x4" (wide), "**float32" (a list), "int32", "int32x3", "float32"."""
     index = "int32" if _fits(arguments) else "int64"
     types = []
     for a in arguments:

@@ -3,8 +3,8 @@
     part p of output o = x[o, e_p] + x[o, e_p+P] + ...      e: positions along the reduced axes together, P parts
 
 The number of parts comes from the shape alone, so that the bits do not depend on the GPU. Parts are reduced in the same way, until one is
-left. 16-bit floats are folded in float32, integers in int64. In a wide launch (`wide.py`) a thread folds a piece of neighbouring outputs, or
-of neighbouring parts where these are what lies on end.
+left. 16-bit floats are folded in float32, integers in int64. In a wide launch (`wide.py`) a thread folds a piece of neighbouring outputs,
+or of neighbouring parts where these are what lies on end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from numbanet.backends.cuda.registry import implements
 from numbanet.backends.cuda.wide import pieces_of_rows
 from numbanet.dtypes import is_floating_point
 
-PARALLEL = 1 << 16          # threads worth having; fewer outputs than that are split into parts
+PARALLEL = 1 << 18          # elements worth reading at once, by so many threads or a quarter of them; fewer outputs are split into parts
 SHORTEST, LONGEST = 32, 1024        # elements of a part: below the first a launch costs more, above the second sums lose digits
 
 
@@ -84,8 +84,9 @@ class Fold:
         else:
             of_kept, outputs = inner, outputs // width
         (kept, out_steps, kept_steps), (reduced, _, reduced_steps) = of_kept, of_reduced
-        launch(self.kernel, outputs * parts, x, out, start, outputs * parts, outputs, parts, count, int(parts_first), kept, kept_steps, reduced,
-               reduced_steps, out_steps, part_step)
+        total = outputs * parts
+        launch(self.kernel, total, x, out, start, total, outputs, parts, count, int(parts_first), kept, kept_steps, reduced, reduced_steps,
+               out_steps, part_step)
 
 
 class Rows:

@@ -30,8 +30,9 @@ from numbanet.backends.cuda.windows import optional
 
 
 @kernel
-def softmax_cross_entropy(x, target, class_weight, log_p, logits, weight_of, losses, weights, wrong, smoothing, ignored, total, count, classes,
-                          rows, x_rows, target_rows, log_p_rows, loss_rows, weight_rows, steps, of_label, has_weight, is_smoothed):
+def softmax_cross_entropy(x, target, class_weight, log_p, logits, weight_of, losses, weights, wrong, smoothing, ignored, total, count,
+                          classes, rows, x_rows, target_rows, log_p_rows, loss_rows, weight_rows, steps, of_label, has_weight,
+                          is_smoothed):
     """x, class_weight and log_p have `count` elements or pieces, in `steps`; logits and weight_of are the first two by class."""
     scratch = cuda.shared.array(THREADS_OF_ROW, REAL)
     t, width = cuda.threadIdx.x, cuda.blockDim.x
@@ -118,12 +119,13 @@ def softmax_cross_entropy_forward(logits, target, class_weight, ignore_index, la
     classes, sums = logits.shape[1], _Sums(target, reduction, loss, total_weight)
     weight, (weight_step, *_), has_weight = optional(class_weight, logits)
     shape, x_rows, target_rows, log_p_rows, *sum_rows = _rows(logits, target, log_p, sums.losses, sums.weights)
-    width, places, (log_p, x, by_class) = pieces_of_rows(
-        (shape, log_p_rows, x_rows, (0,) * len(shape)), ((classes,), log_p.steps[1:2], logits.steps[1:2], (weight_step,)), log_p, logits, weight)
-    out_step, *steps = [of[-1] for of in places[1:]]
+    of_classes = (classes,), log_p.steps[1:2], logits.steps[1:2], (weight_step,)
+    width, (_, out_places, *places), (log_p, x, by_class) = pieces_of_rows(
+        (shape, log_p_rows, x_rows, (0,) * len(shape)), of_classes, log_p, logits, weight)
+    steps = *[of[-1] for of in places], out_places[-1]
     launch(softmax_cross_entropy, target.size, x, target, by_class, log_p, logits, weight, sums.losses, sums.weights, sums.wrong,
-           number(label_smoothing, logits.dtype), ignore_index, target.size, classes // width, classes, shape, x_rows, target_rows, log_p_rows,
-           *sum_rows, (*steps, out_step), (logits.steps[1], weight_step), has_weight, int(label_smoothing > 0),
+           number(label_smoothing, logits.dtype), ignore_index, target.size, classes // width, classes, shape, x_rows, target_rows,
+           log_p_rows, *sum_rows, steps, (logits.steps[1], weight_step), has_weight, int(label_smoothing > 0),
            **row_launch(target.size, classes, width))
     sums.finish("cross_entropy", classes, ignore_index)
 

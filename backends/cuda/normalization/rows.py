@@ -94,8 +94,9 @@ def _forward(x, weight, bias, epsilon, leading: int, out, parameter_steps) -> No
     elements = merged(x.shape[leading:], *[s[leading:] for s in steps])
     total, count = prod(x.shape[:leading]), prod(x.shape[leading:])
     width, elements, (y, x, weight, bias) = _pieces(rows, elements, y, x, weight, bias)
-    launch(row_norm, total, x, weight, bias, y, mean, variance, number(epsilon, mean.dtype), total, number(count, mean.dtype), count // width,
-           *rows, *elements, has_weight, has_bias, **row_launch(total, count, width))
+    epsilon, size = number(epsilon, mean.dtype), number(count, mean.dtype)
+    launch(row_norm, total, x, weight, bias, y, mean, variance, epsilon, total, size, count // width, *rows, *elements, has_weight,
+           has_bias, **row_launch(total, count, width))
 
 
 def _backward_input(grad_y, x, weight, mean, scale, leading: int, out, parameter_steps) -> None:
