@@ -26,7 +26,7 @@ def _maps(rng, *shape, dtype=np.float32) -> np.ndarray:
 
 
 def _rows(rng, *shape, dtype=np.float32) -> np.ndarray:
-    return rng.standard_normal(shape).astype(dtype)
+    return np.asarray(rng.standard_normal(shape)).astype(dtype)
 
 
 def _channels(rng, count: int) -> np.ndarray:
@@ -94,6 +94,10 @@ CASES = [
      "pooling.adaptive_max_pool2d_backward"),
     ("adaptive_avg_pool2d_forward", lambda r: [_maps(r, 2, 8, 5, 7), (1, 1)], "pooling.adaptive_avg_pool2d"),
     ("adaptive_avg_pool2d_backward_input", lambda r: [_maps(r, 2, 8, 1, 1), (5, 7)], "pooling.adaptive_avg_pool2d_backward"),
+    ("elementwise_loss_forward", lambda r: [_rows(r, 3, 8), _rows(r, 3, 8), None, _rows(r, 8), "bce_with_logits", 1.0, "none"],
+     "loss.elementwise.elementwise_loss_bce_with_logits"),
+    ("elementwise_loss_backward_input", lambda r: [_rows(r), _rows(r, 3, 8), _rows(r, 3, 8), _rows(r, 8), None, "huber", 0.5, "mean"],
+     "loss.elementwise.elementwise_loss_backward_huber_slope"),
     ("softmax_forward", lambda r: [_rows(r, 3, 48), 1], "softmax.softmax"),
     ("log_softmax_forward", lambda r: [_rows(r, 3, 48, dtype=BFLOAT16), 1], "softmax.softmax"),
     ("softmax_backward_input", lambda r: [_rows(r, 3, 48), _rows(r, 3, 48), 1], "softmax.softmax_backward"),
