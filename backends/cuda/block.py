@@ -2,7 +2,8 @@
 
 A kernel that uses them declares ``scratch = cuda.shared.array(THREADS_OF_ROW, REAL)``, gives a row to each block, and is launched with
 ``**row_launch(rows, count)``. All threads of the block must call them, and all receive the result. In a wide launch (`wide.py`) each lane
-of a thread counts as a thread, and there are so many fewer of these: the order is the same.
+of a thread counts as a thread, and there are so many fewer of these: the order is the same. What a thread adds to begins as
+``element(out, 0.0)``, so that it has lanes where the thread has nothing to add, or what is added is one number for all.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from numbanet.backends.cuda.compile import SIMULATED, PerReal, device, float32, 
 from numbanet.backends.cuda.mathematics import larger
 
 if SIMULATED:
-    from numbanet.backends.cuda.simulator import lane_numbers, lanes
+    from numbanet.backends.cuda.simulator import element, lane_numbers, lanes
 else:
-    from numbanet.backends.cuda.pieces import lane_numbers, lanes
+    from numbanet.backends.cuda.pieces import element, lane_numbers, lanes
+
+__all__ = ["MOST_ROWS", "REAL", "SHORT", "THREADS_OF_ROW", "block_largest", "block_sum", "element", "row_launch"]
 
 REAL = PerReal(float32, float64)        # the type of what a kernel computes in
 THREADS_OF_ROW = 256                    # the most threads of a row

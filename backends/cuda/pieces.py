@@ -6,6 +6,7 @@ computed from it is a piece again. A thread does what neighbouring threads do ot
 - Arithmetic (+ - * / and -x) of pieces, or of a piece and a number, is that of each lane.
 - A function with conditions, or one of `math`, is made by `@lanewise`: of numbers it is what it says, of pieces what it says of each lane.
 - A number is a piece where one is needed: `value = 0.0` before a loop that adds pieces to it, `out[i] = value`.
+- `element(x, value)` is a number as an element of the array x: a piece in a wide launch.
 - `lanes(x)` is how many numbers x holds, 1 where it is one itself, and `lane_numbers(x)` the piece 0, 1, 2 ... of as many, or 0.
 
 In the simulator a piece is a NumPy array; here is what Numba has to know.
@@ -112,6 +113,14 @@ def _cast(context, builder, given, wanted, value):
 
 
 # --- lanes ----------------------------------------------------------------------------------------------------------
+
+@intrinsic
+def element(context, pointer, value):
+    """A number as what `pointer` points to."""
+    def generate(lowering, builder, _, arguments):
+        return lowering.cast(builder, arguments[1], value, pointer.dtype)
+    return pointer.dtype(pointer, value), generate
+
 
 @intrinsic
 def lanes(context, x):

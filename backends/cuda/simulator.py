@@ -91,6 +91,11 @@ def by_lanes(function):
     return of_pieces
 
 
+def element(x, value):
+    """A number as an element of x."""
+    return _piece([value] * x.width) if isinstance(x, _WidePointer) else value
+
+
 def lanes(x) -> int:
     """How many numbers x holds."""
     return x.size if isinstance(x, Piece) else 1

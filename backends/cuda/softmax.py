@@ -6,7 +6,7 @@ import math
 
 from numba import cuda
 
-from numbanet.backends.cuda.block import REAL, THREADS_OF_ROW, block_largest, block_sum, row_launch
+from numbanet.backends.cuda.block import REAL, THREADS_OF_ROW, block_largest, block_sum, element, row_launch
 from numbanet.backends.cuda.compile import kernel
 from numbanet.backends.cuda.index import offset
 from numbanet.backends.cuda.launch import launch
@@ -22,14 +22,13 @@ def softmax(x, out, is_log, total, count, rows, x_rows, out_rows, x_step, out_st
     t, width = cuda.threadIdx.x, cuda.blockDim.x
     for row in range(cuda.blockIdx.x, total, cuda.gridDim.x):
         begin, out_begin = offset(row, rows, x_rows), offset(row, rows, out_rows)
-        largest = -INFINITY
+        largest_of, exp_of = element(out, -INFINITY), element(out, 0.0)
         for e in range(t, count, width):
-            largest = larger(largest, x[begin + e * x_step])
-        largest = block_largest(largest, scratch)
-        total_exp = 0.0
+            largest_of = larger(largest_of, x[begin + e * x_step])
+        largest = block_largest(largest_of, scratch)
         for e in range(t, count, width):
-            total_exp += exponential(x[begin + e * x_step] - largest)
-        total_exp = block_sum(total_exp, scratch)
+            exp_of += exponential(x[begin + e * x_step] - largest)
+        total_exp = block_sum(exp_of, scratch)
         for e in range(t, count, width):
             shifted = x[begin + e * x_step] - largest
             out[out_begin + e * out_step] = shifted - math.log(total_exp) if is_log else exponential(shifted) / total_exp
@@ -41,11 +40,11 @@ def softmax_backward(grad_y, y, out, is_log, total, count, rows, grad_rows, y_ro
     t, width = cuda.threadIdx.x, cuda.blockDim.x
     for row in range(cuda.blockIdx.x, total, cuda.gridDim.x):
         grad_begin, y_begin, out_begin = offset(row, rows, grad_rows), offset(row, rows, y_rows), offset(row, rows, out_rows)
-        value = 0.0
+        of_row = element(out, 0.0)
         for e in range(t, count, width):
             grad = grad_y[grad_begin + e * grad_step]
-            value += grad if is_log else grad * y[y_begin + e * y_step]
-        value = block_sum(value, scratch)
+            of_row += grad if is_log else grad * y[y_begin + e * y_step]
+        value = block_sum(of_row, scratch)
         for e in range(t, count, width):
             grad, of_y = grad_y[grad_begin + e * grad_step], y[y_begin + e * y_step]
             out[out_begin + e * out_step] = grad - exponential(of_y) * value if is_log else (grad - value) * of_y

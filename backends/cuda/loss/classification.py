@@ -13,7 +13,7 @@ import numpy as np
 from numba import cuda
 
 from numbanet.backends.contract.loss import label_error
-from numbanet.backends.cuda.block import REAL, THREADS_OF_ROW, block_largest, block_sum, row_launch
+from numbanet.backends.cuda.block import REAL, THREADS_OF_ROW, block_largest, block_sum, element, row_launch
 from numbanet.backends.cuda.compile import kernel
 from numbanet.backends.cuda.elementwise import divide_of
 from numbanet.backends.cuda.index import offset, quotient, thread, threads
@@ -38,7 +38,7 @@ def softmax_cross_entropy(x, target, class_weight, log_p, logits, weight_of, los
     t, width = cuda.threadIdx.x, cuda.blockDim.x
     for row in range(cuda.blockIdx.x, total, cuda.gridDim.x):
         begin, out_begin = offset(row, rows, x_rows), offset(row, rows, log_p_rows)
-        largest_of, exp_of, all_of = -INFINITY, 0.0, 0.0
+        largest_of, exp_of, all_of = element(log_p, -INFINITY), element(log_p, 0.0), element(log_p, 0.0)
         for c in range(t, count, width):
             largest_of = larger(largest_of, x[begin + c * steps[0]])
         largest = block_largest(largest_of, scratch)

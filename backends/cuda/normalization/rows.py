@@ -15,7 +15,7 @@ from math import prod
 
 from numba import cuda
 
-from numbanet.backends.cuda.block import REAL, THREADS_OF_ROW, block_sum, row_launch
+from numbanet.backends.cuda.block import REAL, THREADS_OF_ROW, block_sum, element, row_launch
 from numbanet.backends.cuda.compile import kernel
 from numbanet.backends.cuda.index import offset
 from numbanet.backends.cuda.launch import launch, number
@@ -33,7 +33,7 @@ def row_norm(x, weight, bias, out, mean, variance, epsilon, total, size, count, 
     scratch = cuda.shared.array(THREADS_OF_ROW, REAL)
     t, width = cuda.threadIdx.x, cuda.blockDim.x
     for row in range(cuda.blockIdx.x, total, cuda.gridDim.x):
-        begin, values, deviations, squares = offset(row, rows, x_rows), 0.0, 0.0, 0.0
+        begin, values, deviations, squares = offset(row, rows, x_rows), element(out, 0.0), element(out, 0.0), element(out, 0.0)
         for e in range(t, count, width):
             values += x[begin + offset(e, elements, x_elements)]
         center = block_sum(values, scratch) / size
@@ -67,7 +67,7 @@ def row_norm_backward(grad_y, x, weight, mean, scale, out, total, size, count, r
     for row in range(cuda.blockIdx.x, total, cuda.gridDim.x):
         center, factor = mean[offset(row, rows, mean_rows)], scale[offset(row, rows, scale_rows)]
         begin, grad_begin, weight_begin = offset(row, rows, x_rows), offset(row, rows, grad_rows), offset(row, rows, weight_rows)
-        of_grad, of_product = 0.0, 0.0
+        of_grad, of_product = element(out, 0.0), element(out, 0.0)
         for e in range(t, count, width):
             grad = grad_y[grad_begin + offset(e, elements, grad_elements)]
             if has_weight:

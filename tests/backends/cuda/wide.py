@@ -99,6 +99,7 @@ CASES = [
     ("elementwise_loss_backward_input", lambda r: [_rows(r), _rows(r, 3, 8), _rows(r, 3, 8), _rows(r, 8), None, "huber", 0.5, "mean"],
      "loss.elementwise.elementwise_loss_backward_huber_slope"),
     ("softmax_forward", lambda r: [_rows(r, 3, 48), 1], "softmax.softmax"),
+    ("softmax_forward", lambda r: [np.broadcast_to(_rows(r, 3, 1), (3, 48)), 1], "softmax.softmax"),
     ("log_softmax_forward", lambda r: [_rows(r, 3, 48, dtype=BFLOAT16), 1], "softmax.softmax"),
     ("softmax_backward_input", lambda r: [_rows(r, 3, 48), _rows(r, 3, 48), 1], "softmax.softmax_backward"),
     ("softmax_cross_entropy_forward", lambda r: [_rows(r, 3, 48), np.array([47, 0, 5]), None, -100, 0.0, "none"],
