@@ -10,6 +10,7 @@ from numbanet.backends import PRIMITIVES, get_backend
 from numbanet.backends.cuda import optimizer, wide
 from numbanet.backends.cuda.launch import compiled
 from numbanet.geometry import pool_geometry
+from tests.backends import agreement
 from tests.backends.agreement import outputs
 from tests.cases.case import channels_last
 
@@ -129,11 +130,27 @@ def _run(primitive: str, make) -> tuple[list[bytes], set[str]]:
         compiled.update(known)
 
 
+@pytest.fixture
+def single_elements(monkeypatch):
+    """A function: from when it is called on, no launch is wide."""
+    def switch():
+        for module in (wide, optimizer):
+            monkeypatch.setattr(module, "width_of", lambda *arrays: 1 << 20)
+    return switch
+
+
 @pytest.mark.parametrize("primitive, make, kernels", CASES, ids=[f"{i}-{case[0]}" for i, case in enumerate(CASES)])
-def test_wide_launches_have_the_bits_of_single_elements(primitive, make, kernels, monkeypatch):
+def test_wide_launches_have_the_bits_of_single_elements(primitive, make, kernels, single_elements):
     taken, wide_kernels = _run(primitive, make)
     assert set(kernels.split()) <= wide_kernels
-    for module in (wide, optimizer):
-        monkeypatch.setattr(module, "width_of", lambda *arrays: 1 << 20)
+    single_elements()
     single, none = _run(primitive, make)
     assert not none and taken == single
+
+
+@pytest.mark.parametrize("case", [c for c in agreement.CASES if PRIMITIVES[c.primitive].family in ("elementwise", "activation", "loss")
+                                  and c.primitive in CUDA.implementations and not c.large], ids=agreement.name_of)
+def test_functions_of_elements_have_the_same_bits_either_way(case, single_elements):
+    taken, _ = _run(case.primitive, lambda _: agreement.arguments_of(case))
+    single_elements()
+    assert taken == _run(case.primitive, lambda _: agreement.arguments_of(case))[0]
