@@ -205,8 +205,8 @@ def adaptive_avg_pool2d_backward(grad_y, out, total, shape, size, grad_steps, ou
 def _pool(kernel_of, written: tuple, read: tuple, *sizes) -> None:
     """Launch for each position of the first array, whose channels are innermost in memory; `sizes` are what the kernel takes more."""
     total, shape, arrays, steps = maps(*written, *read)
-    out, given = len(written), slice(len(written), None)
-    launch(kernel_of, total, *arrays[given], *arrays[:out], total, shape, *sizes, *steps[given], *steps[:out])
+    outputs = len(written)
+    launch(kernel_of, total, *arrays[outputs:], *arrays[:outputs], total, shape, *sizes, *steps[outputs:], *steps[:outputs])
 
 
 @implements
