@@ -1,15 +1,24 @@
 """Threads of a block that work on one row together: sums and maxima over them, through shared memory, in a fixed order.
 
 A kernel that uses them declares ``scratch = cuda.shared.array(THREADS_OF_ROW, REAL)``, gives a row to each block, and is launched with
-``**row_launch(rows, count)``. All threads of the block must call them, and all receive the result.
+``**row_launch(rows, count)``. All threads of the block must call them, and all receive the result. In a wide launch (`wide.py`) each lane
+of a thread counts as a thread, and there are so many fewer of these: the order is the same. What a thread adds to begins as
+``element(out, 0.0)``, so that it has lanes where the thread has nothing to add, or what is added is one number for all.
 """
 
 from __future__ import annotations
 
 from numba import cuda
 
-from numbanet.backends.cuda.compile import SIMULATED, PerReal, device, float32, float64
+from numbanet.backends.cuda.compile import SIMULATED, PerReal, device, float32, float64, lanewise
 from numbanet.backends.cuda.mathematics import larger
+
+if SIMULATED:
+    from numbanet.backends.cuda.simulator import element, lane_numbers, lanes
+else:
+    from numbanet.backends.cuda.pieces import element, lane_numbers, lanes
+
+__all__ = ["MOST_ROWS", "REAL", "SHORT", "THREADS_OF_ROW", "block_largest", "block_sum", "element", "row_launch"]
 
 REAL = PerReal(float32, float64)        # the type of what a kernel computes in
 THREADS_OF_ROW = 256                    # the most threads of a row
@@ -17,21 +26,26 @@ SHORT = 128                             # elements up to which a warp takes the 
 MOST_ROWS = 1 << 16                     # blocks of a grid; each goes on to further rows
 
 
-def row_launch(rows: int, count: int) -> dict:
-    """Grid and block for rows of `count` elements, a power of two of threads each: arguments of `launch`."""
-    threads = 4 if SIMULATED else 32 if count <= SHORT else THREADS_OF_ROW
-    return {"blocks": min(rows, 2 if SIMULATED else MOST_ROWS), "threads": threads}
+def row_launch(rows: int, count: int, width: int = 1) -> dict:
+    """Grid and block for rows of `count` elements, a power of two of threads each, `width` elements a piece: arguments of `launch`."""
+    threads = 8 if SIMULATED else 32 if count <= SHORT else THREADS_OF_ROW
+    return {"blocks": min(rows, 2 if SIMULATED else MOST_ROWS), "threads": threads // width}
+
+
+@lanewise
+def _put(scratch, at, value):
+    scratch[at] = value
 
 
 @device
 def block_sum(value, scratch):
     """The sum over the block's threads."""
-    t, half = cuda.threadIdx.x, cuda.blockDim.x // 2
-    scratch[t] = value
+    t, half = cuda.threadIdx.x, cuda.blockDim.x * lanes(value) // 2
+    _put(scratch, t * lanes(value) + lane_numbers(value), value)
     cuda.syncthreads()
     while half > 0:
-        if t < half:
-            scratch[t] += scratch[t + half]
+        for i in range(t, half, cuda.blockDim.x):
+            scratch[i] += scratch[i + half]
         cuda.syncthreads()
         half //= 2
     result = scratch[0]
@@ -42,12 +56,12 @@ def block_sum(value, scratch):
 @device
 def block_largest(value, scratch):
     """The largest value of the block's threads; NaN where one is."""
-    t, half = cuda.threadIdx.x, cuda.blockDim.x // 2
-    scratch[t] = value
+    t, half = cuda.threadIdx.x, cuda.blockDim.x * lanes(value) // 2
+    _put(scratch, t * lanes(value) + lane_numbers(value), value)
     cuda.syncthreads()
     while half > 0:
-        if t < half:
-            scratch[t] = larger(scratch[t], scratch[t + half])
+        for i in range(t, half, cuda.blockDim.x):
+            scratch[i] = larger(scratch[i], scratch[i + half])
         cuda.syncthreads()
         half //= 2
     result = scratch[0]

@@ -12,9 +12,11 @@ A kernel is a plain Python function over pointers, integers and tuples of intege
 - A literal such as 0.5 is float32 where no operand is float64, and float64 otherwise. An integer literal beside a float makes float64,
   so write 1.0, not 1; a test looks for double precision in the code of float32 kernels.
 - `math` is the library of the GPU; its results follow IEEE at the edges (exp(1000) is inf), in the simulator too.
-- What a kernel takes from its module or its closure may be helper functions made by `@device`, constants, and the names of this module.
+- What a kernel takes from its module or its closure may be helper functions made by `@device` or `@lanewise`, constants, and the names of
+  this module.
 
-One function serves every dtype: it is specialised by the types of a launch's arguments, explicitly, never by Numba's guess.
+One function serves every dtype, and pieces of several elements (`pieces.py`): it is specialised by the types of a launch's arguments,
+explicitly, never by Numba's guess.
 """
 
 from __future__ import annotations
@@ -32,14 +34,14 @@ from numbanet.errors import BackendError
 SIMULATED = hardware.is_simulated()
 
 if SIMULATED:
-    from numbanet.backends.cuda.simulator import LIBRARY, context
+    from numbanet.backends.cuda.simulator import LIBRARY, by_lanes, context
     int32, int64, uint8, uint32, uint64, float16, float32, float64, boolean = (
         np.int32, np.int64, np.uint8, np.uint32, np.uint64, np.float16, np.float32, np.float64, np.bool_)
 else:
     from numba.cuda.types import boolean, float16, float32, float64, int32, int64, uint8, uint32, uint64
 
 __all__ = ["SIMULATED", "Helper", "Kernel", "PerReal", "boolean", "device", "float16", "float32", "float64", "int32", "int64", "kernel",
-           "uint8", "uint32", "uint64"]
+           "lanewise", "uint8", "uint32", "uint64"]
 
 
 class Helper:
@@ -50,6 +52,10 @@ class Helper:
 
     def __call__(self, *arguments):
         return self.function(*arguments)
+
+
+class Lanewise(Helper):
+    """A function of numbers, which of pieces is what it is of each lane (`pieces.py`)."""
 
 
 class PerReal:
@@ -99,6 +105,11 @@ def device(function) -> Helper:
     return Helper(function)
 
 
+def lanewise(function) -> Lanewise:
+    """Make a function of numbers, or of pieces, that kernels and other helpers can call; a helper, or (decorator) a Python function."""
+    return Lanewise(function.function if isinstance(function, Helper) else function)
+
+
 @cache
 def _specialised(function: FunctionType, real) -> FunctionType:
     names = {**function.__globals__}
@@ -112,6 +123,8 @@ def _inside(value, real):
     """What stands for a global or a variable of the closure inside a kernel."""
     if isinstance(value, Helper):
         made = _specialised(value.function, real)
+        if isinstance(value, Lanewise):
+            return by_lanes(made) if SIMULATED else _compiled_by_lanes(made)
         return made if SIMULATED else _compiled_helper(made)
     if isinstance(value, PerReal):
         return value.functions[real]
@@ -127,6 +140,12 @@ def _inside(value, real):
 @cache
 def _compiled_helper(function):
     return cuda.jit(function, device=True, forceinline=True)
+
+
+@cache
+def _compiled_by_lanes(function):
+    from numbanet.backends.cuda import pieces
+    return pieces.lanewise(_compiled_helper(function), function.__code__.co_argcount)
 
 
 def _with_literals(code: CodeType, real) -> CodeType:

@@ -32,7 +32,9 @@ logger = logging.getLogger("numbanet.compile")
 
 COMPILERS = ("numba-cuda", "numba", "llvmlite", "cuda-core", "nvidia-nvvm", "nvidia-nvjitlink", "nvidia-cuda-nvcc-cu12",
              "nvidia-nvjitlink-cu12")
-COUNTED = {"mma": r"\bmma\.sync", "ldmatrix": r"\bldmatrix\.sync", "cp_async": r"\bcp\.async\.c[ag]", "float64": r"\.f64\b"}
+_WIDE = r"(?:\.(?:global|nc))*\.v(?:4\.[bfsu]32|2\.[bfsu]64)\b"          # of 16 bytes, in global memory
+COUNTED = {"mma": r"\bmma\.sync", "ldmatrix": r"\bldmatrix\.sync", "cp_async": r"\bcp\.async\.c[ag]", "float64": r"\.f64\b",
+           "wide_load": rf"\bld{_WIDE}", "wide_store": rf"\bst{_WIDE}"}
 CAPABILITY = (8, 0)          # the first with TF32, BF16 and cp.async; its PTX is assembled for every later one
 PTX_ARCH = "compute_80"
 

@@ -11,17 +11,18 @@ import operator
 
 import numpy as np
 
-from numbanet.backends.cuda.compile import device, kernel
+from numbanet.backends.cuda.compile import device, kernel, lanewise
 from numbanet.backends.cuda.index import offset, thread, threads
 from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import broadcast_steps, merged
 from numbanet.backends.cuda.mathematics import ceil as ceil_of
+from numbanet.backends.cuda.mathematics import clamped, larger, rint, smaller
 from numbanet.backends.cuda.mathematics import floor as floor_of
-from numbanet.backends.cuda.mathematics import larger, rint, smaller
 from numbanet.backends.cuda.mathematics import trunc as trunc_of
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.pointwise import BOOL, Arithmetic, Unary, convert, converted
 from numbanet.backends.cuda.registry import implements
+from numbanet.backends.cuda.wide import pieces
 from numbanet.dtypes import is_floating_point, result_type
 from numbanet.errors import UsageError
 
@@ -506,17 +507,22 @@ for _name in REAL:
 
 # Selecting, filling, copying
 
+@lanewise
+def _chosen(condition, a, b):
+    return a if condition else b
+
+
 @kernel
 def choose_kernel(condition, a, b, out, total, shape, condition_steps, a_steps, b_steps, out_steps):
     for i in range(thread(), total, threads()):
-        chosen = condition[offset(i, shape, condition_steps)]
-        out[offset(i, shape, out_steps)] = a[offset(i, shape, a_steps)] if chosen else b[offset(i, shape, b_steps)]
+        condition_of, a_of, b_of = offset(i, shape, condition_steps), offset(i, shape, a_steps), offset(i, shape, b_steps)
+        out[offset(i, shape, out_steps)] = _chosen(condition[condition_of], a[a_of], b[b_of])
 
 
 @kernel
 def clamp_kernel(x, out, low, high, total, shape, x_steps, out_steps):
     for i in range(thread(), total, threads()):
-        out[offset(i, shape, out_steps)] = smaller(larger(x[offset(i, shape, x_steps)], low), high)
+        out[offset(i, shape, out_steps)] = clamped(x[offset(i, shape, x_steps)], low, high)
 
 
 @kernel
@@ -528,8 +534,9 @@ def full_kernel(out, value, total, shape, out_steps):
 @implements
 def where(condition, a, b, out):
     a, b = [converted(x, out.dtype) if type(x) is DeviceArray else _scalar_array(x, out) for x in (a, b)]
-    shape, out_steps, *steps = merged(out.shape, out.steps, *[broadcast_steps(x, out.shape) for x in (condition, a, b)])
-    launch(choose_kernel, out.size, condition, a, b, out, out.size, shape, *steps, out_steps)
+    places = merged(out.shape, out.steps, *[broadcast_steps(x, out.shape) for x in (condition, a, b)])
+    total, (shape, out_steps, *steps), (out, *given) = pieces(places, out, condition, a, b)
+    launch(choose_kernel, total, *given, out, total, shape, *steps, out_steps)
 
 
 def _scalar_array(value, out: DeviceArray) -> DeviceArray:
@@ -547,9 +554,9 @@ def clamp(x, minimum, maximum, out):
     else:
         lowest, highest = np.iinfo(out.dtype).min, np.iinfo(out.dtype).max
     x = converted(x, out.dtype)
-    shape, out_steps, x_steps = merged(out.shape, out.steps, x.steps)
     low, high = (number(limit if given is None else given, out.dtype) for limit, given in ((lowest, minimum), (highest, maximum)))
-    launch(clamp_kernel, out.size, x, out, low, high, out.size, shape, x_steps, out_steps)
+    total, (shape, out_steps, x_steps), (out, x) = pieces(merged(out.shape, out.steps, x.steps), out, x)
+    launch(clamp_kernel, total, x, out, low, high, total, shape, x_steps, out_steps)
 
 
 @implements
@@ -564,5 +571,6 @@ def copy(x, out):
 
 @implements
 def full(shape, value, dtype, out):
-    merged_shape, out_steps = merged(out.shape, out.steps)
-    launch(full_kernel, out.size, out, number(value, out.dtype), out.size, merged_shape, out_steps)
+    value = number(value, out.dtype)
+    total, (merged_shape, out_steps), (out,) = pieces(merged(out.shape, out.steps), out)
+    launch(full_kernel, total, out, value, total, merged_shape, out_steps)

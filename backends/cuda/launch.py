@@ -1,7 +1,8 @@
 """From a kernel and its arguments to work on a GPU.
 
-The types of a launch are read off its arguments: arrays become pointers to their dtype, lists of arrays pointers to pointers, Python
-integers and tuples of them indices (int32, or int64 for the whole launch where an array or a size needs that), NumPy scalars what they are.
+The types of a launch are read off its arguments: arrays become pointers to their dtype, or to pieces of it (`wide.py`), lists of arrays
+pointers to pointers, Python integers and tuples of them indices (int32, or int64 for the whole launch where an array or a size needs that),
+NumPy scalars what they are.
 Python floats are refused: their width is the caller's to say.
 """
 
@@ -16,6 +17,7 @@ from numbanet.backends.cuda.compile import SIMULATED, Kernel
 from numbanet.backends.cuda.constants import on_device
 from numbanet.backends.cuda.cubin import Cubin, cubin
 from numbanet.backends.cuda.memory import DeviceArray
+from numbanet.backends.cuda.wide import Wide
 from numbanet.dtypes import is_floating_point
 from numbanet.errors import BackendError
 
@@ -36,7 +38,7 @@ def launch(kernel: Kernel, total: int, *arguments, blocks: int | None = None, th
     total
         How many threads there is work for; nothing is launched for 0.
     arguments
-        The kernel's: arrays, lists of arrays of one dtype, integers, NumPy scalars, tuples of one of these two.
+        The kernel's: arrays, wide or not, lists of arrays of one dtype, integers, NumPy scalars, tuples of one of these two.
     blocks, threads
         The grid and the threads of a block, for kernels whose threads work together; otherwise chosen from `total`.
 
@@ -47,7 +49,7 @@ def launch(kernel: Kernel, total: int, *arguments, blocks: int | None = None, th
     """
     if total == 0:
         return
-    arrays = [a for a in arguments if type(a) is DeviceArray] + [x for a in arguments if type(a) is list for x in a]
+    arrays = _arrays(arguments)
     device = arrays[0].device
     for other in arrays:
         if other.device is not device:
@@ -66,15 +68,25 @@ def launch(kernel: Kernel, total: int, *arguments, blocks: int | None = None, th
     device.launch(made, (blocks, 1, 1), threads, flattened(types, arguments))
 
 
+def _arrays(arguments) -> list[DeviceArray]:
+    single = [a for a in arguments if type(a) in (DeviceArray, Wide)] + [x for a in arguments if type(a) is list for x in a]
+    return [a.array if type(a) is Wide else a for a in single]
+
+
+def _elements(a: DeviceArray | Wide) -> str:
+    """What a pointer to an array points to."""
+    return f"{a.array.dtype.name}x{a.width}" if type(a) is Wide else a.dtype.name
+
+
 def types_of(kernel: Kernel, arguments) -> tuple[str, ...]:
-    """The type of each argument, as text: "*float32", "**float32" (a list), "int32", "int32x3", "float32", "float32x2"."""
+    """The type of each argument, as text: "*float32", "*float32x4" (wide), "**float32" (a list), "int32", "int32x3", "float32"."""
     index = "int32" if _fits(arguments) else "int64"
     types = []
     for a in arguments:
-        if type(a) is DeviceArray:
-            types.append(f"*{a.dtype.name}")
+        if type(a) in (DeviceArray, Wide):
+            types.append(f"*{_elements(a)}")
         elif type(a) is list:
-            types.append(f"**{a[0].dtype.name}")
+            types.append(f"**{_elements(a[0])}")
         elif type(a) is int:
             types.append(index)
         elif type(a) is tuple:
@@ -99,14 +111,10 @@ def real_of(types: tuple[str, ...]):
 
 
 def _fits(arguments) -> bool:
+    if any(a.reach > _INT32_LIMIT for a in _arrays(arguments)):
+        return False
     for a in arguments:
-        if type(a) is DeviceArray:
-            if a.reach > _INT32_LIMIT:
-                return False
-        elif type(a) is list:
-            if max(x.reach for x in a) > _INT32_LIMIT:
-                return False
-        elif type(a) is int:
+        if type(a) is int:
             if not -_INT32_LIMIT < a < _INT32_LIMIT:
                 return False
         elif type(a) is tuple and type(a[0]) is int and max(a) > _INT32_LIMIT:
@@ -120,7 +128,7 @@ def _simulate(device, kernel, total, arguments, blocks, threads) -> None:
     compiled.setdefault((kernel, types), None)
     function = kernel.specialised(real_of(types))
     grid = blocks or min(simulator.BLOCKS, -(-total // simulator.THREADS)), threads or simulator.THREADS
-    arguments = [simulator.Pointer(a) if type(a) is DeviceArray else [simulator.Pointer(x) for x in a] if type(a) is list else a
+    arguments = [simulator.pointer(a) if type(a) in (DeviceArray, Wide) else [simulator.pointer(x) for x in a] if type(a) is list else a
                  for a in arguments]
     device.submit(lambda stream: simulator.run(function, *grid, arguments))
 
@@ -143,7 +151,7 @@ def numba_type(name: str):
 
 def machine_code(kernel: Kernel, types: tuple[str, ...], arch: str) -> Cubin:
     """The machine code of a kernel for an architecture, from the disk cache where it is there; needs no GPU."""
-    modules = (*kernel.modules, "numbanet.backends.cuda.pointers", __name__)
+    modules = (*kernel.modules, "numbanet.backends.cuda.pointers", __name__)      # pointers.py imports pieces.py
     return cubin(kernel.name.replace(".", "_"), lambda: kernel.specialised(real_of(types)), types, arch, modules, numba_type=numba_type)
 
 
@@ -156,7 +164,10 @@ def flattened(types: tuple[str, ...], arguments) -> list:
     words = []
     for text, a in zip(types, arguments):
         if type(a) is list:
-            a = on_device(a[0].lease.allocator, np.array([x.pointer for x in a], np.int64))
+            arrays = _arrays([a])
+            a = on_device(arrays[0].lease.allocator, np.array([x.pointer for x in arrays], np.int64))
+        elif type(a) is Wide:
+            a = a.array
         if type(a) is DeviceArray:
             words.append(ctypes.c_void_p(a.pointer))
         elif type(a) is tuple:

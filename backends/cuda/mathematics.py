@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from numbanet.backends.cuda.compile import SIMULATED, PerReal, device
+from numbanet.backends.cuda.compile import SIMULATED, PerReal, lanewise
 
 INFINITY = float("inf")         # a constant of a module takes the kernel's precision; `math.inf` would be float64
 
@@ -18,13 +20,31 @@ else:
     rint = PerReal(libdevice.rintf, libdevice.rint)
 
 
-@device
+@lanewise
 def larger(a, b):
     """The larger of two; NaN where either is."""
     return a if a >= b or a != a else b
 
 
-@device
+@lanewise
 def smaller(a, b):
     """The smaller of two; NaN where either is."""
     return a if a <= b or a != a else b
+
+
+@lanewise
+def clamped(x, low, high):
+    """x brought within limits; NaN where it is."""
+    return smaller(larger(x, low), high)
+
+
+@lanewise
+def square_root(x):
+    """The square root, of pieces too."""
+    return math.sqrt(x)
+
+
+@lanewise
+def exponential(x):
+    """The exponential function, of pieces too."""
+    return math.exp(x)

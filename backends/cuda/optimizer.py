@@ -1,7 +1,8 @@
 """Optimiser updates in place, one launch for all parameters (see `contract/optimizer.py` for the formulas).
 
 The elements of all parameters are counted through: parameter k holds those from starts[k] on. Arrays of a parameter are read in memory
-order, so all of them have to lie alike; a gradient or state that does not is brought into the parameter's order for the launch.
+order, so all of them have to lie alike; a gradient or state that does not is brought into the parameter's order for the launch. Parameters
+that can be read in pieces (`wide.py`) are one launch, in which pieces are counted, `step` elements each; the others are another.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from numbanet.backends.cuda.compile import device, kernel
 from numbanet.backends.cuda.constants import on_device
 from numbanet.backends.cuda.index import quotient, thread, threads
 from numbanet.backends.cuda.launch import launch
-from numbanet.backends.cuda.mathematics import larger
+from numbanet.backends.cuda.mathematics import larger, square_root
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.pointwise import convert, new_like, numbers
 from numbanet.backends.cuda.registry import implements
+from numbanet.backends.cuda.wide import Wide, is_aligned, width_of
 
 
 @device
@@ -34,11 +36,11 @@ def owner(starts, count, i):
 
 
 @kernel
-def sgd_kernel(parameters, grads, buffers, starts, count, has_buffers, nesterov, scalars, total):
+def sgd_kernel(parameters, grads, buffers, starts, count, step, has_buffers, nesterov, scalars, total):
     lr, momentum, gain, weight_decay, scale = scalars
     for i in range(thread(), total, threads()):
         k = owner(starts, count, i)
-        e = i - starts[k]
+        e = (i - starts[k]) * step
         p = parameters[k][e]
         g = scale * grads[k][e] + weight_decay * p
         if has_buffers:
@@ -49,11 +51,12 @@ def sgd_kernel(parameters, grads, buffers, starts, count, has_buffers, nesterov,
 
 
 @kernel
-def rmsprop_kernel(parameters, grads, square_avgs, grad_avgs, buffers, starts, count, is_centered, has_buffers, scalars, total):
+def rmsprop_kernel(parameters, grads, square_avgs, grad_avgs, buffers, starts, count, step, is_centered, has_buffers, scalars,
+                   total):
     lr, alpha, gain, eps, weight_decay, momentum, scale = scalars
     for i in range(thread(), total, threads()):
         k = owner(starts, count, i)
-        e = i - starts[k]
+        e = (i - starts[k]) * step
         p = parameters[k][e]
         g = scale * grads[k][e] + weight_decay * p
         variance = alpha * square_avgs[k][e] + gain * g * g
@@ -62,7 +65,7 @@ def rmsprop_kernel(parameters, grads, square_avgs, grad_avgs, buffers, starts, c
             mean = grad_avgs[k][e] + gain * (g - grad_avgs[k][e])
             grad_avgs[k][e] = mean
             variance = variance - mean * mean
-        update = g / (math.sqrt(variance) + eps)
+        update = g / (square_root(variance) + eps)
         if has_buffers:
             update = momentum * buffers[k][e] + update
             buffers[k][e] = update
@@ -70,11 +73,11 @@ def rmsprop_kernel(parameters, grads, square_avgs, grad_avgs, buffers, starts, c
 
 
 @kernel
-def adam_kernel(parameters, grads, exp_avgs, exp_avg_sqs, highest, starts, count, has_highest, scalars, total):
+def adam_kernel(parameters, grads, exp_avgs, exp_avg_sqs, highest, starts, count, step, has_highest, scalars, total):
     kept, l2, scale, gain1, beta2, gain2, correction2, eps, rate = scalars
     for i in range(thread(), total, threads()):
         k = owner(starts, count, i)
-        e = i - starts[k]
+        e = (i - starts[k]) * step
         p = parameters[k][e] * kept                     # decoupled weight decay; else kept is 1 and l2 the decay
         g = scale * grads[k][e] + l2 * p
         m = exp_avgs[k][e] + gain1 * (g - exp_avgs[k][e])
@@ -84,7 +87,7 @@ def adam_kernel(parameters, grads, exp_avgs, exp_avg_sqs, highest, starts, count
         if has_highest:
             v = larger(highest[k][e], v)
             highest[k][e] = v
-        parameters[k][e] = p - rate * m / (math.sqrt(v) / correction2 + eps)
+        parameters[k][e] = p - rate * m / (square_root(v) / correction2 + eps)
 
 
 def _update(kernel_of, flags: tuple[int, ...], scalars, parameters, grads, *states) -> None:
@@ -102,10 +105,16 @@ def _update(kernel_of, flags: tuple[int, ...], scalars, parameters, grads, *stat
         arrays = [arrays[k] for k in chosen]
         lists.append([x if x.strides == a.strides else _in_order(x, new_like(a)) for x, a in zip(arrays, aligned)])
         changed += zip(arrays, lists[-1]) if is_state else ()
-    starts = np.cumsum([0, *[p.size for p in own]])
-    total = int(starts[-1])
-    table = on_device(own[0].lease.allocator, starts[:-1].astype(np.int32 if total < 2**31 else np.int64))
-    launch(kernel_of, total, *lists, table, len(own), *flags, numbers(scalars, own[0].dtype), total)
+    width = width_of(own[0])
+    is_wide = [p.size % width == 0 and all(is_aligned(x, width) for x in arrays) for p, *arrays in zip(own, *lists)]
+    for step in (width, 1):
+        members = [k for k, wide in enumerate(is_wide) if wide == (step == width)]
+        if members:
+            arrays = [[Wide(of[k], step) if step > 1 else of[k] for k in members] for of in lists]
+            starts = np.cumsum([0, *[own[k].size // step for k in members]])
+            total = int(starts[-1])
+            table = on_device(own[0].lease.allocator, starts[:-1].astype(np.int32 if total < 2**31 else np.int64))
+            launch(kernel_of, total, *arrays, table, len(members), step, *flags, numbers(scalars, own[0].dtype), total)
     for given, written in changed:
         if given is not written:
             convert(written, given)

@@ -1,6 +1,7 @@
-"""What `x[i]` means in a kernel where memory and values differ: booleans are bytes, float16 and bfloat16 are float32 while computing.
+"""What `x[i]` means in a kernel where memory and values differ: booleans are bytes, float16 and bfloat16 are float32 while computing,
+and in a wide launch an element is a piece (`pieces.py`), which is loaded and stored with instructions of 16 bytes.
 
-All other dtypes take Numba's plain pointers.
+All other pointers are Numba's plain ones.
 """
 
 from __future__ import annotations
@@ -12,16 +13,25 @@ from llvmlite import ir
 from numba.cuda import types
 from numba.cuda.extending import lower_builtin, models, register_model
 
+from numbanet.backends.cuda.pieces import Piece, lane, packed
+
 _BYTE, _WORD, _INT, _FLOAT, _HALF = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.FloatType(), ir.HalfType()
+_STORED = {"bool": _BYTE, "float16": _WORD, "bfloat16": _WORD, "float32": _FLOAT, "float64": ir.DoubleType()}
+_GLOBAL = 1                 # the address space, which Numba's pointers do not tell
+
+
+def _stored(storage: str):
+    """The type of an element in memory."""
+    return _STORED.get(storage) or ir.IntType(int(storage.lstrip("uint")))
 
 
 class Pointer(types.CPointer):
-    """A pointer whose elements are `storage` in memory and `dtype` once loaded."""
+    """A pointer whose elements are `storage` in memory and `dtype` once loaded, or pieces of so many."""
 
-    def __init__(self, storage: str, dtype):
-        self.storage = storage
-        super().__init__(dtype)
-        self.name = f"{storage}*"
+    def __init__(self, storage: str, dtype, width: int = 1):
+        self.storage, self.width = storage, width
+        super().__init__(dtype if width == 1 else Piece(dtype, width))
+        self.name = f"{storage}x{width}*"
 
     @property
     def key(self):
@@ -31,31 +41,78 @@ class Pointer(types.CPointer):
 @register_model(Pointer)
 class _Model(models.PrimitiveModel):
     def __init__(self, manager, pointer):
-        super().__init__(manager, pointer, (_BYTE if pointer.storage == "bool" else _WORD).as_pointer())
+        super().__init__(manager, pointer, _stored(pointer.storage).as_pointer())
 
 
 @lower_builtin(operator.getitem, Pointer, types.Integer)
 def _load(context, builder, signature, arguments):
-    pointer, index = arguments
-    word, storage = builder.load(builder.gep(pointer, [index])), signature.args[0].storage
-    if storage == "bool":
-        return builder.icmp_unsigned("!=", word, ir.Constant(_BYTE, 0))
-    if storage == "float16":
-        return builder.fpext(builder.bitcast(word, _HALF), _FLOAT)
-    return builder.bitcast(builder.shl(builder.zext(word, _INT), ir.Constant(_INT, 16)), _FLOAT)
+    kind = signature.args[0]
+    place = builder.gep(arguments[0], [arguments[1]])
+    if kind.width == 1:
+        return _value(builder, builder.load(place), kind.storage)
+    memory, bits = _wide(kind)
+    loaded = builder.load(_in_global(builder, place, memory), align=_alignment(kind))
+    lanes = []
+    for k in range(kind.width):
+        word = builder.extract_element(loaded, ir.Constant(_INT, k * bits // 32 if bits < 32 else k))
+        if bits < 32:
+            word = builder.trunc(builder.lshr(word, ir.Constant(_INT, k * bits % 32)), ir.IntType(bits))
+        lanes.append(_value(builder, word, kind.storage))
+    return packed(builder, lanes)
 
 
 @lower_builtin(operator.setitem, Pointer, types.Integer, types.Any)
 def _store(context, builder, signature, arguments):
     pointer, index, value = arguments
-    storage = signature.args[0].storage
+    kind = signature.args[0]
+    place = builder.gep(pointer, [index])
+    if kind.width == 1:
+        builder.store(_word(builder, value, kind.storage), place)
+        return
+    memory, bits = _wide(kind)
+    stored = ir.Constant(memory, None if bits < 32 else ir.Undefined)
+    for k in range(kind.width):
+        word, at = _word(builder, lane(builder, value, kind.dtype, k), kind.storage), ir.Constant(_INT, k)
+        if bits < 32:
+            at = ir.Constant(_INT, k * bits // 32)
+            word = builder.or_(builder.extract_element(stored, at), builder.shl(builder.zext(word, _INT), ir.Constant(_INT, k * bits % 32)))
+        stored = builder.insert_element(stored, word, at)
+    builder.store(stored, _in_global(builder, place, memory), align=_alignment(kind))
+
+
+def _wide(kind: Pointer) -> tuple:
+    """(the vector that is loaded or stored as a piece, bits of an element). Elements of less than 32 bits share words."""
+    element = _stored(kind.storage)
+    bits = element.width if isinstance(element, ir.IntType) else 64 if isinstance(element, ir.DoubleType) else 32
+    return ir.VectorType(element, kind.width) if bits >= 32 else ir.VectorType(_INT, bits * kind.width // 32), bits
+
+
+def _alignment(kind: Pointer) -> int:
+    return min(16, _wide(kind)[1] // 8 * kind.width)
+
+
+def _in_global(builder, place, memory):
+    return builder.addrspacecast(builder.bitcast(place, memory.as_pointer()), memory.as_pointer(_GLOBAL))
+
+
+def _value(builder, word, storage: str):
+    """The number that is stored as `word`."""
     if storage == "bool":
-        word = builder.zext(value, _BYTE)
-    elif storage == "float16":
-        word = builder.bitcast(builder.fptrunc(value, _HALF), _WORD)
-    else:
-        word = _bfloat16(builder, value)
-    builder.store(word, builder.gep(pointer, [index]))
+        return builder.icmp_unsigned("!=", word, ir.Constant(_BYTE, 0))
+    if storage == "float16":
+        return builder.fpext(builder.bitcast(word, _HALF), _FLOAT)
+    if storage == "bfloat16":
+        return builder.bitcast(builder.shl(builder.zext(word, _INT), ir.Constant(_INT, 16)), _FLOAT)
+    return word
+
+
+def _word(builder, value, storage: str):
+    """What is stored of a number."""
+    if storage == "bool":
+        return builder.zext(value, _BYTE)
+    if storage == "float16":
+        return builder.bitcast(builder.fptrunc(value, _HALF), _WORD)
+    return _bfloat16(builder, value) if storage == "bfloat16" else value
 
 
 def _bfloat16(builder, value):
@@ -70,9 +127,9 @@ def _bfloat16(builder, value):
 
 @cache
 def pointer_to(name: str):
-    """The type of a pointer to elements of a dtype, by its name."""
-    if name == "bool":
-        return Pointer(name, types.boolean)
-    if name in ("float16", "bfloat16"):
-        return Pointer(name, types.float32)
-    return types.CPointer(getattr(types, name))
+    """The type of a pointer by the name of its elements: that of a dtype, or "float32x4" of pieces."""
+    storage, _, width = name.partition("x")
+    dtype = types.boolean if storage == "bool" else types.float32 if storage in ("float16", "bfloat16") else getattr(types, storage)
+    if width or storage in ("bool", "float16", "bfloat16"):
+        return Pointer(storage, dtype, int(width or 1))
+    return types.CPointer(dtype)

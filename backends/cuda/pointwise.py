@@ -1,14 +1,18 @@
-"""Kernels around a function of elements, and conversion between dtypes: what families of elementwise primitives share."""
+"""Kernels around a function of elements, and conversion between dtypes: what families of elementwise primitives share.
+
+An element is a piece where the launch is wide (`wide.py`).
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from numbanet.backends.cuda.compile import device, kernel
+from numbanet.backends.cuda.compile import kernel, lanewise
 from numbanet.backends.cuda.index import offset, thread, threads
 from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import broadcast_steps, merged
 from numbanet.backends.cuda.memory import DeviceArray
+from numbanet.backends.cuda.wide import pieces
 from numbanet.backends.interface import like
 
 BOOL = np.dtype(np.bool_)
@@ -18,6 +22,8 @@ class Unary:
     """out = f(x), for x of any steps."""
 
     def __init__(self, function):
+        function = lanewise(function)
+
         @kernel
         def unary(x, out, total, shape, x_steps, out_steps):
             for i in range(thread(), total, threads()):
@@ -25,14 +31,16 @@ class Unary:
         self.kernel = unary
 
     def __call__(self, x: DeviceArray, out: DeviceArray) -> None:
-        shape, out_steps, x_steps = merged(out.shape, out.steps, x.steps)
-        launch(self.kernel, out.size, x, out, out.size, shape, x_steps, out_steps)
+        total, (shape, out_steps, x_steps), (out, x) = pieces(merged(out.shape, out.steps, x.steps), out, x)
+        launch(self.kernel, total, x, out, total, shape, x_steps, out_steps)
 
 
 class UnaryWith:
     """out = f(x, parameters), for numbers in a tuple."""
 
     def __init__(self, function):
+        function = lanewise(function)
+
         @kernel
         def unary_with(x, out, parameters, total, shape, x_steps, out_steps):
             for i in range(thread(), total, threads()):
@@ -40,14 +48,17 @@ class UnaryWith:
         self.kernel = unary_with
 
     def __call__(self, x: DeviceArray, out: DeviceArray, *parameters: float) -> None:
-        shape, out_steps, x_steps = merged(out.shape, out.steps, x.steps)
-        launch(self.kernel, out.size, x, out, numbers(parameters, out.dtype), out.size, shape, x_steps, out_steps)
+        scalars = numbers(parameters, out.dtype)
+        total, (shape, out_steps, x_steps), (out, x) = pieces(merged(out.shape, out.steps, x.steps), out, x)
+        launch(self.kernel, total, x, out, scalars, total, shape, x_steps, out_steps)
 
 
 class Binary:
     """out = f(a, b) for arrays of one dtype."""
 
     def __init__(self, function):
+        function = lanewise(function)
+
         @kernel
         def binary(a, b, out, total, shape, a_steps, b_steps, out_steps):
             for i in range(thread(), total, threads()):
@@ -56,8 +67,9 @@ class Binary:
 
     def __call__(self, a: DeviceArray, b: DeviceArray, out: DeviceArray) -> None:
         """a and b broadcast to out's shape."""
-        shape, out_steps, a_steps, b_steps = merged(out.shape, out.steps, broadcast_steps(a, out.shape), broadcast_steps(b, out.shape))
-        launch(self.kernel, out.size, a, b, out, out.size, shape, a_steps, b_steps, out_steps)
+        places = merged(out.shape, out.steps, broadcast_steps(a, out.shape), broadcast_steps(b, out.shape))
+        total, (shape, out_steps, a_steps, b_steps), (out, a, b) = pieces(places, out, a, b)
+        launch(self.kernel, total, a, b, out, total, shape, a_steps, b_steps, out_steps)
 
 
 class Arithmetic(Binary):
@@ -65,6 +77,7 @@ class Arithmetic(Binary):
 
     def __init__(self, function):
         super().__init__(function)
+        function = lanewise(function)
 
         @kernel
         def binary_left(value, b, out, total, shape, b_steps, out_steps):
@@ -82,11 +95,11 @@ class Arithmetic(Binary):
         dtype = dtype or out.dtype
         a, b = converted(a, dtype), converted(b, dtype)
         if type(b) is not DeviceArray:
-            shape, out_steps, a_steps = merged(out.shape, out.steps, broadcast_steps(a, out.shape))
-            return launch(self.right, out.size, a, b, out, out.size, shape, a_steps, out_steps)
+            total, (shape, out_steps, a_steps), (out, a) = pieces(merged(out.shape, out.steps, broadcast_steps(a, out.shape)), out, a)
+            return launch(self.right, total, a, b, out, total, shape, a_steps, out_steps)
         if type(a) is not DeviceArray:
-            shape, out_steps, b_steps = merged(out.shape, out.steps, broadcast_steps(b, out.shape))
-            return launch(self.left, out.size, a, b, out, out.size, shape, b_steps, out_steps)
+            total, (shape, out_steps, b_steps), (out, b) = pieces(merged(out.shape, out.steps, broadcast_steps(b, out.shape)), out, b)
+            return launch(self.left, total, a, b, out, total, shape, b_steps, out_steps)
         return super().__call__(a, b, out)
 
 
@@ -94,6 +107,8 @@ class BinaryWith:
     """out = f(a, b, parameters), for arrays of out's shape and numbers in a tuple."""
 
     def __init__(self, function):
+        function = lanewise(function)
+
         @kernel
         def binary_with(a, b, out, parameters, total, shape, a_steps, b_steps, out_steps):
             for i in range(thread(), total, threads()):
@@ -101,8 +116,9 @@ class BinaryWith:
         self.kernel = binary_with
 
     def __call__(self, a: DeviceArray, b: DeviceArray, out: DeviceArray, *parameters: float) -> None:
-        shape, out_steps, a_steps, b_steps = merged(out.shape, out.steps, a.steps, b.steps)
-        launch(self.kernel, out.size, a, b, out, numbers(parameters, out.dtype), out.size, shape, a_steps, b_steps, out_steps)
+        scalars = numbers(parameters, out.dtype)
+        total, (shape, out_steps, a_steps, b_steps), (out, a, b) = pieces(merged(out.shape, out.steps, a.steps, b.steps), out, a, b)
+        launch(self.kernel, total, a, b, out, scalars, total, shape, a_steps, b_steps, out_steps)
 
 
 def numbers(values, dtype: np.dtype) -> tuple[np.generic, ...]:
@@ -132,7 +148,7 @@ def cast_kernel(x, out, total, shape, x_steps, out_steps):
         out[offset(i, shape, out_steps)] = x[offset(i, shape, x_steps)]
 
 
-@device
+@lanewise
 def _is_not_zero(x):
     return x != 0
 
@@ -144,8 +160,8 @@ def convert(x: DeviceArray, out: DeviceArray) -> None:
     """out = x in out's dtype; numbers are True where not 0."""
     if out.dtype == BOOL and x.dtype != BOOL:
         return is_not_zero(x, out)
-    shape, out_steps, x_steps = merged(out.shape, out.steps, x.steps)
-    return launch(cast_kernel, out.size, x, out, out.size, shape, x_steps, out_steps)
+    total, (shape, out_steps, x_steps), (out, x) = pieces(merged(out.shape, out.steps, x.steps), out, x)
+    return launch(cast_kernel, total, x, out, total, shape, x_steps, out_steps)
 
 
 def on_host(x: DeviceArray) -> np.ndarray:

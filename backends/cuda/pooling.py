@@ -1,4 +1,5 @@
-"""Pooling: a thread computes one element of the result; windows are found from its position (see `contract/pooling.py`).
+"""Pooling: a thread computes one element of the result, or a piece of neighbouring channels (`wide.py`); windows are found from its
+position (see `contract/pooling.py`).
 
 Gradients gather: a thread walks through the windows that hold its element, in their order, so nothing is added from two threads. `walk` is
 (stride, padding before, dilation) of the rows, then of the columns; adaptive window i of n over an axis of `size` elements is
@@ -8,12 +9,13 @@ floor(i * size / n) ... ceil((i + 1) * size / n) - 1.
 from __future__ import annotations
 
 from numbanet.backends.cuda.block import REAL
-from numbanet.backends.cuda.compile import device, kernel
+from numbanet.backends.cuda.compile import device, int32, kernel, lanewise
 from numbanet.backends.cuda.index import narrow, quotient, thread, threads
 from numbanet.backends.cuda.launch import launch
 from numbanet.backends.cuda.limits import INFINITY
 from numbanet.backends.cuda.registry import implements
-from numbanet.backends.cuda.windows import map_shape, place, walk_of, window_of
+from numbanet.backends.cuda.wide import maps
+from numbanet.backends.cuda.windows import place, walk_of, window_of
 
 
 @device
@@ -26,6 +28,24 @@ def at(n, c, h, w, steps):
 def counts_more(value, best, position):
     """Whether a value takes the place of the best so far: the first of equals stays, the first NaN counts most, -1 is no position."""
     return position < 0 or value > best or (value != value and best == best)
+
+
+@lanewise
+def best_of(value, here, best, position):
+    """(the larger value, its position)."""
+    return (value, here) if counts_more(value, best, position) else (best, position)
+
+
+@lanewise
+def larger_of(value, best):
+    """The larger value; NaN where one is."""
+    return value if counts_more(value, best, 0) else best
+
+
+@lanewise
+def with_gradient(value, grad, argmax, position):
+    """value, and grad where the maximum was at this position."""
+    return value + grad if argmax == position else value
 
 
 @device
@@ -45,16 +65,14 @@ def max_pool2d(x, out, argmax, total, shape, size, taps, walk, x_steps, out_step
     stride_h, padding_h, dilation_h, stride_w, padding_w, dilation_w = walk
     for i in range(thread(), total, threads()):
         n, oh, ow, _, c = place(i, shape)
-        best, position = -INFINITY, -1
+        best, position = -INFINITY, int32(-1)
         for r in range(taps[0]):
             h = oh * stride_h + r * dilation_h - padding_h
             if 0 <= h < size[0]:
                 for s in range(taps[1]):
                     w = ow * stride_w + s * dilation_w - padding_w
                     if 0 <= w < size[1]:
-                        value = x[at(n, c, h, w, x_steps)]
-                        if counts_more(value, best, position):
-                            best, position = value, h * size[1] + w
+                        best, position = best_of(x[at(n, c, h, w, x_steps)], int32(h * size[1] + w), best, position)
         out[at(n, c, oh, ow, out_steps)] = best
         argmax[at(n, c, oh, ow, argmax_steps)] = position
 
@@ -71,9 +89,7 @@ def max_pool2d_without_positions(x, out, total, shape, size, taps, walk, x_steps
                 for s in range(taps[1]):
                     w = ow * stride_w + s * dilation_w - padding_w
                     if 0 <= w < size[1]:
-                        value = x[at(n, c, h, w, x_steps)]
-                        if counts_more(value, best, 0):
-                            best = value
+                        best = larger_of(x[at(n, c, h, w, x_steps)], best)
         out[at(n, c, oh, ow, out_steps)] = best
 
 
@@ -88,8 +104,9 @@ def max_pool2d_backward(grad_y, argmax, out, total, shape, size, taps, walk, gra
             if oh >= 0:
                 for s in range(taps[1] - 1, -1, -1):
                     ow = window_of(w, s, stride_w, padding_w, dilation_w, size[1])
-                    if ow >= 0 and argmax[at(n, c, oh, ow, argmax_steps)] == position:
-                        value += grad_y[at(n, c, oh, ow, grad_steps)]
+                    if ow >= 0:
+                        of_window = argmax[at(n, c, oh, ow, argmax_steps)]
+                        value = with_gradient(value, grad_y[at(n, c, oh, ow, grad_steps)], of_window, position)
         out[at(n, c, h, w, out_steps)] = value
 
 
@@ -139,12 +156,10 @@ def avg_pool2d_backward(grad_y, out, total, shape, size, taps, walk, bounds, div
 def adaptive_max_pool2d(x, out, argmax, total, shape, size, x_steps, out_steps, argmax_steps):
     for i in range(thread(), total, threads()):
         n, oh, ow, _, c = place(i, shape)
-        best, position = -INFINITY, -1
+        best, position = -INFINITY, int32(-1)
         for h in range(begin_of(oh, size[0], shape[1]), end_of(oh, size[0], shape[1])):
             for w in range(begin_of(ow, size[1], shape[2]), end_of(ow, size[1], shape[2])):
-                value = x[at(n, c, h, w, x_steps)]
-                if counts_more(value, best, position):
-                    best, position = value, h * size[1] + w
+                best, position = best_of(x[at(n, c, h, w, x_steps)], int32(h * size[1] + w), best, position)
         out[at(n, c, oh, ow, out_steps)] = best
         argmax[at(n, c, oh, ow, argmax_steps)] = position
 
@@ -156,8 +171,8 @@ def adaptive_max_pool2d_backward(grad_y, argmax, out, total, shape, size, grad_s
         position, value = h * shape[2] + w, 0.0
         for oh in range(begin_of(h, size[0], shape[1]), end_of(h, size[0], shape[1])):     # those that hold row h
             for ow in range(begin_of(w, size[1], shape[2]), end_of(w, size[1], shape[2])):
-                if argmax[at(n, c, oh, ow, argmax_steps)] == position:
-                    value += grad_y[at(n, c, oh, ow, grad_steps)]
+                of_window = argmax[at(n, c, oh, ow, argmax_steps)]
+                value = with_gradient(value, grad_y[at(n, c, oh, ow, grad_steps)], of_window, position)
         out[at(n, c, h, w, out_steps)] = value
 
 
@@ -187,17 +202,26 @@ def adaptive_avg_pool2d_backward(grad_y, out, total, shape, size, grad_steps, ou
         out[at(n, c, h, w, out_steps)] = value
 
 
+def _pool(kernel_of, written: tuple, read: tuple, *sizes) -> None:
+    """Launch for each position of the first array, whose channels are innermost in memory; `sizes` are what the kernel takes more."""
+    total, shape, arrays, steps = maps(*written, *read)
+    outputs = len(written)
+    launch(kernel_of, total, *arrays[outputs:], *arrays[:outputs], total, shape, *sizes, *steps[outputs:], *steps[:outputs])
+
+
 @implements
 def max_pool2d_forward(x, geometry, out):
-    y, argmax = out
-    launch(max_pool2d, y.size, x, y, argmax, y.size, map_shape(y, 1), geometry.input_size, geometry.kernel_size, walk_of(geometry), x.steps,
-           y.steps, argmax.steps)
+    _pool(max_pool2d, out, (x,), geometry.input_size, geometry.kernel_size, walk_of(geometry))
+
+
+@implements
+def max_pool2d_values(x, geometry, out):
+    _pool(max_pool2d_without_positions, (out,), (x,), geometry.input_size, geometry.kernel_size, walk_of(geometry))
 
 
 @implements
 def max_pool2d_backward_input(grad_y, argmax, geometry, out):
-    launch(max_pool2d_backward, out.size, grad_y, argmax, out, out.size, map_shape(out, 1), geometry.output_size, geometry.kernel_size,
-           walk_of(geometry), grad_y.steps, argmax.steps, out.steps)
+    _pool(max_pool2d_backward, (out,), (grad_y, argmax), geometry.output_size, geometry.kernel_size, walk_of(geometry))
 
 
 def _bounds(geometry, count_include_pad: bool) -> tuple[int, ...]:
@@ -208,33 +232,31 @@ def _bounds(geometry, count_include_pad: bool) -> tuple[int, ...]:
 
 @implements
 def avg_pool2d_forward(x, geometry, count_include_pad, divisor_override, out):
-    launch(avg_pool2d, out.size, x, out, out.size, map_shape(out, 1), geometry.input_size, geometry.kernel_size, walk_of(geometry),
-           _bounds(geometry, count_include_pad), divisor_override or 0, x.steps, out.steps)
+    _pool(avg_pool2d, (out,), (x,), geometry.input_size, geometry.kernel_size, walk_of(geometry), _bounds(geometry, count_include_pad),
+          divisor_override or 0)
 
 
 @implements
 def avg_pool2d_backward_input(grad_y, geometry, count_include_pad, divisor_override, out):
-    launch(avg_pool2d_backward, out.size, grad_y, out, out.size, map_shape(out, 1), geometry.output_size, geometry.kernel_size,
-           walk_of(geometry), _bounds(geometry, count_include_pad), divisor_override or 0, grad_y.steps, out.steps)
+    _pool(avg_pool2d_backward, (out,), (grad_y,), geometry.output_size, geometry.kernel_size, walk_of(geometry),
+          _bounds(geometry, count_include_pad), divisor_override or 0)
 
 
 @implements
 def adaptive_max_pool2d_forward(x, output_size, out):
-    y, argmax = out
-    launch(adaptive_max_pool2d, y.size, x, y, argmax, y.size, map_shape(y, 1), x.shape[2:], x.steps, y.steps, argmax.steps)
+    _pool(adaptive_max_pool2d, out, (x,), x.shape[2:])
 
 
 @implements
 def adaptive_max_pool2d_backward_input(grad_y, argmax, input_size, out):
-    launch(adaptive_max_pool2d_backward, out.size, grad_y, argmax, out, out.size, map_shape(out, 1), grad_y.shape[2:], grad_y.steps,
-           argmax.steps, out.steps)
+    _pool(adaptive_max_pool2d_backward, (out,), (grad_y, argmax), grad_y.shape[2:])
 
 
 @implements
 def adaptive_avg_pool2d_forward(x, output_size, out):
-    launch(adaptive_avg_pool2d, out.size, x, out, out.size, map_shape(out, 1), x.shape[2:], x.steps, out.steps)
+    _pool(adaptive_avg_pool2d, (out,), (x,), x.shape[2:])
 
 
 @implements
 def adaptive_avg_pool2d_backward_input(grad_y, input_size, out):
-    launch(adaptive_avg_pool2d_backward, out.size, grad_y, out, out.size, map_shape(out, 1), grad_y.shape[2:], grad_y.steps, out.steps)
+    _pool(adaptive_avg_pool2d_backward, (out,), (grad_y,), grad_y.shape[2:])

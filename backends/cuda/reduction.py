@@ -3,7 +3,8 @@
     part p of output o = x[o, e_p] + x[o, e_p+P] + ...      e: positions along the reduced axes together, P parts
 
 The number of parts comes from the shape alone, so that the bits do not depend on the GPU. Parts are reduced in the same way, until one is
-left. 16-bit floats are folded in float32, integers in int64.
+left. 16-bit floats are folded in float32, integers in int64. In a wide launch (`wide.py`) a thread folds a piece of neighbouring outputs,
+or of neighbouring parts where these are what lies on end.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from math import prod as product
 
 import numpy as np
 
-from numbanet.backends.cuda.compile import device, kernel
+from numbanet.backends.cuda.compile import device, kernel, lanewise
 from numbanet.backends.cuda.index import offset, quotient, thread, threads
 from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import merged_in_order
@@ -21,22 +22,25 @@ from numbanet.backends.cuda.mathematics import larger, smaller
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.pointwise import BOOL, convert, converted
 from numbanet.backends.cuda.registry import implements
+from numbanet.backends.cuda.wide import pieces_of_rows
 from numbanet.dtypes import is_floating_point
 
-PARALLEL = 1 << 16          # threads worth having; fewer outputs than that are split into parts
+PARALLEL = 1 << 18          # elements worth reading at once, by so many threads or a quarter of them; fewer outputs are split into parts
 SHORTEST, LONGEST = 32, 1024        # elements of a part: below the first a launch costs more, above the second sums lose digits
 
 
 def parts_of(outputs: int, count: int) -> int:
-    """Into how many parts each of `outputs` folds over `count` elements is split."""
+    """Into how many parts each of `outputs` folds over `count` elements is split: 1, or a multiple of 8, which whole pieces make up."""
     wanted = max(-(-count // LONGEST), min(-(-PARALLEL // max(outputs, 1)), count // SHORTEST))
-    return max(1, min(wanted, count))
+    return -(-wanted // 8) * 8 if wanted > 1 else 1
 
 
 class Fold:
     """out[o] = function(function(start, x[o, 0]), x[o, 1]) ..., with the parts between."""
 
     def __init__(self, function):
+        function = lanewise(function)
+
         @kernel
         def fold(x, out, start, total, outputs, parts, count, parts_first, kept, kept_steps, reduced, reduced_steps, out_steps, part_step):
             for i in range(thread(), total, threads()):
@@ -63,14 +67,26 @@ class Fold:
         parts = parts_of(rows.outputs, rows.count)
         if parts == 1:
             return self._launch(rows, 1, start, x, out, rows.out_steps, 0)
-        partial = x.lease.allocator.empty((rows.outputs, parts), out.dtype if out.dtype.itemsize != 2 else np.dtype(np.float32))
-        dense = rows.dense_steps(parts)
-        self._launch(rows, parts, start, x, partial, dense, 1)
-        return self.rows(rows.of_parts(parts, dense), start, partial, out)
+        shape = (rows.outputs, parts) if rows.is_contiguous else (parts, rows.outputs)
+        partial = x.lease.allocator.empty(shape, out.dtype if out.dtype.itemsize != 2 else np.dtype(np.float32))
+        dense, part_step = rows.partial_steps(parts)
+        self._launch(rows, parts, start, x, partial, dense, part_step)
+        return self.rows(rows.of_parts(parts, dense, part_step), start, partial, out)
 
     def _launch(self, rows, parts, start, x, out, out_steps, part_step):
-        launch(self.kernel, rows.outputs * parts, x, out, number(start, out.dtype), rows.outputs * parts, rows.outputs, parts, rows.count,
-               int(rows.is_contiguous), rows.kept, rows.kept_steps, rows.reduced, rows.reduced_steps, out_steps, part_step)
+        start, parts_first = number(start, out.dtype), rows.is_contiguous and parts > 1
+        of_kept, of_reduced = (rows.kept, out_steps, rows.kept_steps), (rows.reduced, (part_step,) * len(rows.reduced), rows.reduced_steps)
+        outer, inner = (of_kept, of_reduced) if parts_first else (of_reduced, of_kept)          # inner: what neighbouring threads differ in
+        width, places, (out, x) = pieces_of_rows(outer, inner, out, x)
+        inner, outputs, count = tuple([one[len(outer[0]):] for one in places]), rows.outputs, rows.count
+        if parts_first:
+            of_reduced, parts, count, part_step = inner, parts // width, count // width, inner[1][-1]
+        else:
+            of_kept, outputs = inner, outputs // width
+        (kept, out_steps, kept_steps), (reduced, _, reduced_steps) = of_kept, of_reduced
+        total = outputs * parts
+        launch(self.kernel, total, x, out, start, total, outputs, parts, count, int(parts_first), kept, kept_steps, reduced, reduced_steps,
+               out_steps, part_step)
 
 
 class Rows:
@@ -89,18 +105,18 @@ class Rows:
         self.outputs, self.count = product(kept_shape), product([shape[a] for a in axes])
         self.is_contiguous = _fastest(self.reduced, self.reduced_steps) <= _fastest(self.kept, self.kept_steps)
 
-    def dense_steps(self, parts: int) -> tuple[int, ...]:
-        """Steps of the kept axes in a row-major array (outputs, parts)."""
-        steps, step = [], parts
+    def partial_steps(self, parts: int) -> tuple[tuple[int, ...], int]:
+        """Steps of the kept axes, and of parts, in an array of them: (outputs, parts), or (parts, outputs) where outputs lie on end."""
+        steps, step = [], parts if self.is_contiguous else 1
         for n in reversed(self.kept):
             steps.append(step)
             step *= n
-        return tuple(reversed(steps))
+        return tuple(reversed(steps)), 1 if self.is_contiguous else step
 
-    def of_parts(self, parts: int, dense: tuple[int, ...]) -> Rows:
-        """The rows of an array (outputs, parts)."""
+    def of_parts(self, parts: int, kept_steps: tuple[int, ...], part_step: int) -> Rows:
+        """The rows of such an array."""
         rows = copy(self)
-        rows.kept_steps, rows.reduced, rows.reduced_steps, rows.count, rows.is_contiguous = dense, (parts,), (1,), parts, True
+        rows.kept_steps, rows.reduced, rows.reduced_steps, rows.count = kept_steps, (parts,), (part_step,), parts
         return rows
 
 

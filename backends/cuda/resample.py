@@ -4,7 +4,8 @@
                     row_weights[p] * column_weights[q] * x[n, c, row_sources[p], column_sources[q]]
 
 The taps of row i are starts[i] ... starts[i + 1] - 1. A backward pass is the same sum with the taps transposed: it gathers, so each
-element is one thread's, and the order of every sum is fixed. N, C, OH, OW are the sizes of y.
+element is one thread's, and the order of every sum is fixed. N, C, OH, OW are the sizes of y; in a wide launch (`wide.py`) C counts
+pieces of channels.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from numbanet.backends.cuda.constants import on_device
 from numbanet.backends.cuda.index import quotient, thread, threads
 from numbanet.backends.cuda.launch import launch
 from numbanet.backends.cuda.memory import DeviceArray
+from numbanet.backends.cuda.wide import maps
 
 
 @kernel
@@ -53,7 +55,8 @@ def resample_kernel(x, out, row_starts, row_sources, row_weights, column_starts,
 def take(x: DeviceArray, rows: np.ndarray, columns: np.ndarray, out: DeviceArray) -> None:
     """out[n, c, i, j] = x[n, c, rows[i], columns[j]]."""
     tables = [on_device(x.lease.allocator, np.asarray(table, np.int32)) for table in (rows, columns)]
-    launch(take_kernel, out.size, x, out, *tables, out.size, *out.shape[1:], x.steps, out.steps)
+    total, (_, OH, OW, _, C), (out, x), (out_steps, x_steps) = maps(out, x)
+    launch(take_kernel, total, x, out, *tables, total, C, OH, OW, x_steps, out_steps)
 
 
 def resample(x: DeviceArray, rows: tuple, columns: tuple, out: DeviceArray) -> None:
@@ -66,4 +69,5 @@ def resample(x: DeviceArray, rows: tuple, columns: tuple, out: DeviceArray) -> N
         if not weights.size:
             weights = np.zeros(1, out.dtype)
         tables += [on_device(x.lease.allocator, t) for t in (starts.astype(np.int32), np.asarray(sources, np.int32)[order], weights)]
-    launch(resample_kernel, out.size, x, out, *tables, out.size, *out.shape[1:], x.steps, out.steps)
+    total, (_, OH, OW, _, C), (out, x), (out_steps, x_steps) = maps(out, x)
+    launch(resample_kernel, total, x, out, *tables, total, C, OH, OW, x_steps, out_steps)

@@ -12,7 +12,7 @@ import math
 import sys
 import threading
 from dis import get_instructions
-from functools import cache
+from functools import cache, wraps
 from itertools import count
 from types import CodeType, FunctionType
 
@@ -40,6 +40,70 @@ class Pointer:
         if i < 0:
             raise IndexError(f"pointer: index {i} is before the array")
         self.memory[i] = value
+
+
+class Piece(np.ndarray):
+    """Elements that a kernel computes together (`pieces.py`)."""
+
+
+def _piece(values) -> Piece:
+    return np.array(values).view(Piece)
+
+
+class _WidePointer(Pointer):
+    """The same memory in pieces of `width` elements. A piece that a GPU could not load at once is an error too."""
+
+    __slots__ = ("width", "address", "itemsize")
+
+    def __init__(self, array, width: int):
+        super().__init__(array)
+        self.width, self.itemsize = width, array.itemsize
+        self.address = array.device.address(array.lease.handle) + array.offset
+
+    def _place(self, i) -> slice:
+        if i < 0 or i + self.width > len(self.memory):
+            raise IndexError(f"pointer: {self.width} elements from {i} on are not within the array")
+        if (self.address + int(i) * self.itemsize) % min(16, self.width * self.itemsize):
+            raise IndexError(f"pointer: {self.width} elements from {i} on are not aligned")
+        return slice(i, i + self.width)
+
+    def __getitem__(self, i):
+        return self.memory[self._place(i)].astype(np.float32 if self.half else self.memory.dtype).view(Piece)
+
+    def __setitem__(self, i, value):
+        self.memory[self._place(i)] = value
+
+
+def pointer(array) -> Pointer:
+    """What a kernel is given for an array of a launch, or for one that is wide."""
+    return Pointer(array) if hasattr(array, "lease") else _WidePointer(*array)
+
+
+def by_lanes(function):
+    """`function` of numbers; of pieces what it is of each lane."""
+    @wraps(function)
+    def of_pieces(*arguments):
+        width = max([a.size for a in arguments if isinstance(a, Piece)], default=0)
+        if not width:
+            return function(*arguments)
+        found = [function(*[a[k] if isinstance(a, Piece) else a for a in arguments]) for k in range(width)]
+        return tuple([_piece(part) for part in zip(*found)]) if isinstance(found[0], tuple) else _piece(found)
+    return of_pieces
+
+
+def element(x, value):
+    """A number as an element of x."""
+    return _piece([value] * x.width) if isinstance(x, _WidePointer) else value
+
+
+def lanes(x) -> int:
+    """How many numbers x holds."""
+    return x.size if isinstance(x, Piece) else 1
+
+
+def lane_numbers(x):
+    """The piece 0, 1, 2, ... of as many lanes as x has; 0 where it is a number."""
+    return _piece(np.arange(x.size, dtype=np.int32)) if isinstance(x, Piece) else 0
 
 
 class _Shared:

@@ -6,13 +6,14 @@ import math
 
 from numba import cuda
 
-from numbanet.backends.cuda.block import REAL, THREADS_OF_ROW, block_largest, block_sum, row_launch
+from numbanet.backends.cuda.block import REAL, THREADS_OF_ROW, block_largest, block_sum, element, row_launch
 from numbanet.backends.cuda.compile import kernel
 from numbanet.backends.cuda.index import offset
 from numbanet.backends.cuda.launch import launch
 from numbanet.backends.cuda.layout import merged_in_order
-from numbanet.backends.cuda.mathematics import INFINITY, larger
+from numbanet.backends.cuda.mathematics import INFINITY, exponential, larger
 from numbanet.backends.cuda.registry import implements
+from numbanet.backends.cuda.wide import pieces_of_rows
 
 
 @kernel
@@ -21,17 +22,16 @@ def softmax(x, out, is_log, total, count, rows, x_rows, out_rows, x_step, out_st
     t, width = cuda.threadIdx.x, cuda.blockDim.x
     for row in range(cuda.blockIdx.x, total, cuda.gridDim.x):
         begin, out_begin = offset(row, rows, x_rows), offset(row, rows, out_rows)
-        largest = -INFINITY
+        largest_of, exp_of = element(out, -INFINITY), element(out, 0.0)
         for e in range(t, count, width):
-            largest = larger(largest, x[begin + e * x_step])
-        largest = block_largest(largest, scratch)
-        total_exp = 0.0
+            largest_of = larger(largest_of, x[begin + e * x_step])
+        largest = block_largest(largest_of, scratch)
         for e in range(t, count, width):
-            total_exp += math.exp(x[begin + e * x_step] - largest)
-        total_exp = block_sum(total_exp, scratch)
+            exp_of += exponential(x[begin + e * x_step] - largest)
+        total_exp = block_sum(exp_of, scratch)
         for e in range(t, count, width):
             shifted = x[begin + e * x_step] - largest
-            out[out_begin + e * out_step] = shifted - math.log(total_exp) if is_log else math.exp(shifted) / total_exp
+            out[out_begin + e * out_step] = shifted - math.log(total_exp) if is_log else exponential(shifted) / total_exp
 
 
 @kernel
@@ -40,50 +40,42 @@ def softmax_backward(grad_y, y, out, is_log, total, count, rows, grad_rows, y_ro
     t, width = cuda.threadIdx.x, cuda.blockDim.x
     for row in range(cuda.blockIdx.x, total, cuda.gridDim.x):
         grad_begin, y_begin, out_begin = offset(row, rows, grad_rows), offset(row, rows, y_rows), offset(row, rows, out_rows)
-        value = 0.0
+        of_row = element(out, 0.0)
         for e in range(t, count, width):
             grad = grad_y[grad_begin + e * grad_step]
-            value += grad if is_log else grad * y[y_begin + e * y_step]
-        value = block_sum(value, scratch)
+            of_row += grad if is_log else grad * y[y_begin + e * y_step]
+        value = block_sum(of_row, scratch)
         for e in range(t, count, width):
             grad, of_y = grad_y[grad_begin + e * grad_step], y[y_begin + e * y_step]
-            out[out_begin + e * out_step] = grad - math.exp(of_y) * value if is_log else (grad - value) * of_y
+            out[out_begin + e * out_step] = grad - exponential(of_y) * value if is_log else (grad - value) * of_y
 
 
-def _rows(out, axis: int, *arrays) -> tuple:
-    """(number of rows, elements of one, shape and steps of the rows, steps along them); out's steps are the last."""
-    rest = [a for a in range(len(out.shape)) if a != axis]
-    arrays = (*arrays, out)
+def _launch(kernel_of, axis: int, out, is_log: bool, *given) -> None:
+    """Rows along an axis of `given` and out, in pieces where they lie on end."""
+    rest, count = [a for a in range(len(out.shape)) if a != axis], out.shape[axis]
+    total, arrays = out.size // max(count, 1), (out, *given)
     rows = merged_in_order(tuple([out.shape[a] for a in rest]), *[tuple([x.steps[a] for a in rest]) for x in arrays])
-    count = out.shape[axis]
-    return (out.size // max(count, 1), count, *rows, *[x.steps[axis] for x in arrays])
-
-
-def _forward(x, axis, out, is_log):
-    total, count, *places = _rows(out, axis, x)
-    launch(softmax, total, x, out, int(is_log), total, count, *places, **row_launch(total, count))
-
-
-def _backward(grad_y, y, axis, out, is_log):
-    total, count, *places = _rows(out, axis, grad_y, y)
-    launch(softmax_backward, total, grad_y, y, out, int(is_log), total, count, *places, **row_launch(total, count))
+    width, (shape, *steps), arrays = pieces_of_rows(rows, ((count,), *[(x.steps[axis],) for x in arrays]), *arrays)
+    (out, *given), steps = arrays, (*steps[1:], steps[0])
+    launch(kernel_of, total, *given, out, int(is_log), total, shape[-1], shape[:-1], *[s[:-1] for s in steps], *[s[-1] for s in steps],
+           **row_launch(total, count, width))
 
 
 @implements
 def softmax_forward(x, axis, out):
-    _forward(x, axis, out, False)
+    _launch(softmax, axis, out, False, x)
 
 
 @implements
 def softmax_backward_input(grad_y, y, axis, out):
-    _backward(grad_y, y, axis, out, False)
+    _launch(softmax_backward, axis, out, False, grad_y, y)
 
 
 @implements
 def log_softmax_forward(x, axis, out):
-    _forward(x, axis, out, True)
+    _launch(softmax, axis, out, True, x)
 
 
 @implements
 def log_softmax_backward_input(grad_y, y, axis, out):
-    _backward(grad_y, y, axis, out, True)
+    _launch(softmax_backward, axis, out, True, grad_y, y)

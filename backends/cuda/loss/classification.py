@@ -13,51 +13,52 @@ import numpy as np
 from numba import cuda
 
 from numbanet.backends.contract.loss import label_error
-from numbanet.backends.cuda.block import REAL, THREADS_OF_ROW, block_largest, block_sum, row_launch
+from numbanet.backends.cuda.block import REAL, THREADS_OF_ROW, block_largest, block_sum, element, row_launch
 from numbanet.backends.cuda.compile import kernel
 from numbanet.backends.cuda.elementwise import divide_of
 from numbanet.backends.cuda.index import offset, quotient, thread, threads
 from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import merged_in_order
 from numbanet.backends.cuda.limits import INFINITY, NAN
-from numbanet.backends.cuda.mathematics import larger
+from numbanet.backends.cuda.mathematics import exponential, larger
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.pointwise import on_host
 from numbanet.backends.cuda.reduction import sum_of
 from numbanet.backends.cuda.registry import implements
+from numbanet.backends.cuda.wide import pieces_of_rows
 from numbanet.backends.cuda.windows import optional
 
 
 @kernel
-def softmax_cross_entropy(x, target, class_weight, log_p, losses, weights, wrong, smoothing, ignored, total, classes, rows, x_rows,
-                          target_rows, log_p_rows, loss_rows, weight_rows, x_step, log_p_step, class_step, has_weight, is_smoothed):
+def softmax_cross_entropy(x, target, class_weight, log_p, logits, weight_of, losses, weights, wrong, smoothing, ignored, total, count,
+                          classes, rows, x_rows, target_rows, log_p_rows, loss_rows, weight_rows, steps, of_label, has_weight,
+                          is_smoothed):
+    """x, class_weight and log_p have `count` elements or pieces, in `steps`; logits and weight_of are the first two by class."""
     scratch = cuda.shared.array(THREADS_OF_ROW, REAL)
     t, width = cuda.threadIdx.x, cuda.blockDim.x
     for row in range(cuda.blockIdx.x, total, cuda.gridDim.x):
         begin, out_begin = offset(row, rows, x_rows), offset(row, rows, log_p_rows)
-        largest = -INFINITY
-        for c in range(t, classes, width):
-            largest = larger(largest, x[begin + c * x_step])
-        largest = block_largest(largest, scratch)
-        value = 0.0
-        for c in range(t, classes, width):
-            value += math.exp(x[begin + c * x_step] - largest)
-        logarithm, value = math.log(block_sum(value, scratch)), 0.0
-        for c in range(t, classes, width):
-            of_class = x[begin + c * x_step] - largest - logarithm
-            log_p[out_begin + c * log_p_step] = of_class
+        largest_of, exp_of, all_of = element(log_p, -INFINITY), element(log_p, 0.0), element(log_p, 0.0)
+        for c in range(t, count, width):
+            largest_of = larger(largest_of, x[begin + c * steps[0]])
+        largest = block_largest(largest_of, scratch)
+        for c in range(t, count, width):
+            exp_of += exponential(x[begin + c * steps[0]] - largest)
+        logarithm = math.log(block_sum(exp_of, scratch))
+        for c in range(t, count, width):
+            of_class = x[begin + c * steps[0]] - largest - logarithm
+            log_p[out_begin + c * steps[2]] = of_class
             if is_smoothed:
-                value += of_class * class_weight[c * class_step] if has_weight else of_class
-        if is_smoothed:
-            value = block_sum(value, scratch)
+                all_of += of_class * class_weight[c * steps[1]] if has_weight else of_class
+        value = block_sum(all_of, scratch) if is_smoothed else 0.0
         if t == 0:
             loss, weight, label = 0.0, 0.0, target[offset(row, rows, target_rows)]
             if label != ignored:
                 if label < 0 or label >= classes:
                     wrong[0] = 1
                 else:
-                    weight = class_weight[label * class_step] if has_weight else 1.0
-                    loss = (smoothing - 1.0) * weight * (x[begin + label * x_step] - largest - logarithm)
+                    weight = weight_of[label * of_label[1]] if has_weight else 1.0
+                    loss = (smoothing - 1.0) * weight * (logits[begin + label * of_label[0]] - largest - logarithm)
                     if is_smoothed:
                         loss -= smoothing / REAL(classes) * value
             losses[offset(row, rows, loss_rows)] = loss
@@ -116,11 +117,16 @@ def _rows(x: DeviceArray, *others: DeviceArray) -> tuple:
 def softmax_cross_entropy_forward(logits, target, class_weight, ignore_index, label_smoothing, reduction, out):
     loss, log_p, total_weight = out
     classes, sums = logits.shape[1], _Sums(target, reduction, loss, total_weight)
-    weight, steps, has_weight = optional(class_weight, logits)
-    launch(softmax_cross_entropy, target.size, logits, target, weight, log_p, sums.losses, sums.weights, sums.wrong,
-           number(label_smoothing, logits.dtype), ignore_index, target.size, classes,
-           *_rows(logits, target, log_p, sums.losses, sums.weights), logits.steps[1], log_p.steps[1], steps[0], has_weight,
-           int(label_smoothing > 0), **row_launch(target.size, classes))
+    weight, (weight_step, *_), has_weight = optional(class_weight, logits)
+    shape, x_rows, target_rows, log_p_rows, *sum_rows = _rows(logits, target, log_p, sums.losses, sums.weights)
+    of_classes = (classes,), log_p.steps[1:2], logits.steps[1:2], (weight_step,)
+    width, (_, out_places, *places), (log_p, x, by_class) = pieces_of_rows(
+        (shape, log_p_rows, x_rows, (0,) * len(shape)), of_classes, log_p, logits, weight)
+    steps = *[of[-1] for of in places], out_places[-1]
+    launch(softmax_cross_entropy, target.size, x, target, by_class, log_p, logits, weight, sums.losses, sums.weights, sums.wrong,
+           number(label_smoothing, logits.dtype), ignore_index, target.size, classes // width, classes, shape, x_rows, target_rows,
+           log_p_rows, *sum_rows, steps, (logits.steps[1], weight_step), has_weight, int(label_smoothing > 0),
+           **row_launch(target.size, classes, width))
     sums.finish("cross_entropy", classes, ignore_index)
 
 

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from numbanet.backends.contract.loss import probability_error
-from numbanet.backends.cuda.compile import device, kernel
+from numbanet.backends.cuda.compile import device, kernel, lanewise
 from numbanet.backends.cuda.elementwise import divide_of
 from numbanet.backends.cuda.index import offset, thread, threads
 from numbanet.backends.cuda.launch import launch, number
@@ -19,6 +19,7 @@ from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.pointwise import new_like, on_host
 from numbanet.backends.cuda.reduction import sum_of
 from numbanet.backends.cuda.registry import implements
+from numbanet.backends.cuda.wide import pieces
 
 
 @device
@@ -113,6 +114,8 @@ class Loss:
     """The kernels of one kind."""
 
     def __init__(self, value, slope):
+        value, slope = lanewise(value), lanewise(slope)
+
         @kernel
         def elementwise_loss(x, target, weight, pos_weight, out, parameter, total, shape, x_steps, target_steps, weight_steps, pos_steps,
                              out_steps, has_weight, has_pos):
@@ -176,8 +179,8 @@ def elementwise_loss_forward(x, target, weight, pos_weight, kind, parameter, red
         _check_probabilities(x)
     losses = out if reduction == "none" else new_like(x)
     arrays, steps, there = _operands(x, target, weight, pos_weight)
-    places = merged(x.shape, *steps, losses.steps)
-    launch(LOSSES[kind].forward, x.size, *arrays, losses, number(parameter, x.dtype), x.size, *places, *there)
+    total, (shape, out_steps, *steps), (written, *arrays) = pieces(merged(x.shape, losses.steps, *steps), losses, *arrays)
+    launch(LOSSES[kind].forward, total, *arrays, written, number(parameter, x.dtype), total, shape, *steps, out_steps, *there)
     if reduction != "none":
         sum_of(losses, tuple(range(x.ndim)), 0, out)
     if reduction == "mean":
@@ -187,6 +190,7 @@ def elementwise_loss_forward(x, target, weight, pos_weight, kind, parameter, red
 @implements
 def elementwise_loss_backward_input(grad_loss, x, target, weight, pos_weight, kind, parameter, reduction, out):
     arrays, steps, there = _operands(x, target, weight, pos_weight)
-    places = merged(x.shape, *steps, broadcast_steps(grad_loss, x.shape), out.steps)
-    divisor = number(x.size if reduction == "mean" else 1, x.dtype)
-    launch(LOSSES[kind].backward, x.size, *arrays, out, number(parameter, x.dtype), grad_loss, divisor, x.size, *places, *there)
+    places = merged(x.shape, out.steps, *steps, broadcast_steps(grad_loss, x.shape))
+    parameter, divisor = number(parameter, x.dtype), number(x.size if reduction == "mean" else 1, x.dtype)
+    total, (shape, out_steps, *steps), (out, *arrays, grad_loss) = pieces(places, out, *arrays, grad_loss)
+    launch(LOSSES[kind].backward, total, *arrays, out, parameter, grad_loss, divisor, total, shape, *steps, out_steps, *there)

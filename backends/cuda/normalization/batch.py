@@ -5,7 +5,8 @@
         a = scale,  b = grad_bias / count,  d = grad_weight / sqrt(variance + epsilon) / count
         b = d = 0 where the statistics are constants
 
-A small kernel computes what is the same for a channel, kept row by row in one array; then a thread computes an element.
+A small kernel computes what is the same for a channel, kept row by row in one array; then a thread computes an element, or a piece of
+neighbouring channels or pixels (`wide.py`).
 """
 
 from __future__ import annotations
@@ -14,16 +15,17 @@ import math
 
 import numpy as np
 
-from numbanet.backends.cuda.compile import device, kernel
+from numbanet.backends.cuda.compile import device, kernel, lanewise
 from numbanet.backends.cuda.index import offset, thread, threads
 from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import merged
 from numbanet.backends.cuda.limits import NO_LIMITS
-from numbanet.backends.cuda.mathematics import larger, smaller
+from numbanet.backends.cuda.mathematics import clamped
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.normalization.gradients import affine, scale_of
 from numbanet.backends.cuda.normalization.moments import moments
 from numbanet.backends.cuda.registry import implements
+from numbanet.backends.cuda.wide import pieces
 from numbanet.backends.cuda.windows import optional
 
 
@@ -50,7 +52,7 @@ def batch_norm_apply(x, residual, coefficients, out, low, high, total, channels,
         value = normalized(x[offset(i, shape, x_steps)], coefficients, offset(i, shape, channel_steps), channels)
         if has_residual:
             value += residual[offset(i, shape, residual_steps)]
-        out[offset(i, shape, out_steps)] = smaller(larger(value, low), high)
+        out[offset(i, shape, out_steps)] = clamped(value, low, high)
 
 
 def along_channels(rank: int) -> tuple[int, ...]:
@@ -71,10 +73,10 @@ def coefficients_of(mean, variance, weight, bias, epsilon) -> DeviceArray:
 def apply(x, residual, coefficients, low, high, out) -> None:
     """y from `coefficients_of`, plus residual unless that is None, limited."""
     residual, residual_steps, has_residual = optional(residual, x)
-    shape, out_steps, x_steps, channel_steps, residual_steps = merged(out.shape, out.steps, x.steps, along_channels(x.ndim), residual_steps)
-    low, high = number(low, out.dtype), number(high, out.dtype)
-    launch(batch_norm_apply, out.size, x, residual, coefficients, out, low, high, out.size, x.shape[1], shape, x_steps, channel_steps,
-           residual_steps, out_steps, has_residual)
+    channels, low, high = x.shape[1], number(low, out.dtype), number(high, out.dtype)
+    places = merged(out.shape, out.steps, x.steps, along_channels(x.ndim), residual_steps)
+    total, (shape, out_steps, *steps), (out, x, coefficients, residual) = pieces(places, out, x, coefficients, residual)
+    launch(batch_norm_apply, total, x, residual, coefficients, out, low, high, total, channels, shape, *steps, out_steps, has_residual)
 
 
 @implements
@@ -118,9 +120,9 @@ def _backward(grad_y, x, weight, mean, variance, epsilon, is_constant, out) -> N
     launch(batch_norm_gradient_coefficients, channels, mean, scale, weight, grad_weight, grad_bias, coefficients,
            number(x.size // max(channels, 1), mean.dtype), channels,
            (mean.steps[0], weight_step, grad_weight.steps[0], grad_bias.steps[0]), has_weight, int(is_constant))
-    shape, out_steps, grad_steps, x_steps, channel_steps = merged(grad_x.shape, grad_x.steps, grad_y.steps, x.steps, along_channels(x.ndim))
-    launch(batch_norm_gradient, x.size, grad_y, x, coefficients, grad_x, x.size, channels, shape, grad_steps, x_steps, channel_steps,
-           out_steps)
+    places = merged(grad_x.shape, grad_x.steps, grad_y.steps, x.steps, along_channels(x.ndim))
+    total, (shape, out_steps, *steps), (grad_x, *given) = pieces(places, grad_x, grad_y, x, coefficients)
+    launch(batch_norm_gradient, total, *given, grad_x, total, channels, shape, *steps, out_steps)
 
 
 @implements
@@ -133,6 +135,11 @@ def batch_norm_inference_backward(grad_y, x, weight, mean, variance, epsilon, ou
     _backward(grad_y, x, weight, mean, variance, epsilon, True, out)
 
 
+@lanewise
+def _where_inside(grad, value, low, high):
+    return 0.0 if value <= low or value >= high else grad
+
+
 @kernel
 def batch_norm_passed(grad_y, y, x, coefficients, out, low, high, total, channels, shape, grad_steps, y_steps, x_steps, channel_steps,
                       out_steps, has_y):
@@ -142,17 +149,16 @@ def batch_norm_passed(grad_y, y, x, coefficients, out, low, high, total, channel
             value = y[offset(i, shape, y_steps)]
         else:
             value = normalized(x[offset(i, shape, x_steps)], coefficients, offset(i, shape, channel_steps), channels)
-        grad = grad_y[offset(i, shape, grad_steps)]
-        out[offset(i, shape, out_steps)] = 0.0 if value <= low or value >= high else grad
+        out[offset(i, shape, out_steps)] = _where_inside(grad_y[offset(i, shape, grad_steps)], value, low, high)
 
 
 def passed(grad_y, y, x, coefficients, minimum, maximum, out) -> None:
     """What of grad_y passes the limits of y, which is computed again from x and `coefficients` where it is None."""
     low, high = (number(np.nan if limit is None else limit, x.dtype) for limit in (minimum, maximum))
-    y, y_steps, has_y = optional(y, x)
+    channels, (y, y_steps, has_y) = x.shape[1], optional(y, x)
     places = merged(out.shape, out.steps, grad_y.steps, y_steps, x.steps, along_channels(x.ndim))
-    shape, out_steps, *steps = places
-    launch(batch_norm_passed, out.size, grad_y, y, x, coefficients, out, low, high, out.size, x.shape[1], shape, *steps, out_steps, has_y)
+    total, (shape, out_steps, *steps), (out, *given) = pieces(places, out, grad_y, y, x, coefficients)
+    launch(batch_norm_passed, total, *given, out, low, high, total, channels, shape, *steps, out_steps, has_y)
 
 
 @kernel

@@ -17,6 +17,7 @@ from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import merged, merged_in_order
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.reduction import parts_of, sum_of
+from numbanet.backends.cuda.wide import pieces_of_rows
 
 
 @kernel
@@ -34,9 +35,9 @@ def scale_of(variance: DeviceArray, epsilon: float) -> DeviceArray:
 
 
 @kernel
-def affine_gradients(grad_y, x, mean, scale, out, total, outputs, parts, count, kept, grad_kept, x_kept, mean_kept, scale_kept, shared,
-                     grad_shared, x_shared, mean_shared, scale_shared):
-    """out (2, parts, outputs): the sums of part p over positions p, p + parts, ..."""
+def affine_gradients(grad_y, x, mean, scale, out, total, outputs, parts, count, out_step, kept, grad_kept, x_kept, mean_kept, scale_kept,
+                     shared, grad_shared, x_shared, mean_shared, scale_shared):
+    """out (2, parts, outputs): the sums of part p over positions p, p + parts, ... A wide launch counts pieces of outputs."""
     for i in range(thread(), total, threads()):
         p = quotient(i, outputs)
         o = i - p * outputs
@@ -48,7 +49,7 @@ def affine_gradients(grad_y, x, mean, scale, out, total, outputs, parts, count, 
             deviation = x[x_begin + offset(e, shared, x_shared)] - mean[mean_begin + offset(e, shared, mean_shared)]
             of_bias += grad
             of_weight += grad * deviation * scale[scale_begin + offset(e, shared, scale_shared)]
-        out[i], out[total + i] = of_bias, of_weight
+        out[i * out_step], out[(total + i) * out_step] = of_bias, of_weight
 
 
 def affine(grad_y: DeviceArray, x: DeviceArray, mean: DeviceArray, scale: DeviceArray, kept: tuple[int, ...], mean_steps: tuple[int, ...],
@@ -61,9 +62,14 @@ def affine(grad_y: DeviceArray, x: DeviceArray, mean: DeviceArray, scale: Device
     outputs, count = prod([x.shape[a] for a in kept]), prod([x.shape[a] for a in shared])
     parts = parts_of(outputs, count)
     partial = x.lease.allocator.empty((2, parts, *[x.shape[a] for a in kept]), scale.dtype)
-    places = [merged_in_order(tuple([x.shape[a] for a in axes]), *[tuple([s[a] for a in axes]) for s in steps]) for axes in (kept, shared)]
-    total = parts * outputs
-    launch(affine_gradients, total, grad_y, x, mean, scale, partial, total, outputs, parts, count, *places[0], *places[1])
+    of_kept, of_shared = [merged_in_order(tuple([x.shape[a] for a in axes]), *[tuple([s[a] for a in axes]) for s in steps])
+                          for axes in (kept, shared)]
+    lead, dense = len(of_shared[0]), (*(0,) * (len(of_kept[0]) - 1), 1)
+    width, (shape, _, *steps), (written, *given) = pieces_of_rows(
+        (of_shared[0], (0,) * lead, *of_shared[1:]), (of_kept[0], dense, *of_kept[1:]), partial, grad_y, x, mean, scale)
+    total = parts * outputs // width
+    launch(affine_gradients, total, *given, written, total, outputs // width, parts, count, width, shape[lead:], *[s[lead:] for s in steps],
+           *of_shared)
     for which, out in enumerate((grad_bias, grad_weight)):
         half = partial.view(partial.shape[1:], partial.strides[1:], which * partial.strides[0])
         sum_of(half, (0,), 0, out)

@@ -20,6 +20,7 @@ from numbanet.backends.cuda.launch import launch
 from numbanet.backends.cuda.layout import merged_in_order
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.reduction import parts_of
+from numbanet.backends.cuda.wide import pieces_of_rows
 
 GROUP = 16
 MERGED = 64
@@ -37,8 +38,8 @@ def merged_count(count, mean, m2, other_count, other_mean, other_m2):
 
 
 @kernel
-def moments_of_parts(x, out, total, channels, parts, count, rows, row_steps, channel_step):
-    """out (3, parts, C): count, mean and m2 of the groups p, p + parts, ... of each channel."""
+def moments_of_parts(x, out, total, channels, parts, count, rows, row_steps, channel_step, out_step):
+    """out (3, parts, C): count, mean and m2 of the groups p, p + parts, ... of each channel, or of each piece of channels."""
     for i in range(thread(), total, threads()):
         p = quotient(i, channels)
         begin = (i - p * channels) * channel_step
@@ -55,7 +56,7 @@ def moments_of_parts(x, out, total, channels, parts, count, rows, row_steps, cha
                 squares += deviation * deviation
             correction = value / size                   # what rounding took from the mean
             n, mean, m2 = merged_count(n, mean, m2, size, center + correction, squares - value * correction)
-        out[i], out[total + i], out[2 * total + i] = n, mean, m2
+        out[i * out_step], out[(total + i) * out_step], out[(2 * total + i) * out_step] = n, mean, m2
 
 
 @kernel
@@ -90,7 +91,11 @@ def moments(x: DeviceArray, mean: DeviceArray, variance: DeviceArray) -> None:
     channels, count, empty = x.shape[1], x.shape[0] * prod(x.shape[2:]), x.lease.allocator.empty
     parts = max(1, min(parts_of(channels, count), -(-count // GROUP)))
     found = empty((3, parts, channels), mean.dtype)
-    launch(moments_of_parts, parts * channels, x, found, parts * channels, channels, parts, count, *rows_of(x), x.steps[1])
+    rows, row_steps = rows_of(x)
+    of_channels = (channels,), (1,), (x.steps[1],)
+    width, (*_, steps), (written, x) = pieces_of_rows((rows, (0,) * len(rows), row_steps), of_channels, found, x)
+    total = parts * channels // width
+    launch(moments_of_parts, total, x, written, total, channels // width, parts, count, rows, row_steps, steps[-1], width)
     while parts > 1:
         fewer = -(-parts // MERGED)
         merged = empty((3, fewer, channels), mean.dtype)

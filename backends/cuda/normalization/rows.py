@@ -15,7 +15,7 @@ from math import prod
 
 from numba import cuda
 
-from numbanet.backends.cuda.block import REAL, THREADS_OF_ROW, block_sum, row_launch
+from numbanet.backends.cuda.block import REAL, THREADS_OF_ROW, block_sum, element, row_launch
 from numbanet.backends.cuda.compile import kernel
 from numbanet.backends.cuda.index import offset
 from numbanet.backends.cuda.launch import launch, number
@@ -23,27 +23,27 @@ from numbanet.backends.cuda.layout import merged, merged_in_order
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.normalization.gradients import affine, scale_of
 from numbanet.backends.cuda.registry import implements
+from numbanet.backends.cuda.wide import pieces_of_rows
 from numbanet.backends.cuda.windows import optional
 
 
 @kernel
-def row_norm(x, weight, bias, out, mean, variance, epsilon, total, count, rows, out_rows, x_rows, weight_rows, bias_rows, mean_rows,
+def row_norm(x, weight, bias, out, mean, variance, epsilon, total, size, count, rows, out_rows, x_rows, weight_rows, bias_rows, mean_rows,
              variance_rows, elements, out_elements, x_elements, weight_elements, bias_elements, has_weight, has_bias):
     scratch = cuda.shared.array(THREADS_OF_ROW, REAL)
-    t, width, size = cuda.threadIdx.x, cuda.blockDim.x, REAL(count)
+    t, width = cuda.threadIdx.x, cuda.blockDim.x
     for row in range(cuda.blockIdx.x, total, cuda.gridDim.x):
-        begin, value = offset(row, rows, x_rows), 0.0
+        begin, values, deviations, squares = offset(row, rows, x_rows), element(out, 0.0), element(out, 0.0), element(out, 0.0)
         for e in range(t, count, width):
-            value += x[begin + offset(e, elements, x_elements)]
-        center = block_sum(value, scratch) / size
-        value, squares = 0.0, 0.0
+            values += x[begin + offset(e, elements, x_elements)]
+        center = block_sum(values, scratch) / size
         for e in range(t, count, width):
             deviation = x[begin + offset(e, elements, x_elements)] - center
-            value += deviation
+            deviations += deviation
             squares += deviation * deviation
-        value = block_sum(value, scratch)
-        correction = value / size
-        center, spread = center + correction, (block_sum(squares, scratch) - value * correction) / size
+        rest = block_sum(deviations, scratch)
+        correction = rest / size
+        center, spread = center + correction, (block_sum(squares, scratch) - rest * correction) / size
         if t == 0:
             mean[offset(row, rows, mean_rows)] = center
             variance[offset(row, rows, variance_rows)] = spread
@@ -60,28 +60,28 @@ def row_norm(x, weight, bias, out, mean, variance, epsilon, total, count, rows, 
 
 
 @kernel
-def row_norm_backward(grad_y, x, weight, mean, scale, out, total, count, rows, out_rows, grad_rows, x_rows, weight_rows, mean_rows,
+def row_norm_backward(grad_y, x, weight, mean, scale, out, total, size, count, rows, out_rows, grad_rows, x_rows, weight_rows, mean_rows,
                       scale_rows, elements, out_elements, grad_elements, x_elements, weight_elements, has_weight):
     scratch = cuda.shared.array(THREADS_OF_ROW, REAL)
-    t, width, size = cuda.threadIdx.x, cuda.blockDim.x, REAL(count)
+    t, width = cuda.threadIdx.x, cuda.blockDim.x
     for row in range(cuda.blockIdx.x, total, cuda.gridDim.x):
         center, factor = mean[offset(row, rows, mean_rows)], scale[offset(row, rows, scale_rows)]
         begin, grad_begin, weight_begin = offset(row, rows, x_rows), offset(row, rows, grad_rows), offset(row, rows, weight_rows)
-        of_grad, of_product = 0.0, 0.0
+        of_grad, of_product = element(out, 0.0), element(out, 0.0)
         for e in range(t, count, width):
             grad = grad_y[grad_begin + offset(e, elements, grad_elements)]
             if has_weight:
                 grad *= weight[weight_begin + offset(e, elements, weight_elements)]
             of_grad += grad
             of_product += grad * (x[begin + offset(e, elements, x_elements)] - center) * factor
-        of_grad, of_product = block_sum(of_grad, scratch) / size, block_sum(of_product, scratch) / size
+        mean_grad, mean_product = block_sum(of_grad, scratch) / size, block_sum(of_product, scratch) / size
         out_begin = offset(row, rows, out_rows)
         for e in range(t, count, width):
             grad = grad_y[grad_begin + offset(e, elements, grad_elements)]
             if has_weight:
                 grad *= weight[weight_begin + offset(e, elements, weight_elements)]
             normal = (x[begin + offset(e, elements, x_elements)] - center) * factor
-            out[out_begin + offset(e, elements, out_elements)] = factor * (grad - of_grad - normal * of_product)
+            out[out_begin + offset(e, elements, out_elements)] = factor * (grad - mean_grad - normal * mean_product)
 
 
 def _forward(x, weight, bias, epsilon, leading: int, out, parameter_steps) -> None:
@@ -93,8 +93,10 @@ def _forward(x, weight, bias, epsilon, leading: int, out, parameter_steps) -> No
     rows = merged_in_order(x.shape[:leading], *[s[:leading] for s in steps], mean.steps, variance.steps)
     elements = merged(x.shape[leading:], *[s[leading:] for s in steps])
     total, count = prod(x.shape[:leading]), prod(x.shape[leading:])
-    launch(row_norm, total, x, weight, bias, y, mean, variance, number(epsilon, x.dtype), total, count, *rows, *elements, has_weight,
-           has_bias, **row_launch(total, count))
+    width, elements, (y, x, weight, bias) = _pieces(rows, elements, y, x, weight, bias)
+    epsilon, size = number(epsilon, mean.dtype), number(count, mean.dtype)
+    launch(row_norm, total, x, weight, bias, y, mean, variance, epsilon, total, size, count // width, *rows, *elements, has_weight,
+           has_bias, **row_launch(total, count, width))
 
 
 def _backward_input(grad_y, x, weight, mean, scale, leading: int, out, parameter_steps) -> None:
@@ -103,8 +105,15 @@ def _backward_input(grad_y, x, weight, mean, scale, leading: int, out, parameter
     rows = merged_in_order(x.shape[:leading], *[s[:leading] for s in steps], mean.steps, scale.steps)
     elements = merged(x.shape[leading:], *[s[leading:] for s in steps])
     total, count = prod(x.shape[:leading]), prod(x.shape[leading:])
-    launch(row_norm_backward, out.size, grad_y, x, weight, mean, scale, out, total, count, *rows, *elements, has_weight,
-           **row_launch(total, count))
+    width, elements, (out, grad_y, x, weight) = _pieces(rows, elements, out, grad_y, x, weight)
+    launch(row_norm_backward, total * count, grad_y, x, weight, mean, scale, out, total, number(count, mean.dtype), count // width, *rows,
+           *elements, has_weight, **row_launch(total, count, width))
+
+
+def _pieces(rows: tuple, elements: tuple, *arrays) -> tuple[int, tuple, tuple]:
+    """(elements of a piece, the places of a row's elements, arrays)."""
+    width, places, arrays = pieces_of_rows(rows[:1 + len(arrays)], elements, *arrays)
+    return width, tuple([of[len(rows[0]):] for of in places]), arrays
 
 
 def _parameter(array, x, parameter_steps) -> tuple:

@@ -4,7 +4,7 @@
     python -m tests.backends.cuda.plain_kernels FILE
 
 writes both anew: `backends/cuda/launches.json`, types of arguments by kernel, and `kernel_budget.json`, the most registers of a thread on
-sm_80 and sm_90. Look at the difference.
+sm_80 and sm_90, of kernels and of their wide launches. Look at the difference.
 """
 
 from __future__ import annotations
@@ -32,16 +32,24 @@ def of_float32(launches) -> dict[str, list[tuple[str, ...]]]:
             for name, all_types in sorted(found.items())}
 
 
-def heaviest(launches) -> list[tuple[str, tuple[str, ...]]]:
-    """Of each kernel the float32 launch of the most axes, which needs the most registers; another where there is none in float32."""
+def heaviest(launches) -> dict[str, Wanted]:
+    """Of each kernel the float32 launch of the most axes, which needs the most registers, and the same of its wide launches, by the words
+    that the budget has for them; another where there is none in float32."""
     best: dict[str, tuple] = {}
     for name, types in launches:
-        best[name] = max(best.get(name, types), types, key=_weight)
-    return sorted(best.items())
+        label = f"{name}, wide" if is_wide(types) else name
+        best[label] = max(best.get(label, (name, types)), (name, types), key=lambda launch: _weight(launch[1]))
+    return {label: Wanted(*launch) for label, launch in sorted(best.items())}
 
 
-def _weight(types: tuple[str, ...]) -> tuple[bool, int]:
-    return not any("64" in t for t in types), sum(int(t[6:]) for t in types if t.startswith("int32x"))
+def is_wide(types: tuple[str, ...]) -> bool:
+    """Whether a launch of these types takes pieces of an array."""
+    return any(t.startswith("*") and "x" in t for t in types)
+
+
+def _weight(types: tuple[str, ...]) -> tuple[bool, bool, int]:
+    return (not any("64" in t for t in types), not any("float16" in t for t in types),
+            sum(int(t[6:]) for t in types if t.startswith("int32x")))
 
 
 if __name__ == "__main__":
@@ -52,6 +60,7 @@ if __name__ == "__main__":
     LAUNCHES.write_text("{\n" + ",\n".join(lines) + "\n}\n")             # a line a launch
     budget: dict[str, int] = {}
     for arch in ARCHS:
-        for one, made in compile_all([Wanted(*launch) for launch in heaviest(given)], arch, os.cpu_count()):
-            budget[one.name] = max(budget.get(one.name, 0), min(255, int(made.registers * SLACK)))
+        chosen = heaviest(given)
+        for label, (_, made) in zip(chosen, compile_all(chosen.values(), arch, os.cpu_count())):
+            budget[label] = max(budget.get(label, 0), min(255, int(made.registers * SLACK)))
     BUDGET.write_text(json.dumps(dict(sorted(budget.items())), indent=1) + "\n")

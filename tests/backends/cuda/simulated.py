@@ -24,6 +24,11 @@ from numbanet.backends.cuda.launch import compiled, launch
 from numbanet.errors import BackendError, IndexRangeError, UsageError
 from numbanet.nn import functional as F
 from tests.backends.agreement import CASES, agree, arguments_of, converted, name_of, outputs
+from tests.backends.cuda.wide import (  # noqa: F401
+    single_elements,
+    test_functions_of_elements_have_the_same_bits_either_way,
+    test_wide_launches_have_the_bits_of_single_elements,
+)
 from tests.cases.case import channels_last
 from tests.ops.test_every_operation import CASES as OPERATIONS
 from tests.ops.test_every_operation import _close, _values_and_gradients

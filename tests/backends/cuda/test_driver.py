@@ -71,10 +71,15 @@ def test_a_launch_lays_out_the_parameters_that_the_ptx_declares(fake, monkeypatc
     elementwise.add(x, y, out)
     assert seen[-1] == [x.pointer, y.pointer, out.pointer, 12, 3, 4, 4, 1, 1, 3, 4, 1]
     assert fake.launched[-1][1:5] == ((1, 1, 1), (256, 1, 1), 0, 7)
-    elementwise.multiply(x, 2.5, out)
-    assert seen[-1] == [x.pointer, 2.5, out.pointer, 12, 12, 1, 1]
+    elementwise.multiply(x, 2.5, out)                   # three pieces of four
+    assert seen[-1] == [x.pointer, 2.5, out.pointer, 3, 3, 4, 4]
+    odd = x.view((11,), (4,), 4)                        # not aligned
+    elementwise.multiply(odd, 2.5, odd)
+    assert seen[-1] == [odd.pointer, 2.5, odd.pointer, 11, 11, 1, 1]
     optimizer.sgd_update([x, out], [y, out], [], 0.5, 0.0, 0.0, 0.25, False, -1.0)
-    assert len(seen[-1]) == 13 and seen[-1][4:] == [2, 0, 0, 0.5, 0.0, 1.0, 0.25, -1.0, 24]
+    assert len(seen[-1]) == 14 and seen[-1][4:] == [2, 4, 0, 0, 0.5, 0.0, 1.0, 0.25, -1.0, 6]
+    optimizer.sgd_update([x, odd], [y, odd], [], 0.5, 0.0, 0.0, 0.25, False, -1.0)
+    assert seen[-2][4:6] == [1, 4] and seen[-2][-1] == 3 and seen[-1][4:6] == [1, 1] and seen[-1][-1] == 11
 
 
 def test_out_of_memory_trims_and_tries_again(fake):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from numbanet.backends.cuda.dry import DryDevice
 from numbanet.backends.cuda.tiles import choose
+from numbanet.backends.cuda.tiles.arrays import card_of
 from numbanet.backends.cuda.tiles.choose import TILES, Card
 from numbanet.backends.cuda.tiles.shape import SHARED_LIMIT
 
@@ -43,6 +45,17 @@ def test_only_tiles_that_fit_the_card_are_taken():
     small = Card(multiprocessors=20, shared_kilobytes=60)
     tile, _ = choose.choose("tf32", 4096, 4096, 4096, card=small)
     assert tile.shared_bytes <= 60 * 1024 or tile == TILES["tf32"][-1]
+
+
+@pytest.mark.parametrize("arch, kilobytes", [("sm_80", 163), ("sm_86", 99), ("sm_89", 99), ("sm_90", 227), ("sm_100", 227), ("sm_120", 99),
+                                             ("sm_199", 99)])
+@pytest.mark.parametrize("math", TILES)
+def test_tiles_fit_the_shared_memory_of_an_architecture(math, arch, kilobytes):
+    """One that is not known is taken for the smallest."""
+    card = card_of(DryDevice(arch))
+    assert card.shared_kilobytes == kilobytes
+    for sizes in ((8192, 8192, 8192), (64, 64, 64), (64, 576, 100352)):
+        assert choose.choose(math, *sizes, card=card)[0].shared_bytes <= kilobytes * 1024
 
 
 def test_every_tile_fits_every_card():
