@@ -6,7 +6,6 @@ import pytest
 
 from numbanet.backends.cuda.dry import DryDevice
 from numbanet.backends.cuda.tiles import choose
-from numbanet.backends.cuda.tiles.arrays import card_of
 from numbanet.backends.cuda.tiles.choose import TILES, Card
 from numbanet.backends.cuda.tiles.shape import SHARED_LIMIT
 
@@ -52,6 +51,8 @@ def test_only_tiles_that_fit_the_card_are_taken():
 @pytest.mark.parametrize("math", TILES)
 def test_tiles_fit_the_shared_memory_of_an_architecture(math, arch, kilobytes):
     """One that is not known is taken for the smallest."""
+    pytest.importorskip("numba_cuda")
+    from numbanet.backends.cuda.tiles.arrays import card_of
     card = card_of(DryDevice(arch))
     assert card.shared_kilobytes == kilobytes
     for sizes in ((8192, 8192, 8192), (64, 64, 64), (64, 576, 100352)):
