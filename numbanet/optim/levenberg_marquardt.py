@@ -103,6 +103,9 @@ def probe_logits(logits: Tensor, generator: np.random.Generator) -> Tensor:
     The mean square of its gradient is the diagonal of Fisher's information, which for cross-entropy is Gauss and Newton's
     (Martens 2014, arXiv:1412.1193, section 9).
     """
+    if logits.ndim != 2 or len(logits) != 1:
+        raise UsageError(f"DiagonalLevenbergMarquardt: curvatures by themselves are those of a classifier, whose logits are (1, classes); "
+                         f"received {tuple(logits.shape)}; give the model a method curvature_probe(x, generator), or take another one")
     values = logits.detach().numpy()[0].astype(np.float64)
     weights = np.exp(values - values.max())
     drawn = int(generator.choice(len(weights), p=weights / weights.sum()))

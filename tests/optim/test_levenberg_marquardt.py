@@ -114,3 +114,6 @@ def test_what_it_refuses():
         optimizer.set_curvature([(other, [1.0])])
     with pytest.raises(UsageError, match="at least one sample"):
         gauss_newton_diagonal(lambda x, generator: x.sum(), [p], numbanet.zeros(0, 3), np.random.default_rng(0))
+    for maps in (numbanet.zeros(1, 3, 4, 4), numbanet.zeros(2, 3)):
+        with pytest.raises(UsageError, match=r"logits are \(1, classes\); received .* curvature_probe\(x, generator\)"):
+            probe_logits(maps, np.random.default_rng(0))
