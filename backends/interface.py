@@ -354,6 +354,13 @@ class Backend:
         """
         return False
 
+    def activates(self) -> bool:
+        """Whether a plan should run an activation behind a convolution or linear layer with it: `conv2d_activated`, `linear_activated`.
+
+        That pays where it is applied before a result leaves the caches.
+        """
+        return False
+
     def pools(self, geometry, pooling) -> bool:
         """Whether a plan should run this convolution and the max pooling behind it as one, and their gradients too.
 

@@ -47,6 +47,35 @@ def _conv2d_fused(backend, x, weight, bias, residual, geometry, minimum, maximum
     return limited(backend, y, minimum, maximum)
 
 
+# name -> (primitive, its arguments behind x)
+ACTIVATIONS = {
+    "sigmoid": ("sigmoid_forward", ()), "tanh": ("tanh_forward", ()), "silu": ("silu_forward", ()), "gelu": ("gelu_forward", ("none",)),
+    "gelu_tanh": ("gelu_forward", ("tanh",)), "hardsigmoid": ("hardsigmoid_forward", ()), "hardswish": ("hardswish_forward", ()),
+    "mish": ("mish_forward", ())}
+
+
+def activated(backend, x, activation: str):
+    name, arguments = ACTIVATIONS[activation]
+    return getattr(backend, name)(x, *arguments)
+
+
+def check_activation(operation: str, activation: str) -> None:
+    if activation not in ACTIVATIONS:
+        raise UsageError(f"{operation}: activation expects one of {', '.join(ACTIVATIONS)}, received {activation!r}")
+
+
+@primitive
+def conv2d_activated(x: Array, weight: Array, bias: Array | None, residual: Array | None, geometry: ConvGeometry, activation: str):
+    """y (N, K, OH, OW): an activation of `ACTIVATIONS` of `conv2d_forward` plus `residual`, of y's shape."""
+    check_activation("conv2d", activation)
+    return conv2d_fused.specification(x, weight, bias, residual, geometry, None, None)
+
+
+@conv2d_activated.composed
+def _conv2d_activated(backend, x, weight, bias, residual, geometry, activation):
+    return activated(backend, backend.conv2d_fused(x, weight, bias, residual, geometry, None, None), activation)
+
+
 @primitive
 def conv2d_chain(x: Array, weights: Arrays, biases: Arrays, residual: Array | None, geometries: tuple[ConvGeometry, ...],
                  limits: tuple[tuple[float | None, float | None], ...]):
@@ -81,6 +110,18 @@ def linear_fused(x: Array, weight: Array, bias: Array | None, minimum: float | N
 @linear_fused.composed
 def _linear_fused(backend, x, weight, bias, minimum, maximum):
     return limited(backend, backend.linear_forward(x, weight, bias), minimum, maximum)
+
+
+@primitive
+def linear_activated(x: Array, weight: Array, bias: Array | None, activation: str):
+    """y (M, O): an activation of `ACTIVATIONS` of `linear_forward`."""
+    check_activation("linear", activation)
+    return linear_forward.specification(x, weight, bias)
+
+
+@linear_activated.composed
+def _linear_activated(backend, x, weight, bias, activation):
+    return activated(backend, backend.linear_forward(x, weight, bias), activation)
 
 
 @primitive

@@ -63,6 +63,9 @@ class CPUBackend(HostBackend):
         from numbanet.backends.cpu.convolution.chaining import chains
         return chains(geometries, batch)
 
+    def activates(self):
+        return True
+
     def pools(self, geometry, pooling):
         from numbanet.backends.cpu.convolution.max_pooling import pools
         return pools(geometry, pooling) is not None

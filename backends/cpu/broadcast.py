@@ -14,6 +14,7 @@ import numpy as np
 
 from numbanet.backends.cpu.compile import worker
 from numbanet.backends.cpu.out_of_line import out_of_line
+from numbanet.backends.cpu.simd import L, load_partial, store_partial
 
 FLAT = -1                                               # step_r of an operand that lies as the output does
 ALL = 1 << 40                                           # R where nothing has to be told apart: one run
@@ -111,8 +112,8 @@ def gather(x, plan, first, begin, count, buffer):
         run = min(R - r, count - done)
         offset = row // Q * step_p + row % Q * step_q + r * step_r
         if step_r == 1:
-            for i in range(run):
-                buffer[done + i] = x[offset + i]
+            for i in range(0, run, L):
+                store_partial(buffer, done + i, load_partial(x, offset + i, run - i), run - i)
         elif step_r == 0:
             value = x[offset]
             for i in range(run):

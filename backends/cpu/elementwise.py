@@ -26,6 +26,7 @@ from numbanet.backends.cpu.simd import maximum as larger
 from numbanet.backends.cpu.simd import minimum as smaller
 from numbanet.backends.reference import elementwise as numpy
 
+LONG_ROWS = 4 * L       # elements for which a call is worth its time
 BLOCK = 2048            # elements of a gathered operand: two of them and the output take half of an L1 cache
 
 (ADD, SUBTRACT, MULTIPLY, DIVIDE, MAXIMUM, MINIMUM,
@@ -46,6 +47,9 @@ def binary(function, a, b, out, plan):
 def binary_range(function, a, b, out, plan, first, last):
     """Elements first, ..., last - 1, a block at a time."""
     out_of_line()
+    if plan[1] % L == 0 and plan[1] >= LONG_ROWS and (plan[4] == FLAT or plan[4] == 1) and (plan[7] == FLAT or plan[7] == 1):
+        _binary_rows(function, a, b, out, plan, first, last)
+        return
     a_block, b_block = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     for begin in range(first, last, BLOCK):
         count = min(BLOCK, last - begin)
@@ -57,6 +61,22 @@ def binary_range(function, a, b, out, plan, first, last):
             gather(b, plan, B_STEPS, begin, count, b_block)
             b_part, b_offset = b_block, FIRST
         apply(function, a_part, a_offset, b_part, b_offset, out, begin, count)
+
+
+@worker
+def _binary_rows(function, a, b, out, plan, first, last):
+    """As `binary_range`, where whole vectors of each row of R elements stand side by side in both operands, as scales a channel do."""
+    Q, R = plan[0], plan[1]
+    begin = first
+    while begin < last:
+        row = begin // R
+        r = begin - row * R
+        count = min(R - r, last - begin)
+        p, q = row // Q, row % Q
+        a_offset = begin if plan[4] == FLAT else p * plan[2] + q * plan[3] + r
+        b_offset = begin if plan[7] == FLAT else p * plan[5] + q * plan[6] + r
+        apply(function, a, a_offset, b, b_offset, out, begin, count)
+        begin += count
 
 
 @worker

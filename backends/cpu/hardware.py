@@ -87,6 +87,12 @@ def has_fma() -> bool:
 
 
 @functools.cache
+def scales_in_one_instruction() -> bool:
+    """Whether a vector times powers of two is one instruction, results below the normal numbers and above all included."""
+    return simd_width() == 16 and "avx512f" in cpu_features()
+
+
+@functools.cache
 def vector_registers() -> int:
     """Number of SIMD registers: 32 with AVX-512 and on ARM, otherwise 16."""
     return 32 if "avx512f" in cpu_features() or is_arm() else 16

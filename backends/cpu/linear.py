@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from numbanet.backends.cpu import reduction
+from numbanet.backends.cpu import activating, reduction
 from numbanet.backends.cpu.gemm import gemm, gemm_packed, multiply_by_rows, pack, pack_in_place, packed_kernels, packing_kernels
 from numbanet.backends.cpu.hardware import cache_sizes
 from numbanet.backends.cpu.limits import limits
@@ -85,6 +85,15 @@ def linear_fused(x, weight, bias, minimum, maximum, out):
     gemm(x, weight.T, out, bias, False, *limits(minimum, maximum))
 
 
+@implements
+def linear_activated(x, weight, bias, activation, out):
+    if streams_weights(x, weight):
+        multiply_by_rows(x, weight, out, bias, *limits(None, None))
+        activating.run(activation, out)
+    else:
+        gemm(x, weight.T, out, bias, activation=activation)
+
+
 linear_fused.kernels = _kernels
 linear_forward.kernels = lambda x, weight, bias, out: _kernels(x, weight, bias, None, None, out)
 
@@ -104,6 +113,19 @@ def _prepare_fused(arguments, constant):
     def call(x, weight, bias, minimum, maximum, out):
         gemm_packed(x, packed.value, out, bias, low, high)
     call.kernels = lambda x, weight, bias, minimum, maximum, out: packed_kernels(x, packed.value, out, bias, low, high)
+    return holding(call, 1)
+
+
+@prepares("linear_activated")
+def _prepare_activated(arguments, constant):
+    x, weight, bias, activation = arguments
+    if _prepare_fused((x, weight, bias, None, None), constant) is None:
+        return None
+    packed, function = shared("linear", _packed, weight), activating.address(activation)
+
+    def call(x, weight, bias, activation, out):
+        gemm_packed(x, packed.value, out, bias, *limits(None, None), function)
+    call.kernels = lambda x, weight, bias, activation, out: packed_kernels(x, packed.value, out, bias, *limits(None, None), function)
     return holding(call, 1)
 
 

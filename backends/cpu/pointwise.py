@@ -66,6 +66,36 @@ def _gelu_tanh(x):
     return tanh(GELU_A * fma(GELU_B * x * x, x, x))
 
 
+@worker(inline=True)
+def silu(x):
+    return x * sigmoid(x)
+
+
+@worker(inline=True)
+def gelu(x):
+    return 0.5 * x * (1.0 + erf(x * SQRT_HALF))
+
+
+@worker(inline=True)
+def gelu_tanh(x):
+    return 0.5 * x * (1.0 + _gelu_tanh(x))
+
+
+@worker(inline=True)
+def hardsigmoid(x):
+    return minimum(maximum(fma(x, SIXTH, 0.5), 0.0), 1.0)
+
+
+@worker(inline=True)
+def hardswish(x):
+    return x * hardsigmoid(x)
+
+
+@worker(inline=True)
+def mish(x):
+    return x * _tanh_softplus(x)
+
+
 @worker
 def forward_range(function, p, q, x, out, first, last):
     """Elements first, ..., last - 1."""
@@ -113,31 +143,26 @@ def forward_range(function, p, q, x, out, first, last):
             store_partial(out, i, tanh(load_partial(x, i, last - i)), last - i)
     elif function == SILU:
         for i in range(first, last, L):
-            v = load_partial(x, i, last - i)
-            store_partial(out, i, v * sigmoid(v), last - i)
+            store_partial(out, i, silu(load_partial(x, i, last - i)), last - i)
     elif function == GELU:
         for i in range(first, last, L):
-            v = load_partial(x, i, last - i)
-            store_partial(out, i, 0.5 * v * (1.0 + erf(v * SQRT_HALF)), last - i)
+            store_partial(out, i, gelu(load_partial(x, i, last - i)), last - i)
     elif function == GELU_TANH:
         for i in range(first, last, L):
-            v = load_partial(x, i, last - i)
-            store_partial(out, i, 0.5 * v * (1.0 + _gelu_tanh(v)), last - i)
+            store_partial(out, i, gelu_tanh(load_partial(x, i, last - i)), last - i)
     elif function == HARDSIGMOID:
         for i in range(first, last, L):
-            store_partial(out, i, minimum(maximum(fma(load_partial(x, i, last - i), SIXTH, 0.5), 0.0), 1.0), last - i)
+            store_partial(out, i, hardsigmoid(load_partial(x, i, last - i)), last - i)
     elif function == HARDSWISH:
         for i in range(first, last, L):
-            v = load_partial(x, i, last - i)
-            store_partial(out, i, v * minimum(maximum(fma(v, SIXTH, 0.5), 0.0), 1.0), last - i)
+            store_partial(out, i, hardswish(load_partial(x, i, last - i)), last - i)
     elif function == SOFTPLUS:
         for i in range(first, last, L):
             v = load_partial(x, i, last - i)
             store_partial(out, i, select(v * p > q, v, _softplus(v * p) / p), last - i)
     elif function == MISH:
         for i in range(first, last, L):
-            v = load_partial(x, i, last - i)
-            store_partial(out, i, v * _tanh_softplus(v), last - i)
+            store_partial(out, i, mish(load_partial(x, i, last - i)), last - i)
     elif function == LOG_SIGMOID:
         for i in range(first, last, L):
             store_partial(out, i, -_softplus(-load_partial(x, i, last - i)), last - i)

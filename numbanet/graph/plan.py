@@ -465,10 +465,13 @@ def _must_copy(node: Node) -> bool:
 
 
 def _fused_parts(node: Node) -> str:
-    if node.primitive not in ("conv2d_fused", "conv2d_max_pool_forward", "conv2d_max_pool_values", "linear_fused", "channel_affine"):
+    if node.primitive not in ("conv2d_fused", "conv2d_activated", "conv2d_max_pool_forward", "conv2d_max_pool_values", "linear_fused",
+                              "linear_activated", "channel_affine"):
         return ""
     named = dict(zip(PRIMITIVES[node.primitive].parameter_names, node.arguments))
     parts = ["residual"] if named.get("residual") is not None else []
+    if "activation" in named:
+        return "+ " + " + ".join([*parts, named["activation"]])
     low, high = named["minimum"], named["maximum"]
     if (low, high) != (None, None):
         parts.append("relu" if (low, high) == (0.0, None) else f"clamp({low}, {high})")

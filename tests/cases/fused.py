@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from numbanet.backends.contract.fused import ACTIVATIONS
 from numbanet.geometry import conv_geometry, pool_geometry
 from tests.cases.case import PrimitiveCase, channels_last, floats, integers, strided
 from tests.cases.convolution import GEOMETRIES, is_large
@@ -117,4 +118,31 @@ def _maxima():
             yield PrimitiveCase("max_pool2d_values", arguments, exact=True, label=f"{label}-{C}")
 
 
-PRIMITIVE_CASES = [*_convolutions(), *_chains(), *_linears(), *_affines(), *_foldings(), *_maxima()]
+def _activated():
+    """Every function through every algorithm that applies it itself, and through others."""
+    geometries = {
+        "pixels": (3, conv_geometry(19, 37, (5, 7), (1, 1))), "many-pixels": (2, conv_geometry(7, 130, (40, 31), (1, 1))),
+        "windows": (2, conv_geometry(5, 33, (9, 8), (3, 2), 2, 1)), "groups": (2, conv_geometry(36, 72, (6, 5), (3, 3), 1, 1, 1, 2)),
+        "winograd": (2, conv_geometry(64, 48, (11, 13), (3, 3), 1, 1)), "winograd-few": (1, conv_geometry(128, 144, (7, 7), (3, 3), 1, 1)),
+        "depthwise": (2, conv_geometry(37, 37, (9, 7), (3, 3), 1, 1, 1, 37)), "one-map": (2, conv_geometry(1, 6, (12, 11), (5, 5))),
+        "few-filters": (2, conv_geometry(6, 16, (10, 10), (5, 5))), "pairs": (2, conv_geometry(8, 8, (7, 6), (3, 3), 1, 1, 1, 4)),
+        "empty": (0, conv_geometry(3, 4, (5, 5), (3, 3)))}
+    for i, (label, (batch, g)) in enumerate(geometries.items()):
+        for activation in ACTIVATIONS if label in ("pixels", "depthwise") else (list(ACTIVATIONS)[i % len(ACTIVATIONS)],):
+            for layout, residual in ((channels_last, False), (strided, True)):
+                def arguments(rng, batch=batch, g=g, activation=activation, layout=layout, residual=residual):
+                    x, added = layout(floats(rng, batch, g.channels, *g.input_size)), layout(floats(rng, batch, g.filters, *g.output_size))
+                    weight = floats(rng, *g.weight_shape)
+                    if batch:
+                        x[0, 0, 0, 0] = np.nan if activation == "silu" else 30.0
+                    return x, weight, floats(rng, g.filters), added if residual else None, g, activation
+                yield PrimitiveCase("conv2d_activated", arguments, label=f"{label}-{activation}{'-residual' * residual}",
+                                    tolerance=3e-5 if "winograd" in label else 1e-5, large=is_large(batch, g))
+    for M, K, O in ((1, 70, 33), (5, 17, 40), (37, 64, 64), (0, 3, 4), (3, 0, 5), (2, 8300, 67)):
+        for activation in ACTIVATIONS if M == 5 else ("gelu", "silu"):
+            yield PrimitiveCase("linear_activated", lambda rng, M=M, K=K, O=O, activation=activation: (
+                floats(rng, M, K), floats(rng, O, K), floats(rng, O) if activation != "silu" else None, activation),
+                label=f"{M}-{K}-{O}-{activation}", large=M * K * O > 100_000)
+
+
+PRIMITIVE_CASES = [*_convolutions(), *_activated(), *_chains(), *_linears(), *_affines(), *_foldings(), *_maxima()]

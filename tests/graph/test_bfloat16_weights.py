@@ -34,6 +34,16 @@ def test_the_pass_before_and_after(backend):
     assert 1e-5 < error < 4e-3                                  # 8 significant bits
 
 
+def test_an_activation_that_was_fused_stands_apart_again(rng):
+    model = nn.Sequential(nn.Linear(256, 4096), nn.GELU(), nn.Linear(4096, 3), nn.GELU()).eval()
+    x = numbanet.tensor(rng.standard_normal((2, 256)).astype(np.float32))
+    compiled = numbanet.compile(model, x, weights="bfloat16")
+    assert compiled.plan().graph.primitives() == ["linear_fused_bfloat16", "gelu_forward", "linear_activated"]
+    with numbanet.no_grad():
+        exact = model(x).numpy()
+    assert 1e-5 < np.linalg.norm(compiled(x).numpy() - exact) / np.linalg.norm(exact) < 8e-3
+
+
 @pytest.mark.parametrize("batch", [1, 2, 5, 17])
 def test_logits(batch, rng):
     model = Wide().eval()

@@ -8,9 +8,11 @@ from numbanet import nn
 from numbanet.backends import get_backend
 from numbanet.graph import trace
 from numbanet.graph.passes import (
+    activate_before_views,
     chain_convolutions,
     drop_unused,
     fold_batch_norm,
+    fold_scales,
     fuse_epilogues,
     nest_concatenations,
     pool_convolutions,
@@ -84,6 +86,81 @@ def test_activations_are_fused(activation, rng):
     model = nn.Sequential(nn.Conv2d(3, 5, 3, stride=2), activation, nn.Flatten(), nn.Linear(5 * 4 * 3, 6), activation)
     _, after = _rewrite(model, [fuse_epilogues], 2, 3, 9, 7)
     assert after == ["conv2d_fused", "reshape", "linear_fused"]
+
+
+@pytest.mark.parametrize("activation", [nn.SiLU(), nn.Hardswish(), nn.Hardsigmoid(), nn.Sigmoid(), nn.Tanh(), nn.GELU(), nn.GELU("tanh"),
+                                        nn.Mish()])
+def test_other_activations_are_fused_where_the_backend_wants_it(activation, monkeypatch, rng):
+    model = nn.Sequential(nn.Conv2d(3, 5, 3, stride=2), activation, nn.Flatten(), nn.Linear(5 * 4 * 3, 6), activation)
+    _, after = _rewrite(model, [fuse_epilogues], 2, 3, 9, 7)
+    assert after == ["conv2d_activated", "reshape", "linear_activated"]
+    monkeypatch.setattr(type(get_backend("cpu")), "activates", lambda self: False)
+    before, after = _rewrite(model, [fuse_epilogues], 2, 3, 9, 7)
+    assert after == ["conv2d_fused", *before[1:]] and before[1].endswith("_forward")
+
+
+def test_an_activation_takes_the_residual_before_it(rng):
+    model = Own(lambda m, x: numbanet.nn.functional.silu(m.conv(x) + x), conv=nn.Conv2d(4, 4, 3, padding=1))
+    before, after = _rewrite(model, [fuse_epilogues], 2, 4, 6, 5)
+    assert before == ["conv2d_forward", "add", "silu_forward"] and after == ["conv2d_activated"]
+
+
+def test_activations_move_before_views(rng):
+    def forward(m, x):
+        return m.second(numbanet.relu(m.first(x).permute(0, 2, 1, 3))).reshape(2, -1)
+    model = Own(forward, first=nn.Linear(5, 7), second=nn.Linear(7, 3))
+    before, after = _rewrite(model, [activate_before_views, fuse_epilogues], 2, 3, 4, 5)
+    assert before[:5] == ["reshape", "linear_forward", "reshape", "transpose", "relu_forward"]
+    assert after[:4] == ["reshape", "linear_fused", "reshape", "transpose"] and "relu_forward" not in after
+
+
+def test_activations_of_views_that_others_read_stay(rng):
+    twice = Own(lambda m, x: (lambda y: numbanet.relu(y) + y)(m.layer(x)), layer=nn.Linear(5, 7))
+    before, after = _rewrite(twice, [activate_before_views], 2, 3, 5)
+    assert after == before
+    through = Own(lambda m, x: (lambda y: numbanet.relu(y.permute(1, 0)) + y.permute(1, 0))(m.layer(x)), layer=nn.Linear(5, 7))
+    before, after = _rewrite(through, [activate_before_views], 6, 5)
+    assert after == before
+    of_input = Own(lambda m, x: numbanet.relu(x.permute(1, 0)))
+    before, after = _rewrite(of_input, [activate_before_views], 6, 5)
+    assert after == before
+
+
+def _scale(*shape, rng):
+    return nn.Parameter(numbanet.tensor(rng.uniform(0.5, 2, shape).astype(np.float32)))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_fixed_scales_become_part_of_the_layer_before(bias, rng):
+    linear = Own(lambda m, x: m.scale * m.layer(x).permute(0, 3, 1, 2), layer=nn.Linear(5, 7, bias=bias), scale=_scale(7, 1, 1, rng=rng))
+    before, after = _rewrite(linear, [fold_scales], 2, 3, 4, 5)
+    assert before.count("multiply") == 1 and after == [name for name in before if name != "multiply"]
+    convolution = Own(lambda m, x: m.layer(x) * m.scale, layer=nn.Conv2d(3, 6, 3, bias=bias, groups=3), scale=_scale(1, 6, 1, 1, rng=rng))
+    assert _rewrite(convolution, [fold_scales], 2, 3, 5, 4)[1] == ["conv2d_forward"]
+    rows = Own(lambda m, x: m.layer(x) * m.scale, layer=nn.Linear(5, 7, bias=bias), scale=_scale(1, rng=rng))
+    assert "multiply" not in _rewrite(rows, [fold_scales], 2, 5)[1]
+
+
+def test_scales_of_other_axes_or_that_others_read_stay(rng):
+    layer, conv = nn.Linear(5, 4), nn.Conv2d(3, 4, 1)
+    for function, shape in ((lambda m, x: m.scale * m.layer(x), (2, 4, 5)),                         # linear's scale (4, 1): of rows
+                            (lambda m, x: (lambda y: m.scale * y + y)(m.conv(x)), (2, 3, 4, 6)),    # the unscaled map is read, too
+                            (lambda m, x: m.scale * m.conv(x), (2, 3, 4, 4)),                       # of rows of the map
+                            (lambda m, x: m.scale * numbanet.relu(m.conv(x)), (2, 3, 4, 6)),        # not of the layer's result
+                            (lambda m, x: m.layer(x)[:, :1, :1] * m.scale, (2, 4, 5))):             # the scale is the larger one
+        before, after = _rewrite(Own(function, layer=layer, conv=conv, scale=_scale(4, 1, rng=rng)), [fold_scales], *shape)
+        assert after == before and "multiply" in after
+
+
+def test_folded_scales_follow_the_weights(rng):
+    model = Own(lambda m, x: m.scale * m.layer(x), layer=nn.Linear(5, 7), scale=_scale(7, rng=rng)).eval()
+    x = numbanet.tensor(rng.standard_normal((3, 5)).astype(np.float32))
+    compiled = numbanet.compile(model, x)
+    for factor in (1.0, 3.0):
+        with numbanet.no_grad():
+            model.scale.mul_(factor)
+            np.testing.assert_allclose(compiled(x).numpy(), model(x).numpy(), rtol=1e-5, atol=1e-6)
+    assert "multiply" not in compiled.plan().graph.primitives()
 
 
 def test_residuals_are_fused_into_the_later_branch(rng):

@@ -6,7 +6,7 @@ import importlib
 
 import numpy as np
 
-from numbanet.backends.cpu import threads
+from numbanet.backends.cpu import activating, threads
 from numbanet.backends.cpu.convolution import choose
 from numbanet.backends.cpu.convolution.bias import conv2d_backward_bias_plain, conv2d_backward_bias_vectors
 from numbanet.backends.cpu.convolution.chaining import chain_plan
@@ -70,6 +70,27 @@ def conv2d_fused(x, weight, bias, residual, geometry, minimum, maximum, out):
         execute(algorithm, packed, x, out, residual, *limits(minimum, maximum))
 
 
+@implements
+def conv2d_activated(x, weight, bias, residual, geometry, activation, out):
+    if x.dtype == F64:
+        conv2d_fused(x, weight, bias, residual, geometry, None, None, out)
+        activating.run(activation, out)
+    elif out.size:
+        algorithm = forward(geometry, x.shape[0], has_adjacent_pixels(x))
+        execute(algorithm, algorithm.pack(weight, NO_BIAS if bias is None else bias), x, out, residual, activation=activation)
+
+
+@prepares("conv2d_activated")
+def _prepare_activated(arguments, constant):
+    x, weight, bias, _, geometry, activation = arguments
+    run = _prepared(x, weight, bias, geometry, None, None, constant, activation)
+
+    def call(x, weight, bias, residual, geometry, activation, out):
+        run(x, residual, out)
+    call.kernels = lambda x, weight, bias, residual, geometry, activation, out: run.kernels(x, residual, out)
+    return run and _named(call, arguments)
+
+
 @prepares("conv2d_fused")
 def _prepare_fused(arguments, constant):
     x, weight, bias, _, geometry, minimum, maximum = arguments
@@ -99,7 +120,7 @@ def _named(call, arguments):
     return holding(call, 1, 2)
 
 
-def _prepared(x, weight, bias, geometry, minimum, maximum, constant):
+def _prepared(x, weight, bias, geometry, minimum, maximum, constant, activation=None):
     """A function (x, residual, out), or None where weights change or nothing is packed."""
     if not (1 in constant and (bias is None or 2 in constant) and x.dtype == F32 and 0 not in x.shape):
         return None
@@ -108,8 +129,8 @@ def _prepared(x, weight, bias, geometry, minimum, maximum, constant):
     low, high = limits(minimum, maximum)
 
     def run(x, residual, out):
-        execute(algorithm, packed.value, x, out, residual, low, high)
-    run.kernels = lambda x, residual, out: kernels(algorithm, packed.value, x, out, residual, low, high)
+        execute(algorithm, packed.value, x, out, residual, low, high, activation)
+    run.kernels = lambda x, residual, out: kernels(algorithm, packed.value, x, out, residual, low, high, activation)
     return run
 
 

@@ -49,7 +49,7 @@ def _usable(x, *shapes) -> bool:
     return x.dtype == F32 and all(0 not in shape for shape in (x.shape, *shapes))
 
 
-@offers("conv2d_forward", "conv2d_fused")
+@offers("conv2d_forward", "conv2d_fused", "conv2d_activated")
 def forward_candidates(arguments, constant) -> dict[str, Callable]:
     """Of a convolution whose weights may be packed once, or change."""
     x, weight, bias = arguments[:3]
@@ -63,14 +63,15 @@ def forward_candidates(arguments, constant) -> dict[str, Callable]:
 
 
 def _forward_call(algorithm: Algorithm, arguments: tuple, are_packed: bool) -> Callable:
-    low, high = limits(*arguments[5:]) if len(arguments) > 4 else limits(None, None)
+    low, high = limits(*arguments[5:]) if len(arguments) == 7 else limits(None, None)
+    activation = arguments[5] if len(arguments) == 6 else None
 
     def pack(weight, bias):
         return algorithm.pack(weight, NO_BIAS if bias is None else bias)
     packed = shared(algorithm.packing, pack, *arguments[1:3]) if are_packed else None
 
     def run(x, weight, bias, residual, out):
-        execute(algorithm, packed.value if are_packed else pack(weight, bias), x, out, residual, low, high)
+        execute(algorithm, packed.value if are_packed else pack(weight, bias), x, out, residual, low, high, activation)
 
     def call(*given):
         run(*given[:3], given[3] if len(given) > 5 else None, given[-1])

@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
+from numbanet.backends.cpu.activating import activate
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.convolution.depthwise_tile import pixels_tiles
 from numbanet.backends.cpu.convolution.walk import first_inside, last_inside, strides_of
@@ -105,10 +106,10 @@ def _inner_range(size, outputs, taps, stride, pad, dilation):
 
 
 @worker(borrows=True)
-def _forward_jobs(slot, slots, counters, jobs, parts, x, weight, y, residual, low, high, walk, band):
+def _forward_jobs(slot, slots, counters, jobs, parts, x, weight, y, residual, low, high, activation, walk, band):
     """What one slot does; a job is a band of rows and a range of vectors of channels."""
     out_of_line()
-    _, OH, _, C = y.shape
+    _, OH, OW, C = y.shape
     (x_n, x_h, x_w), (y_n, y_h, y_w), (r_n, r_h, r_w) = strides_of(x), strides_of(y), strides_of(residual)
     w_at = np.int64(0), weight.shape[1]
     bands, whole = (OH + band - 1) // band, C // L
@@ -123,15 +124,17 @@ def _forward_jobs(slot, slots, counters, jobs, parts, x, weight, y, residual, lo
             v0, v1, lanes = whole, whole + 1, C - whole * L
         depthwise_rows(x, (n * x_n, x_h, x_w), begin, min(OH, begin + band), v0 * L, v1 - v0, lanes, weight, w_at,
                        y, (n * y_n, y_h, y_w), residual, (n * r_n, r_h, r_w), low, high, walk)
+        for oh in range(begin, min(OH, begin + band)):
+            activate(activation, y, n * y_n + oh * y_h + v0 * L, OW, y_w, (v1 - v0) * lanes)
         job = next_job(counters, slot, slots, jobs)
 
 
-@kernel("void(const T[:,:,:,:], const T[:,::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, const i8[::1], i8, i8)", parallel=True)
-def conv2d_forward_depthwise(x, weight, y, residual, low, high, walk, band, slots):
+@kernel("void(const T[:,:,:,:], const T[:,::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, i8, const i8[::1], i8, i8)", parallel=True)
+def conv2d_forward_depthwise(x, weight, y, residual, low, high, activation, walk, band, slots):
     """x (N, H, W, C), weight (T + 1, C rounded up to L), y and residual (N, OH, OW, C); bands of `band` rows of y."""
     N, OH, _, C = y.shape
     parts = (C // L + VECTORS - 1) // VECTORS + (1 if C % L else 0)
     jobs = N * ((OH + band - 1) // band) * parts
     counters = begin_shares(slots, jobs)
     for slot in prange(slots):
-        _forward_jobs(np.int64(slot), slots, counters, jobs, parts, x, weight, y, residual, low, high, walk, band)
+        _forward_jobs(np.int64(slot), slots, counters, jobs, parts, x, weight, y, residual, low, high, activation, walk, band)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from numbanet.backends.cpu import threads
+from numbanet.backends.cpu import activating, threads
 from numbanet.backends.cpu.compile import alone
 from numbanet.backends.cpu.convolution import choose
 from numbanet.backends.cpu.convolution.chain import DEPTHWISE, KIND, WEIGHTS, conv2d_chain_bands
@@ -40,38 +40,47 @@ class Algorithm(NamedTuple):
 
     packing: Hashable           # equal where packed weights are the same
     pack: Callable              # (weight (K, Cg, R, S), bias (K,) or empty) -> packed
-    run: Callable               # (x (N, H, W, C), packed, y (N, OH, OW, K), residual as y or empty, low, high)
+    run: Callable               # (x (N, H, W, C), packed, y (N, OH, OW, K), residual as y or empty, low, high, activation's address)
     fits: Callable              # whether `run` can write a y with these strides
     takes_residual: bool = True
     alone: Callable | None = None   # (as `run`) -> the one (kernel, arguments) that it is, where one thread does it
+    takes_activation: bool = False
 
 
-def execute(algorithm: Algorithm, packed, x, out, residual=None, low=-np.inf, high=np.inf) -> None:
+def execute(algorithm: Algorithm, packed, x, out, residual=None, low=-np.inf, high=np.inf, activation: str | None = None) -> None:
     """Fill `out` (N, K, OH, OW) from x (N, C, H, W): in place where the algorithm can, otherwise through a copy."""
+    if activation is not None and not algorithm.takes_activation:
+        execute(algorithm, packed, x, out, residual, low, high)
+        return activating.run(activation, out)
+    function = activating.NONE if activation is None else activating.address(activation)
     y = out.transpose(0, 2, 3, 1)
     is_copy = not algorithm.fits(y)
     if is_copy:
         y = empty(y.shape, F32)
     residual = NO_RESIDUAL if residual is None else channels_last(residual)
     if residual is not NO_RESIDUAL and residual.size and not algorithm.takes_residual:
-        algorithm.run(channels_last(x), packed, y, NO_RESIDUAL, -np.inf, np.inf)
+        algorithm.run(channels_last(x), packed, y, NO_RESIDUAL, -np.inf, np.inf, activating.NONE)
         np.add(y, residual, out=y)
         np.clip(y, np.float32(low), np.float32(high), out=y)
     else:
-        algorithm.run(channels_last(x), packed, y, residual, low, high)
+        algorithm.run(channels_last(x), packed, y, residual, low, high, function)
     if is_copy:
         copy_into(y.transpose(0, 3, 1, 2), out)
 
 
-def kernels(algorithm: Algorithm, packed, x, out, residual=None, low=-np.inf, high=np.inf) -> list[tuple] | None:
+def kernels(algorithm: Algorithm, packed, x, out, residual=None, low=-np.inf, high=np.inf,
+            activation: str | None = None) -> list[tuple] | None:
     """What `execute` runs, as (kernel, arguments), where that is for one thread alone and without copies. See `program.joined`."""
     y = out.transpose(0, 2, 3, 1)
     if algorithm.alone is None or not algorithm.fits(y) or x.strides[1] != x.itemsize and x.shape[1] > 1:
         return None
     if residual is not None and (not algorithm.takes_residual or residual.strides[1] != residual.itemsize):
         return None
+    if activation is not None and not algorithm.takes_activation:
+        return None
+    function = activating.NONE if activation is None else activating.address(activation)
     residual = NO_RESIDUAL if residual is None else residual.transpose(0, 2, 3, 1)
-    return [algorithm.alone(x.transpose(0, 2, 3, 1), packed, y, residual, low, high)]
+    return [algorithm.alone(x.transpose(0, 2, 3, 1), packed, y, residual, low, high, function)]
 
 
 def channels_last(x):
@@ -173,13 +182,13 @@ def product(walk, batch, may_use_winograd, are_packed, arranged, size: int | Non
         pack_weights(arranged(weight), bias, packed, plan.chunk)
         return packed
 
-    def arguments(x, packed, y, residual, low, high):
+    def arguments(x, packed, y, residual, low, high, activation):
         rows, added = y.reshape(-1, y.shape[3]), residual.reshape(-1, y.shape[3]) if residual.size else NO_ROWS
         apart = _pixel_distance(x) if are_pixels else 0
         scratch = borrowed((min(threads.get_num_threads(), plan.jobs), 2 * MR * L if apart else plan.scratch), F32)
-        return x, packed, rows, added, low, high, scratch, walk, plan.block, plan.chunk, plan.parts, apart
+        return x, packed, rows, added, low, high, activation, scratch, walk, plan.block, plan.chunk, plan.parts, apart
     run, once = _runs(conv2d_forward_gather, arguments, is_small)
-    return Algorithm(("gather", plan.chunk), pack, run, _has_even_pixels, True, once)
+    return Algorithm(("gather", plan.chunk), pack, run, _has_even_pixels, True, once, True)
 
 
 def _runs(kernel, arguments, is_small: bool) -> tuple[Callable, Callable | None]:
@@ -194,24 +203,25 @@ def _winograd(walk, plan, arranged) -> Algorithm:
         transform_weights(arranged(weight), transformed, plan.size)
         return transformed, np.ascontiguousarray(bias)
 
-    def run(x, packed, y, residual, low, high):
+    def run(x, packed, y, residual, low, high, activation):
         slots = min(threads.get_num_threads(), plan.jobs)
         if plan.in_phases:
             scratch = borrowed((slots * 36 * L + plan.scratch,), F32)
-            conv2d_forward_winograd_phases(x, *packed, y, residual, low, high, scratch, walk, plan.block, slots, plan.size)
+            conv2d_forward_winograd_phases(x, *packed, y, residual, low, high, activation, scratch, walk, plan.block, slots, plan.size)
         else:
             scratch = borrowed((slots, plan.scratch), F32)
-            conv2d_forward_winograd(x, *packed, y, residual, low, high, scratch, walk, plan.block, plan.size)
-    return Algorithm(("winograd 2x2" if plan.size == 2 and walk[5] == 3 else "winograd", plan.size), pack, run, _has_adjacent_channels)
+            conv2d_forward_winograd(x, *packed, y, residual, low, high, activation, scratch, walk, plan.block, plan.size)
+    return Algorithm(("winograd 2x2" if plan.size == 2 and walk[5] == 3 else "winograd", plan.size), pack, run, _has_adjacent_channels,
+                     takes_activation=True)
 
 
 def _depthwise(walk, batch) -> Algorithm:
     stride, output_size = tuple(map(int, walk[7:9])), tuple(map(int, walk[13:]))
     band = choose.depthwise_band(batch, int(walk[2]), stride, output_size)
 
-    def run(x, packed, y, residual, low, high):
-        conv2d_forward_depthwise(x, packed, y, residual, low, high, walk, band, threads.get_num_threads())
-    return Algorithm("depthwise", _pack_depthwise, run, _has_adjacent_channels)
+    def run(x, packed, y, residual, low, high, activation):
+        conv2d_forward_depthwise(x, packed, y, residual, low, high, activation, walk, band, threads.get_num_threads())
+    return Algorithm("depthwise", _pack_depthwise, run, _has_adjacent_channels, takes_activation=True)
 
 
 def _pack_depthwise(weight, bias):
@@ -242,13 +252,13 @@ def _depthwise_phases(geometry, batch) -> Algorithm:
         return {(p, q): made and made.pack(weight[:, :, phases[0][p][0]][:, :, :, phases[1][q][0]], bias)
                 for (p, q), made in algorithms.items()}
 
-    def run(x, packed, y, residual, low, high):
+    def run(x, packed, y, residual, low, high, activation):
         for (p, q), made in algorithms.items():
             part = y[:, p::geometry.stride[0], q::geometry.stride[1]]
             if made is None:
                 part.fill(0)
             else:
-                made.run(x, packed[p, q], part, residual, low, high)
+                made.run(x, packed[p, q], part, residual, low, high, activation)
     return Algorithm("depthwise phases", pack, run, _has_adjacent_channels, False)
 
 
@@ -276,7 +286,7 @@ def _small_groups(walk, step, arranged) -> Algorithm:
             packed[-1, :G * width] = bias
         return packed
 
-    def run(x, packed, y, residual, low, high):
+    def run(x, packed, y, residual, low, high, activation):
         conv2d_forward_small_groups(x, packed, y, residual, low, high, walk, step)
     return Algorithm("small groups", pack, run, _has_adjacent_channels)
 
@@ -292,7 +302,7 @@ def _columns(walk, floats, is_small) -> Algorithm:
             shifts[:K] = bias
         return np.ascontiguousarray(rows.reshape(blocks, FILTERS, steps).transpose(0, 2, 1)), shifts
 
-    def arguments(x, packed, y, residual, low, high):
+    def arguments(x, packed, y, residual, low, high, activation):
         scratch = borrowed((min(threads.get_num_threads(), x.shape[0]), floats), F32)
         return x, *packed, y, low, high, scratch, walk
     run, once = _runs(conv2d_forward_columns, arguments, is_small)
@@ -303,7 +313,7 @@ def _windows(is_small) -> Algorithm:
     def pack(weight, bias):
         return np.ascontiguousarray(weight.transpose(2, 3, 1, 0)), np.ascontiguousarray(bias)
 
-    def arguments(x, packed, y, residual, low, high):
+    def arguments(x, packed, y, residual, low, high, activation):
         return x, *packed, y, low, high, min(threads.get_num_threads(), y.shape[0] * y.shape[1])
     run, once = _runs(conv2d_forward_windows, arguments, is_small)
     return Algorithm("windows", pack, run, _is_dense, False, once)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
+from numbanet.backends.cpu.activating import activate
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.convolution.finishing_tile import ACCUMULATE, LIMITS, RESIDUAL, finishing_tile
 from numbanet.backends.cpu.convolution.flat import flat_to_read
@@ -118,7 +119,7 @@ def multiply_panel(panel, base, pitch, spare, corner, packed, b, y, c, y_row, co
 
 
 @worker(borrows=True)
-def _gather_jobs(slot, counters, jobs, x, packed, y, residual, low, high, scratch, walk, block, chunk, parts, apart):
+def _gather_jobs(slot, counters, jobs, x, packed, y, residual, low, high, activation, scratch, walk, block, chunk, parts, apart):
     """What one slot does; a job is a block of pixels and, of each group, one of `parts` ranges of strips."""
     out_of_line()
     Cg, Kg, G, T = walk[0], walk[1], walk[2], walk[5] * walk[6]
@@ -147,18 +148,20 @@ def _gather_jobs(slot, counters, jobs, x, packed, y, residual, low, high, scratc
                 multiply_panel(source, at, step, scratch, corner, packed, chunk_offset(Cg, Kg, T, g, c0) + k0 * T * channels,
                                 y, first * y_row + k, y_row, count, T * channels, k1 - k0, bias_offset(Cg, Kg, G, T, g) + k0,
                                 residual, first * r_row + k, r_row, low, high, steps, before)
+            activate(activation, y, first * y_row + k, count, y_row, k1 - k0)
         job = next_job(counters, slot, slots, jobs)
 
 
-@kernel("void(const T[:,:,:,:], const T[::1], T[:,:], const T[:,:], f4, f4, T[:,::1], const i8[::1], i8, i8, i8, i8)", parallel=True)
-def conv2d_forward_gather(x, packed, y, residual, low, high, scratch, walk, block, chunk, parts, apart):
+@kernel("void(const T[:,:,:,:], const T[::1], T[:,:], const T[:,:], f4, f4, i8, T[:,::1], const i8[::1], i8, i8, i8, i8)",
+        parallel=True)
+def conv2d_forward_gather(x, packed, y, residual, low, high, activation, scratch, walk, block, chunk, parts, apart):
     """x (N, H, W, C), y and residual (pixels, K), scratch (slots, floats).
 
-    An empty residual adds nothing; y is limited to [low, high]. Where `apart` is not 0, windows are pixels, that many floats apart in x,
-    and are read there.
+    An empty residual adds nothing; y is limited to [low, high], and then given to `activation`. Where `apart` is not 0, windows are
+    pixels, that many floats apart in x, and are read there.
     """
     jobs = (y.shape[0] + block - 1) // block * parts
     counters = begin_shares(scratch.shape[0], jobs)
     for slot in prange(scratch.shape[0]):
-        _gather_jobs(np.int64(slot), counters, jobs, x, packed, y, residual, low, high, scratch, walk, block, chunk, parts,
+        _gather_jobs(np.int64(slot), counters, jobs, x, packed, y, residual, low, high, activation, scratch, walk, block, chunk, parts,
                      apart)

@@ -18,9 +18,10 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
+from numbanet.backends.cpu.activating import activate
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.convolution.gather import MR
-from numbanet.backends.cpu.convolution.walk import odd_pitch
+from numbanet.backends.cpu.convolution.walk import odd_pitch, strides_of
 from numbanet.backends.cpu.convolution.winograd_tile import (
     transform_filters,
     transform_input_tile,
@@ -63,11 +64,15 @@ def _transform_input(x, n, h0, w0, scratch, v, v_plane, t, window):
 
 
 @worker(inline=True)
-def _transform_output(scratch, m, m_plane, t, bias, k0, k1, y, n, oh, ow, size, residual, low, high, window):
+def _transform_output(scratch, m, m_plane, t, bias, k0, k1, y, n, oh, ow, size, residual, low, high, activation, window):
     if window == 4:
         transform_small_output_tile(scratch, m, m_plane, t, bias, k0, k1, y, n, oh, ow, residual, low, high)
     else:
         transform_output_tile(scratch, m, m_plane, t, bias, k0, k1, y, n, oh, ow, size, residual, low, high)
+    if activation:
+        y_n, y_h, y_w = strides_of(y)
+        for i in range(oh, min(y.shape[1], oh + size)):
+            activate(activation, y, n * y_n + i * y_h + ow * y_w + k0, min(y.shape[2] - ow, size), y_w, k1 - k0)
 
 
 @worker(borrows=True)
@@ -109,7 +114,7 @@ def _multiply_block(scratch, v, v_pitch, v_plane, U, strip0, strip1, K, C, m, m_
 
 
 @worker(borrows=True)
-def _winograd_jobs(slot, counters, jobs, x, U, bias, y, residual, low, high, scratch, walk, block, size):
+def _winograd_jobs(slot, counters, jobs, x, U, bias, y, residual, low, high, activation, scratch, walk, block, size):
     """What one slot does; a job is `block` tiles, a multiple of MR."""
     out_of_line()
     pad_h, pad_w = walk[9], walk[10]
@@ -136,19 +141,19 @@ def _winograd_jobs(slot, counters, jobs, x, U, bias, y, residual, low, high, scr
             for i in range(count):
                 n, th, tw = (first + i) // (TH * TW), (first + i) // TW % TH, (first + i) % TW
                 _transform_output(scratch, m + i * FILTERS, m_plane, t, bias, k0, k1, y, n, th * size, tw * size,
-                                  size, residual, low, high, window)
+                                  size, residual, low, high, activation, window)
         job = next_job(counters, slot, slots, jobs)
 
 
-@kernel("void(const T[:,:,:,:], const T[::1], const T[::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, T[:,::1], const i8[::1], i8, i8)",
+@kernel("void(const T[:,:,:,:], const T[::1], const T[::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, i8, T[:,::1], const i8[::1], i8, i8)",
         parallel=True)
-def conv2d_forward_winograd(x, U, bias, y, residual, low, high, scratch, walk, block, size):
+def conv2d_forward_winograd(x, U, bias, y, residual, low, high, activation, scratch, walk, block, size):
     """x (N, H, W, C), y and residual (N, OH, OW, K), scratch (slots, floats); an empty bias or residual adds nothing."""
     N, OH, OW, _ = y.shape
     jobs = (N * ((OH + size - 1) // size) * ((OW + size - 1) // size) + block - 1) // block
     counters = begin_shares(scratch.shape[0], jobs)
     for slot in prange(scratch.shape[0]):
-        _winograd_jobs(np.int64(slot), counters, jobs, x, U, bias, y, residual, low, high, scratch, walk, block, size)
+        _winograd_jobs(np.int64(slot), counters, jobs, x, U, bias, y, residual, low, high, activation, scratch, walk, block, size)
 
 
 @worker(borrows=True)
@@ -178,8 +183,8 @@ def _multiply_strips(slot, slots, counters, scratch, v, v_pitch, v_plane, U, str
 
 
 @worker(borrows=True)
-def _transform_outputs(slot, slots, counters, count, scratch, first, t, m, m_pitch, m_plane, bias, y, residual, low, high, TH, TW, size,
-                       window):
+def _transform_outputs(slot, slots, counters, count, scratch, first, t, m, m_pitch, m_plane, bias, y, residual, low, high, activation,
+                       TH, TW, size, window):
     """Of tiles first, ..., first + count - 1."""
     out_of_line()
     jobs = (count + RUN - 1) // RUN
@@ -188,13 +193,13 @@ def _transform_outputs(slot, slots, counters, count, scratch, first, t, m, m_pit
         for i in range(job * RUN, min(count, job * RUN + RUN)):
             n, th, tw = (first + i) // (TH * TW), (first + i) // TW % TH, (first + i) % TW
             _transform_output(scratch, m + i * m_pitch, m_plane, t, bias, 0, y.shape[3], y, n, th * size, tw * size, size,
-                              residual, low, high, window)
+                              residual, low, high, activation, window)
         job = next_job(counters, slot, slots, jobs)
 
 
-@kernel("void(const T[:,:,:,:], const T[::1], const T[::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, T[::1], const i8[::1], i8, i8, i8)",
+@kernel("void(const T[:,:,:,:], const T[::1], const T[::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, i8, T[::1], const i8[::1], i8, i8, i8)",
         parallel=True)
-def conv2d_forward_winograd_phases(x, U, bias, y, residual, low, high, scratch, walk, group, slots, size):
+def conv2d_forward_winograd_phases(x, U, bias, y, residual, low, high, activation, scratch, walk, group, slots, size):
     """As `conv2d_forward_winograd`, `group` tiles at a time; scratch (see `choose.winograd_plan`) is shared by all slots."""
     C, (N, OH, OW, K), window = x.shape[3], y.shape, size + walk[5] - 1
     positions = window * window
@@ -215,4 +220,4 @@ def conv2d_forward_winograd_phases(x, U, bias, y, residual, low, high, scratch, 
                              positions)
         for slot in prange(slots):
             _transform_outputs(np.int64(slot), slots, outputs, count, scratch, first, np.int64(slot) * 36 * L, m, m_pitch, m_plane,
-                               bias, y, residual, low, high, TH, TW, size, window)
+                               bias, y, residual, low, high, activation, TH, TW, size, window)

@@ -1,7 +1,7 @@
 """The matrix product of the CPU backend: any strides, batched or not; float32 on tiles, float64 in plain loops."""
 import numpy as np
 
-from numbanet.backends.cpu import memory, threads
+from numbanet.backends.cpu import activating, memory, threads
 from numbanet.backends.cpu.compile import alone
 from numbanet.backends.cpu.gemm.blocking import PACKING_PAYS, PANEL, blocking, is_small
 from numbanet.backends.cpu.gemm.dots import multiply_dots, multiply_dots_bfloat16
@@ -18,7 +18,7 @@ ALIASING = 2048              # bytes: rows this far apart, or multiples, meet in
 
 
 def gemm(a: np.ndarray, b: np.ndarray, c: np.ndarray, bias: np.ndarray | None = None, accumulate: bool = False,
-         low: float = -np.inf, high: float = np.inf) -> None:
+         low: float = -np.inf, high: float = np.inf, activation: str | None = None) -> None:
     """C = A @ B + bias, or C += A @ B + bias; written to `c`.
 
     Parameters
@@ -32,6 +32,8 @@ def gemm(a: np.ndarray, b: np.ndarray, c: np.ndarray, bias: np.ndarray | None = 
         Whether to add to what `c` holds.
     low, high
         Limits of the result; a NaN stays NaN.
+    activation
+        What the result is given to, of those in `contract/fused.py`.
 
     Raises
     ------
@@ -58,12 +60,16 @@ def gemm(a: np.ndarray, b: np.ndarray, c: np.ndarray, bias: np.ndarray | None = 
             raise ShapeError(f"gemm: expected a bias {(N,)}, {(M, 1)} or {(M, N)}, received {bias.shape}")
     if not K:
         c[...] = np.clip((c if accumulate else 0) + (bias if bias.size else 0), low, high)
+        if activation is not None:
+            activating.run(activation, c)
     elif c.dtype == np.float64:
         gemm_plain(a, b, c, bias, accumulate)
         if low > -np.inf or high < np.inf:
             np.clip(c, low, high, out=c)
+        if activation is not None:
+            activating.run(activation, c)
     else:
-        _gemm_float32(a, b, c, bias, accumulate, low, high)
+        _gemm_float32(a, b, c, bias, accumulate, low, high, activating.NONE if activation is None else activating.address(activation))
 
 
 def pack(b: np.ndarray) -> np.ndarray:
@@ -87,27 +93,29 @@ def pack_in_place(b_transposed: np.ndarray) -> np.ndarray | None:
     return packed
 
 
-def gemm_packed(a: np.ndarray, packed: np.ndarray, c: np.ndarray, bias: np.ndarray | None, low: float, high: float) -> None:
+def gemm_packed(a: np.ndarray, packed: np.ndarray, c: np.ndarray, bias: np.ndarray | None, low: float, high: float,
+                activation: int = activating.NONE) -> None:
     """C (M, N) = A (M, K) @ B + bias (N,), limited to [low, high], for B packed by `pack`; float32, no size 0."""
     (M, N), K = c.shape, a.shape[1]
     if c.strides[1] != c.itemsize and N > 1:
         ordered = memory.empty(c.shape, c.dtype)
-        gemm_packed(a, packed, ordered, bias, low, high)
+        gemm_packed(a, packed, ordered, bias, low, high, activation)
         return np.copyto(c, ordered)
-    alone(gemm_tiled, is_small(1, M, N, K))(*_packed_arguments(_spread(a[None], N), packed, c, bias, low, high))
+    alone(gemm_tiled, is_small(1, M, N, K))(*_packed_arguments(_spread(a[None], N), packed, c, bias, low, high, activation))
 
 
-def _packed_arguments(a, packed, c, bias, low, high):
+def _packed_arguments(a, packed, c, bias, low, high, activation):
     (M, N), K, bias = c.shape, a.shape[2], c[:0] if bias is None else np.ascontiguousarray(bias)[None]
-    return (a, packed, c[None], bias, False, *blocking(1, M, N, K), 0, K * PANEL, PANEL, low, high, threads.get_num_threads())
+    return (a, packed, c[None], bias, False, *blocking(1, M, N, K), 0, K * PANEL, PANEL, low, high, activation, threads.get_num_threads())
 
 
-def packed_kernels(a: np.ndarray, packed: np.ndarray, c: np.ndarray, bias: np.ndarray | None, low: float, high: float) -> list | None:
+def packed_kernels(a: np.ndarray, packed: np.ndarray, c: np.ndarray, bias: np.ndarray | None, low: float, high: float,
+                   activation: int = activating.NONE) -> list | None:
     """What `gemm_packed` runs, where that needs no copies: see `program.joined`."""
     (M, N), K = c.shape, a.shape[1]
     if (c.strides[1] != c.itemsize and N > 1) or _reads_badly(a[None], N):
         return None
-    return [(gemm_tiled, _packed_arguments(a[None], packed, c, bias, low, high), not is_small(1, M, N, K))]
+    return [(gemm_tiled, _packed_arguments(a[None], packed, c, bias, low, high, activation), not is_small(1, M, N, K))]
 
 
 def packing_kernels(a: np.ndarray, b: np.ndarray, c: np.ndarray, bias: np.ndarray | None, low: float, high: float) -> list | None:
@@ -142,17 +150,18 @@ def _spread(a: np.ndarray, N: int) -> np.ndarray:
     return spread
 
 
-def _gemm_float32(a: np.ndarray, b: np.ndarray, c: np.ndarray, bias: np.ndarray, accumulate: bool, low: float, high: float) -> None:
+def _gemm_float32(a: np.ndarray, b: np.ndarray, c: np.ndarray, bias: np.ndarray, accumulate: bool, low: float, high: float,
+                  activation: int) -> None:
     """Bring operands into the order that the kernel takes, and run it."""
     G, M, N = c.shape
     K, item = a.shape[2], c.itemsize
     if N > 1 and c.strides[2] != item:
         if M == 1 or c.strides[1] == item:               # C is stored by columns: compute its transpose
-            return _gemm_float32(b.swapaxes(1, 2), a.swapaxes(1, 2), c.swapaxes(1, 2), bias.T, accumulate, low, high)
+            return _gemm_float32(b.swapaxes(1, 2), a.swapaxes(1, 2), c.swapaxes(1, 2), bias.T, accumulate, low, high, activation)
         ordered = memory.empty(c.shape, c.dtype)
         if accumulate:
             np.copyto(ordered, c)
-        _gemm_float32(a, b, ordered, bias, accumulate, low, high)
+        _gemm_float32(a, b, ordered, bias, accumulate, low, high, activation)
         return np.copyto(c, ordered)
     if bias.strides[1] != item:
         bias = np.ascontiguousarray(bias)
@@ -161,12 +170,14 @@ def _gemm_float32(a: np.ndarray, b: np.ndarray, c: np.ndarray, bias: np.ndarray,
     multiply = alone(gemm_tiled, is_small(G, M, N, K))
     if (N == 1 or b.strides[2] == item) and (M <= PACKING_PAYS or N <= PANEL):
         batch, step = b.strides[0] // item, b.strides[1] // item
-        return multiply(a, b, c, bias, accumulate, rows, panels, depth, batch, PANEL, step, low, high, threads.get_num_threads())
+        return multiply(a, b, c, bias, accumulate, rows, panels, depth, batch, PANEL, step, low, high, activation,
+                        threads.get_num_threads())
     matrices = b if b.strides[0] else b[:1]
     packed = memory.empty((matrices.shape[0], -(-N // PANEL), K, PANEL), c.dtype)
     alone(pack_panels, packed.size <= SMALL_PANELS)(matrices, packed)
     batch = packed.strides[0] // item if b.strides[0] else 0
-    multiply(a, packed[0], c, bias, accumulate, rows, panels, depth, batch, K * PANEL, PANEL, low, high, threads.get_num_threads())
+    multiply(a, packed[0], c, bias, accumulate, rows, panels, depth, batch, K * PANEL, PANEL, low, high, activation,
+             threads.get_num_threads())
 
 
 def _reads_badly(a: np.ndarray, N: int) -> bool:

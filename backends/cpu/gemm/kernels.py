@@ -1,6 +1,6 @@
 """Kernels of the matrix product.
 
-    C[g, i, j] (+)= sum_k A[g, i, k] * B[g, k, j] (+ bias[i, j]), limited to [low, high]
+    C[g, i, j] (+)= sum_k A[g, i, k] * B[g, k, j] (+ bias[i, j]), limited to [low, high], then given to an activation
 
 A job is a block of rows by some panels of PANEL columns. It passes over K in blocks of `depth`, adding to C in
 memory, and covers each panel with register tiles. Each sum runs over k upwards whatever the blocks are, so the bits
@@ -10,6 +10,7 @@ depend on K alone. B is read in place, or from panels that `pack_panels` made: p
 import numpy as np
 from numba import prange
 
+from numbanet.backends.cpu.activating import activate
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.gemm.blocking import PANEL, ROWS, VECTORS
 from numbanet.backends.cpu.limits import limited
@@ -100,7 +101,7 @@ def finish(rows, columns, c, c_offset, c_row, bias, first_row, first_column, low
 
 @worker
 def _multiply_block(a, b, c, bias, g, i, rows, p, panels, b_offset, b_panel, b_step, depth_block, accumulate,
-                    low, high):
+                    low, high, activation):
     """One job: rows i, ..., i + rows - 1 of C, panels p, ..., p + panels - 1."""
     K, N = a.shape[2], c.shape[2]
     a_row, a_step, c_row = a.strides[1] // 4, a.strides[2] // 4, c.strides[1] // 4
@@ -114,13 +115,15 @@ def _multiply_block(a, b, c, bias, g, i, rows, p, panels, b_offset, b_panel, b_s
             multiply_rows(rows, columns, a, a_offset + k * a_step, a_row, a_step,
                           b, b_offset + panel * b_panel + k * b_step, b_step,
                           c, c_offset + j, c_row, depth, accumulate + k)
-            if k + depth == K and (bias.shape[0] or low > -np.inf or high < np.inf):
-                finish(rows, columns, c, c_offset + j, c_row, bias, i, j, low, high)
+            if k + depth == K:
+                if bias.shape[0] or low > -np.inf or high < np.inf:
+                    finish(rows, columns, c, c_offset + j, c_row, bias, i, j, low, high)
+                activate(activation, c, c_offset + j, rows, c_row, columns)
 
 
 @worker
 def _multiply_blocks(slot, slots, counters, jobs, row_blocks, panel_blocks, a, b, c, bias, accumulate, row_block, panel_block,
-                     depth_block, b_batch, b_panel, b_step, low, high):
+                     depth_block, b_batch, b_panel, b_step, low, high, activation):
     """What one slot does."""
     M, panels = c.shape[1], (c.shape[2] + PANEL - 1) // PANEL
     job = next_job(counters, slot, slots, jobs)
@@ -129,12 +132,13 @@ def _multiply_blocks(slot, slots, counters, jobs, row_blocks, panel_blocks, a, b
         p = job // row_blocks % panel_blocks * panel_block
         g = job // row_blocks // panel_blocks
         _multiply_block(a, b, c, bias, g, i, min(row_block, M - i), p, min(panel_block, panels - p),
-                        g * b_batch, b_panel, b_step, depth_block, accumulate, low, high)
+                        g * b_batch, b_panel, b_step, depth_block, accumulate, low, high, activation)
         job = next_job(counters, slot, slots, jobs)
 
 
-@kernel("void(const T[:,:,:], const T[:,:,:], T[:,:,:], const T[:,:], i8, i8, i8, i8, i8, i8, i8, f4, f4, i8)", parallel=True)
-def gemm_tiled(a, b, c, bias, accumulate, row_block, panel_block, depth_block, b_batch, b_panel, b_step, low, high, slots):
+@kernel("void(const T[:,:,:], const T[:,:,:], T[:,:,:], const T[:,:], i8, i8, i8, i8, i8, i8, i8, f4, f4, i8, i8)", parallel=True)
+def gemm_tiled(a, b, c, bias, accumulate, row_block, panel_block, depth_block, b_batch, b_panel, b_step, low, high, activation,
+               slots):
     """C (G, M, N) with unit column stride; panel p of B begins b_panel * p elements after its matrix."""
     G, M, N = c.shape
     row_blocks = (M + row_block - 1) // row_block
@@ -144,7 +148,7 @@ def gemm_tiled(a, b, c, bias, accumulate, row_block, panel_block, depth_block, b
     counters = begin_shares(slots, jobs)
     for slot in prange(slots):
         _multiply_blocks(np.int64(slot), slots, counters, jobs, row_blocks, panel_blocks, a, b, c, bias, accumulate, row_block,
-                         panel_block, depth_block, b_batch, b_panel, b_step, low, high)
+                         panel_block, depth_block, b_batch, b_panel, b_step, low, high, activation)
 
 
 @worker

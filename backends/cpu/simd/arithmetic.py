@@ -142,6 +142,17 @@ def copysign(typingctx, magnitude, sign):
     return _floating((magnitude, sign), lambda builder, x, y: call_llvm(builder, "copysign", x, y))
 
 
+@intrinsic
+def times_power_of_two(typingctx, x, n):
+    """x * 2^n, rounded once, of whole numbers n; only where `hardware.scales_in_one_instruction`."""
+    def codegen(context, builder, sig, args):
+        kind = ir.FunctionType(VECTOR, [VECTOR, VECTOR, VECTOR, ir.IntType(L), I32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.mask.scalef.ps.512")
+        current_rounding = I32(4)
+        return builder.call(function, [*args, ir.Constant(VECTOR, ir.Undefined), ir.Constant(ir.IntType(L), -1), current_rounding])
+    return (f32xL(f32xL, f32xL), codegen) if x == n == f32xL else None
+
+
 # --- between float and integer lanes --------------------------------------------------------------------------------
 
 @intrinsic

@@ -12,6 +12,7 @@ float32. Each function is written over the SIMD vocabulary, so that the same sou
 """
 from math import inf, nan
 
+from numbanet.backends.cpu import hardware
 from numbanet.backends.cpu.compile import worker
 from numbanet.backends.cpu.simd.vector import (
     absolute,
@@ -21,8 +22,11 @@ from numbanet.backends.cpu.simd.vector import (
     from_bits,
     select,
     splat,
+    times_power_of_two,
     to_float,
 )
+
+SCALES = hardware.scales_in_one_instruction()
 
 LOG2_E = 1.44269504
 LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4      # the first has few bits: its product with n is exact
@@ -38,7 +42,7 @@ SQRT_HALF_BITS = 0x3F3504F3
 
 @worker(inline=True)
 def _reduced(x):
-    """(n, r, exp(r) - 1) with x = n ln 2 + r; n as integers."""
+    """(n, as float and integer lanes, and exp(r) - 1) with x = n ln 2 + r."""
     shifted = fma(x, LOG2_E, ROUNDER)
     whole = shifted - ROUNDER
     r = fma(whole, -LN2_LOW, fma(whole, -LN2_HIGH, x))
@@ -47,7 +51,7 @@ def _reduced(x):
     p = fma(r, p, 4.1665795894e-2)
     p = fma(r, p, 1.6666665459e-1)
     p = fma(r, p, 5.0000001201e-1)
-    return bits(shifted) - ROUNDER_BITS, fma(p, r * r, r)
+    return whole, bits(shifted) - ROUNDER_BITS, fma(p, r * r, r)
 
 
 @worker(inline=True)
@@ -60,7 +64,9 @@ def _power_of_two(n):
 def exp(x):
     """The exponential; inf above 88.73, denormal below -87.34, 0 below -103.98."""
     bounded = select(x > 89.0, 89.0, select(x < -104.0, -104.0, x))
-    n, y = _reduced(bounded)
+    whole, n, y = _reduced(bounded)
+    if SCALES:
+        return times_power_of_two(y + 1.0, whole)
     half = n >> 1                                        # 2^n alone would leave the normal numbers
     return (y + 1.0) * _power_of_two(half) * _power_of_two(n - half)
 
@@ -69,7 +75,7 @@ def exp(x):
 def expm1(x):
     """exp(x) - 1, accurate near 0."""
     bounded = select(x > 89.0, 89.0, select(x < -50.0, -50.0, x))
-    n, y = _reduced(bounded)
+    _, n, y = _reduced(bounded)
     half = _power_of_two(n - 1)
     return copysign(2.0 * fma(half, y, half - 0.5), x)
 

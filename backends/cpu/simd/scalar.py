@@ -63,6 +63,10 @@ def to_int(x):
     return np.trunc(x).astype(np.int32)
 
 
+def times_power_of_two(x, n):
+    return np.ldexp(x, n.astype(np.int32))
+
+
 def to_float(x):
     return x.astype(np.float32)
 

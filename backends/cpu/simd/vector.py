@@ -22,6 +22,7 @@ if JIT:
         splat,
         splat_int,
         sqrt,
+        times_power_of_two,
         to_float,
         to_int,
     )
@@ -65,6 +66,7 @@ else:
         store_strided,
         tile,
         tile_partial,
+        times_power_of_two,
         to_float,
         to_int,
         transpose_block,
@@ -82,5 +84,5 @@ __all__ = [
     "L", "absolute", "any_lane", "bits", "copysign", "floor", "fma", "from_bits", "lane_indices", "load",
     "load_partial", "load_strided", "maximum", "minimum", "reduce_add", "reduce_max", "reduce_min", "round_even",
     "select", "splat", "splat_int", "sqrt", "store", "store_partial", "store_streamed",
-    "store_strided", "tile", "tile_partial", "tile_shapes", "to_float", "to_int", "transpose_block",
+    "store_strided", "tile", "tile_partial", "tile_shapes", "times_power_of_two", "to_float", "to_int", "transpose_block",
 ]

@@ -3,10 +3,17 @@
     conv -> [add another map] -> [ReLU, hardtanh or clamp]    ->   conv2d_fused(x, w, b, residual, geometry, minimum, maximum)
     linear -> [ReLU, hardtanh or clamp]                       ->   linear_fused(x, w, b, minimum, maximum)
     channel_affine -> [ReLU, hardtanh or clamp]               ->   channel_affine(x, scale, shift, minimum, maximum)
+
+and, where the backend wants it (`Backend.activates`), with an activation of `contract/fused.py`, such as SiLU:
+
+    conv -> [add another map] -> activation                   ->   conv2d_activated(x, w, b, residual, geometry, activation)
+    linear -> activation                                      ->   linear_activated(x, w, b, activation)
 """
 
 from __future__ import annotations
 
+from numbanet.backends import get_backend
+from numbanet.backends.contract.fused import ACTIVATIONS
 from numbanet.graph.graph import Graph, Node, Value
 
 HEADS = ("conv2d_forward", "linear_forward", "channel_affine")
@@ -18,6 +25,7 @@ def fuse_epilogues(graph: Graph) -> None:
     changed = graph.changed()
     position = {id(node): i for i, node in enumerate(graph.nodes)}
     returned = set(graph.outputs)
+    activates = get_backend(graph.device).activates()
 
     def next_in_chain(value: Value) -> Node | None:
         """The one node that reads the value and nothing but it matters to."""
@@ -30,7 +38,7 @@ def fuse_epilogues(graph: Graph) -> None:
     for head in list(graph.nodes):
         if head.primitive not in HEADS or head.writes_into or any(v in changed for v in head.operands()):
             continue
-        residual, limits, last = None, (None, None), head
+        residual, limits, activation, last = None, (None, None), None, head
         follower = next_in_chain(last.outputs[0])
         if head.primitive == "conv2d_forward" and follower is not None and follower.primitive == "add":
             other = other_summand(follower, last.outputs[0])
@@ -39,9 +47,12 @@ def fuse_epilogues(graph: Graph) -> None:
                 follower = next_in_chain(last.outputs[0])
         if follower is not None and (found := limits_of(follower)) is not None:
             limits, last = found, follower
+        elif follower is not None and activates and head.primitive != "channel_affine":
+            activation = activation_of(follower)
+            last = follower if activation is not None else last
         if last is head and head.primitive != "conv2d_forward":
             continue
-        fused, chain = _fused(head, residual, limits, last), _chain(head, last, users)
+        fused, chain = _fused(head, residual, limits, activation, last), _chain(head, last, users)
         gone.update(position[id(node)] for node in chain[:-1])
         graph.nodes[position[id(last)]] = fused
         for v in fused.operands():
@@ -74,12 +85,19 @@ def limits_of(node: Node) -> tuple | None:
     return None
 
 
-def _fused(head: Node, residual: Value | None, limits: tuple, last: Node) -> Node:
+def activation_of(node: Node) -> str | None:
+    """The name in `ACTIVATIONS` of what a node does to its operand."""
+    wanted = node.primitive, tuple(node.arguments[1:])
+    return next((name for name, found in ACTIVATIONS.items() if found == wanted), None)
+
+
+def _fused(head: Node, residual: Value | None, limits: tuple, activation: str | None, last: Node) -> Node:
+    kind, extra = ("fused", limits) if activation is None else ("activated", (activation,))
     if head.primitive == "conv2d_forward":
         x, weight, bias, geometry = head.arguments
-        name, arguments = "conv2d_fused", (x, weight, bias, residual, geometry, *limits)
+        name, arguments = f"conv2d_{kind}", (x, weight, bias, residual, geometry, *extra)
     elif head.primitive == "linear_forward":
-        name, arguments = "linear_fused", (*head.arguments, *limits)
+        name, arguments = f"linear_{kind}", (*head.arguments, *extra)
     else:
         name, arguments = "channel_affine", (*head.arguments[:3], *limits)
     return Node(name, arguments, last.outputs, None, head.path, head.phase)
