@@ -12,6 +12,7 @@ import numpy as np
 from numba import prange
 
 from numbanet.backends.cpu.compile import kernel
+from numbanet.backends.cpu.simd import L, load_partial, splat, store_partial
 from numbanet.backends.interface import channels_last
 
 SMALL = 2048    # elements that NumPy copies before threads would have started
@@ -49,6 +50,37 @@ def _swapped(x, out):
         if x.flags.c_contiguous and (last := out.transpose(order)).flags.c_contiguous:
             return x.reshape(N, C, P), last.reshape(N, P, C)
     return None
+
+
+@kernel("void(const T[:,:,:,:], T[:,:,:,:], T[:,::1])", parallel=True)
+def copy_rows_into_zeros(x, part, out):
+    N, H, W, C = x.shape
+    x_n, x_h, x_w = x.strides[0] // 4, x.strides[1] // 4, x.strides[2] // 4
+    p_n, p_h, p_w = part.strides[0] // 4, part.strides[1] // 4, part.strides[2] // 4
+    size = out.shape[1]
+    for n in prange(N):
+        for i in range(0, size, L):
+            store_partial(out, n * size + i, splat(np.float32(0)), size - i)
+        for h in range(H):
+            for w in range(W):
+                source, target = n * x_n + h * x_h + w * x_w, n * p_n + h * p_h + w * p_w
+                for c in range(0, C, L):
+                    store_partial(part, target + c, load_partial(x, source + c, C - c), C - c)
+
+
+def copy_into_zeros(x: np.ndarray, part: np.ndarray, out: np.ndarray) -> bool:
+    """Copy x to `part`, a view of every image of `out`, and zeros to the rest, where both are large maps; whether it did.
+
+    Image by image, on all threads: what is written twice is in a cache the second time.
+    """
+    if not (x.ndim == out.ndim == 4 and x.dtype == out.dtype == np.float32 and x.size >= SMALL and len(x) == len(out)
+            and part.strides[0] == out.strides[0]):
+        return False
+    x, part, whole = (a.transpose(0, 2, 3, 1) for a in (x, part, out))
+    if not whole.flags.c_contiguous or any(a.strides[3] != 4 and a.shape[3] > 1 for a in (x, part)):
+        return False
+    copy_rows_into_zeros(x, part, whole.reshape(len(out), -1))
+    return True
 
 
 def copy_kernels(x: np.ndarray, out: np.ndarray) -> list | None:

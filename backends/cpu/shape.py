@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from numbanet.backends.cpu.layout import copy_into
+from numbanet.backends.cpu.layout import copy_into, copy_into_zeros
 from numbanet.backends.cpu.registry import implements
 from numbanet.backends.host import basic_key
 from numbanet.backends.interface import channels_last
@@ -44,8 +44,10 @@ def slice_view(x, index):
 
 @implements
 def slice_view_backward_input(grad_y, index, shape, out):
-    out.fill(0)
-    copy_into(grad_y, out[basic_key(index)])
+    part = out[basic_key(index)]
+    if not copy_into_zeros(grad_y, part, out):
+        out.fill(0)
+        copy_into(grad_y, part)
 
 
 @implements

@@ -19,7 +19,11 @@ class Pad(Operation):
         return backend.pad_forward(x, padding, mode, value)
 
     def backward(self, backend, grad_y, needs):
-        return backend.pad_backward_input(grad_y, *self.saved)
+        padding, mode = self.saved
+        if mode == "constant" and min(map(min, padding)) >= 0:              # the old elements, where they are
+            index = tuple((before, n - after, 1) for n, (before, after) in zip(grad_y.shape, padding))
+            return backend.slice_view(grad_y, index)
+        return backend.pad_backward_input(grad_y, padding, mode)
 
 
 def pad(x, pad, mode="constant", value=None):
