@@ -66,7 +66,7 @@ def _linears():
             return integers(rng, M, K), integers(rng, O, K), integers(rng, O) if bias else None, *limits
         for name in ("linear_fused", "linear_fused_bfloat16"):
             yield PrimitiveCase(name, arguments, exact=True, label=f"{M}-{K}-{O}", large=M * K * O > 100_000)
-    for M in (1, 3, 5, 7):                                  # many weights, more than one chunk of them, nothing a multiple of anything
+    for M in (1, 3, 5, 7, 14):                              # many weights, more than one chunk of them, nothing a multiple of anything
         yield PrimitiveCase("linear_fused", exact=True, label=f"{M}-many", large=True, arguments=lambda rng, M=M: (
             integers(rng, M, 8300), integers(rng, 67, 8300), integers(rng, 67), -90.0, 95.0))
     yield PrimitiveCase("linear_fused_bfloat16", lambda rng: (floats(rng, 4, 8300), floats(rng, 67, 8300), floats(rng, 67), None, 20.0),

@@ -200,6 +200,11 @@ def _reduce(builder: ir.IRBuilder, vector: ir.Value, combine) -> ir.Value:
     return builder.extract_element(vector, I32(0))
 
 
+def sum_of_lanes(builder: ir.IRBuilder, vector: ir.Value) -> ir.Value:
+    """What `reduce_add` gives."""
+    return _reduce(builder, vector, ir.IRBuilder.fadd)
+
+
 def _reduction(x, combine):
     def codegen(context, builder, sig, args):
         return _reduce(builder, args[0], combine)

@@ -79,17 +79,24 @@ def _widened(builder: ir.IRBuilder, halves: ir.Value) -> ir.Value:
     return builder.bitcast(whole, llvm_type(f32xL))
 
 
-def _load_bfloat16(context, builder, sig, args):
-    address = builder.bitcast(pointer(context, builder, sig.args[0], *args[:2]), HALVES.as_pointer())
-    if len(args) == 2:
+def load_float_lanes(builder: ir.IRBuilder, address: ir.Value, mask: ir.Value | None) -> ir.Value:
+    """L floats, or those under the mask and zeros, of float32 or of bfloat16, as the address says."""
+    if address.type.pointee != HALVES.element:
+        return load_value(builder, f32xL, address) if mask is None else load_masked(builder, f32xL, address, mask)
+    address = builder.bitcast(address, HALVES.as_pointer())
+    if mask is None:
         halves = builder.load(address)
         halves.align = 2
     else:
-        mask = first_lanes(builder, args[2])
         function_type = ir.FunctionType(HALVES, [HALVES.as_pointer(), I32, mask.type, HALVES])
         function = cgutils.get_or_insert_function(builder.module, function_type, f"llvm.masked.load.v{L}i16.p0")
         halves = builder.call(function, [address, I32(2), mask, ir.Constant(HALVES, None)])
     return _widened(builder, halves)
+
+
+def _load_bfloat16(context, builder, sig, args):
+    mask = first_lanes(builder, args[2]) if len(args) == 3 else None
+    return load_float_lanes(builder, pointer(context, builder, sig.args[0], *args[:2]), mask)
 
 
 @intrinsic
