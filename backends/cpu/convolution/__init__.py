@@ -7,7 +7,7 @@ import importlib
 import numpy as np
 
 from numbanet.backends.cpu import activating, threads
-from numbanet.backends.cpu.convolution import choose
+from numbanet.backends.cpu.convolution import choose, whole
 from numbanet.backends.cpu.convolution.bias import conv2d_backward_bias_plain, conv2d_backward_bias_vectors
 from numbanet.backends.cpu.convolution.chaining import chain_plan
 from numbanet.backends.cpu.convolution.columns import FILTERS, HALF, TAPS, conv2d_backward_weight_columns
@@ -64,6 +64,8 @@ def conv2d_fused(x, weight, bias, residual, geometry, minimum, maximum, out):
         if residual is not None:
             np.add(out, residual, out=out)
         np.clip(out, minimum, maximum, out=out)
+    elif out.size and residual is None and whole.covers_the_map(geometry):
+        whole.forward(x, weight, bias, minimum, maximum, out)
     elif out.size:
         algorithm = forward(geometry, x.shape[0], has_adjacent_pixels(x))
         packed = algorithm.pack(weight, NO_BIAS if bias is None else bias)
@@ -170,6 +172,9 @@ def conv2d_backward_input(grad_y, weight, geometry, out):
 
 @implements
 def conv2d_backward_input_added(grad_y, weight, added, geometry, out):
+    if out.size and grad_y.dtype == F32 and added is None and whole.covers_the_map(geometry):
+        whole.backward_input(grad_y, weight, out)
+        return
     if out.size and grad_y.dtype == F32 and choose.is_forward_over_gradients(geometry):
         algorithm = backward_input(geometry, grad_y.shape[0])
         execute(algorithm, algorithm.pack(weight, NO_BIAS), grad_y, out, added)
@@ -217,6 +222,8 @@ def conv2d_backward_weight(grad_y, x, geometry, out):
 def weight_gradient_name(geometry, x) -> str:
     """Which of `WEIGHT_GRADIENTS` a float32 weight gradient takes."""
     N = x.shape[0]
+    if whole.covers_the_map(geometry):
+        return "whole"
     if choose.is_depthwise(geometry):
         return "depthwise"
     if choose.has_small_groups(geometry):
@@ -282,9 +289,13 @@ def _weight_by_gather(grad_y, x, geometry, out):
                                   plan.filters, plan.chunk, plan.parts, plan.block)
 
 
-WEIGHT_GRADIENTS = {"depthwise": _weight_by_depthwise, "small groups": _weight_by_small_groups, "columns": _weight_by_columns,
-                    "product": _weight_by_product, "windows": _weight_by_windows, "winograd": _weight_by_winograd,
-                    "gather": _weight_by_gather}
+def _weight_by_whole(grad_y, x, geometry, out):
+    whole.backward_weight(grad_y, x, out)
+
+
+WEIGHT_GRADIENTS = {"whole": _weight_by_whole, "depthwise": _weight_by_depthwise, "small groups": _weight_by_small_groups,
+                    "columns": _weight_by_columns, "product": _weight_by_product, "windows": _weight_by_windows,
+                    "winograd": _weight_by_winograd, "gather": _weight_by_gather}
 
 
 @implements
