@@ -14,7 +14,7 @@ import numpy as np
 
 from numbanet.backends.cpu.compile import worker
 from numbanet.backends.cpu.out_of_line import out_of_line
-from numbanet.backends.cpu.simd import L, load_partial, store_partial
+from numbanet.backends.cpu.simd import L, load_partial, splat, store_partial
 
 FLAT = -1                                               # step_r of an operand that lies as the output does
 ALL = 1 << 40                                           # R where nothing has to be told apart: one run
@@ -101,6 +101,12 @@ def _merged(shape, strides, itemsize, a_strides, b_strides, a_is_done, b_is_done
 
 
 @worker
+def is_one(plan, first):
+    """Whether one element of an operand meets all of the output."""
+    return plan[first] == plan[first + 1] == plan[first + 2] == 0
+
+
+@worker
 def gather(x, plan, first, begin, count, buffer):
     """buffer[i] = the element of x that meets output element begin + i; plan[first:first + 3] are the steps of x."""
     out_of_line()
@@ -115,9 +121,9 @@ def gather(x, plan, first, begin, count, buffer):
             for i in range(0, run, L):
                 store_partial(buffer, done + i, load_partial(x, offset + i, run - i), run - i)
         elif step_r == 0:
-            value = x[offset]
-            for i in range(run):
-                buffer[done + i] = value
+            value = splat(x[offset])
+            for i in range(0, run, L):
+                store_partial(buffer, done + i, value, run - i)
         else:
             for i in range(run):
                 buffer[done + i] = x[offset + i * step_r]

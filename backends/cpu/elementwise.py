@@ -15,7 +15,7 @@ import numpy as np
 from numba import prange
 
 from numbanet.backends.cpu import pointwise
-from numbanet.backends.cpu.broadcast import A_STEPS, ALL, AS_OUTPUT, B_STEPS, FLAT, gather, is_dense, operands
+from numbanet.backends.cpu.broadcast import A_STEPS, ALL, AS_OUTPUT, B_STEPS, FLAT, gather, is_dense, is_one, operands
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.layout import SMALL, copy_into, copy_kernels
 from numbanet.backends.cpu.out_of_line import out_of_line
@@ -55,10 +55,12 @@ def binary_range(function, a, b, out, plan, first, last):
         count = min(BLOCK, last - begin)
         a_part, a_offset, b_part, b_offset = a, begin, b, begin
         if plan[4] != FLAT:
-            gather(a, plan, A_STEPS, begin, count, a_block)
+            if begin == first or not is_one(plan, A_STEPS):
+                gather(a, plan, A_STEPS, begin, count, a_block)
             a_part, a_offset = a_block, FIRST
         if plan[7] != FLAT:
-            gather(b, plan, B_STEPS, begin, count, b_block)
+            if begin == first or not is_one(plan, B_STEPS):
+                gather(b, plan, B_STEPS, begin, count, b_block)
             b_part, b_offset = b_block, FIRST
         apply(function, a_part, a_offset, b_part, b_offset, out, begin, count)
 
