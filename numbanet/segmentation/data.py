@@ -174,6 +174,8 @@ def open_segmentation_data(recipe: Recipe, info, watch=None) -> SegmentationData
     """
     if recipe.train_transforms:
         raise UsageError("--train-transforms: would leave masks behind; --distort mirrors and scales pictures and masks together")
+    if recipe.distortions:
+        raise UsageError("--distortions: are ranges for classifiers; --distort mirrors and scales pictures and masks together")
     if recipe.mixup or recipe.cutmix:
         raise UsageError(f"--{'mixup' if recipe.mixup else 'cutmix'}: mixes labels of whole pictures; leave it out for a segmenter")
     if recipe.data is None or not Path(recipe.data).exists() and Path(recipe.data).name == recipe.data:

@@ -20,8 +20,8 @@ def prepare(recipe: Recipe, watch=None) -> Prepared:
         An unknown model or layer, data that cannot be used, weights of another model.
     """
     info = model_info(recipe.model)
-    data = open_classifier_data(recipe.data, info, recipe.val_fraction, recipe.seed, recipe.distort, watch, recipe.train_transforms,
-                                recipe.resize, recipe.on_error)
+    data = open_classifier_data(recipe.data, info, recipe.val_fraction, recipe.seed, recipe.make_distortions(), watch,
+                                recipe.train_transforms, recipe.resize, recipe.on_error)
     prepared = prepare_model(recipe, data)
     if (shape := output_shape(prepared, recipe.device)) is not None and shape != (1, len(data.classes)):
         raise UsageError(f"{recipe.model}: expected a network that names what is on a picture, (N, {len(data.classes)}), received one that "

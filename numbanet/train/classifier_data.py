@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -50,12 +51,13 @@ class ClassifierData:
             save_image(folder / f"{name}-{index}.png", pixels)
 
 
-def open_classifier_data(directory, info, val_fraction: float, seed: int, distort: bool, watch=None, train_transforms=(),
+def open_classifier_data(directory, info, val_fraction: float, seed: int, distortions: Mapping | None, watch=None, train_transforms=(),
                          resize: int | None = None, on_error: str = "raise") -> ClassifierData:
     """The data of `directory` (None: the digits that the package ships), for the model of `info`.
 
     `train_transforms`, as :func:`~numbanet.train.recipe.make_transforms` takes them, work on each training picture as it was decoded, and
-    give uint8 pictures of the network's size. Test pictures are scaled to the shorter side `resize`, of which the centre is cut out.
+    give uint8 pictures of the network's size; without them they are moved by random affine maps of the ranges `distortions`, if any.
+    Test pictures are scaled to the shorter side `resize`, of which the centre is cut out.
 
     Pictures in files are looked at here, and decoded where they can be kept, so that training does not meet a broken one; `watch(iterator,
     total=...)` passes on what it is given and may show progress. With `on_error` "skip" broken ones are told of and stay in the datasets,
@@ -89,9 +91,9 @@ def open_classifier_data(directory, info, val_fraction: float, seed: int, distor
         raise UsageError("--train-transforms: pictures of digits are brought to MNIST's form first; leave "
                          "transforms out, --distort moves them")
     if train_transforms:
-        made = [TransformedPictures(train, make_transforms(train_transforms), preprocessing), _prepared(test, preprocessing, False)]
+        made = [TransformedPictures(train, make_transforms(train_transforms), preprocessing), _prepared(test, preprocessing, None)]
     else:
-        made = [_prepared(part, preprocessing, distort and part is train) for part in (train, test)]
+        made = [_prepared(part, preprocessing, distortions if part is train else None) for part in (train, test)]
     check_pictures([part for part in made if hasattr(part, "problems")], watch, on_error)
     kind = "grey" if channels == 1 else "colour"
     description += (f"\n      {len(made[0]):,} training and {len(made[1]):,} test images, {len(classes)} classes, "
@@ -99,14 +101,14 @@ def open_classifier_data(directory, info, val_fraction: float, seed: int, distor
     return ClassifierData(*made, classes, preprocessing, description)
 
 
-def _prepared(data, preprocessing: Preprocessing, distort: bool):
-    transform = preprocessing.batch_transform(distort)
+def _prepared(data, preprocessing: Preprocessing, distortions: Mapping | None):
+    transform = preprocessing.batch_transform(distortions)
     if not isinstance(data, ArrayDataset):
         return PictureFolder(data, preprocessing, transform)
     images = data.data
     if images.shape[1:3] != preprocessing.image_size:
         if len(images) * preprocessing.picture_bytes > KEPT_BYTES:
-            return TransformedPictures(data, [], preprocessing, distort)
+            return TransformedPictures(data, [], preprocessing, distortions)
         images = np.stack([preprocessing.pixels(Image.fromarray(i), raw=True) for i in images])
     return ArrayDataset(images, data.targets, batch_transform=transform)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -107,8 +107,8 @@ class TransformedPictures(Pictures):
     Of an array, cutting and mirroring are done for the whole batch by one kernel, with normalising: what :func:`batch_kernel` finds.
     """
 
-    def __init__(self, source, transforms: list, preprocessing: Preprocessing, distort: bool = False):
-        super().__init__(source, preprocessing, preprocessing.batch_transform(distort))
+    def __init__(self, source, transforms: list, preprocessing: Preprocessing, distortions: Mapping | None = None):
+        super().__init__(source, preprocessing, preprocessing.batch_transform(distortions))
         self.transform = T.Compose(transforms) if transforms else None
         self.kernel = batch_kernel(transforms, source.data.shape[1:3], preprocessing) if isinstance(source, ArrayDataset) else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from numbanet.data.transforms import BatchAffineNormalize
 from numbanet.errors import CheckpointError, DataError
 
 MNIST_SIZE = (28, 28)
+# What --distort does where a recipe names no ranges of its own; digits stay readable.
 DISTORTIONS = {"degrees": 12.0, "translate": (0.08, 0.08), "scale": (0.85, 1.15), "shear": 10.0}
 INTERPOLATIONS = ("bilinear", "bicubic")
 
@@ -169,6 +171,6 @@ class Preprocessing:
         mean, std = (np.asarray(v, np.float32).reshape(-1, 1, 1) for v in (self.mean, self.std))
         return -mean / std, (np.float32(self.pixel_scale) - mean) / std
 
-    def batch_transform(self, distort: bool = False) -> BatchAffineNormalize:
-        """uint8 pictures of `image_size` to float32 input, with small random affine distortions or without."""
-        return BatchAffineNormalize(self.input_size[1:], *self.scaled_statistics, **(DISTORTIONS if distort else {}))
+    def batch_transform(self, distortions: Mapping | None = None) -> BatchAffineNormalize:
+        """uint8 pictures of `image_size` to float32 input, with random affine maps of these ranges or without."""
+        return BatchAffineNormalize(self.input_size[1:], *self.scaled_statistics, **(distortions or {}))

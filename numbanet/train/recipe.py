@@ -17,10 +17,12 @@ import yaml
 
 from numbanet import optim
 from numbanet.data import transforms
+from numbanet.data.transforms.affine import AffineRanges
 from numbanet.errors import NumbanetError, UsageError
 from numbanet.optim import lr_scheduler
 from numbanet.train.freezing import parameter_groups
 from numbanet.train.mixing import CutMix, MixUp
+from numbanet.train.preprocessing import DISTORTIONS
 
 # class, learning rate, other options: what counts where a recipe does not say it
 OPTIMIZERS = {
@@ -167,7 +169,7 @@ class Fields:
 class Recipe(Fields):
     """What a run is asked for; written into its config.yaml."""
 
-    later: ClassVar = ("task", "loss", "data_options", "precision")
+    later: ClassVar = ("task", "loss", "data_options", "precision", "distortions")
 
     model: str = recipe_field("", "a name from 'numbanet models'")
     model_options: dict = recipe_field({}, "options of the model, such as {dropout: 0.5}")
@@ -207,6 +209,8 @@ class Recipe(Fields):
     weights: str | None = recipe_field(None, "weights to begin with; a last layer of other classes is made anew")
     freeze_until: str | None = recipe_field(None, "layer before which nothing learns, such as layer4")
     distort: bool = recipe_field(True, "small random affine distortions, where there are no train_transforms")
+    distortions: dict = recipe_field({}, "their ranges, as RandomAffine's: degrees, translate, scale, shear (default: {degrees: 12, "
+                                         "translate: [0.08, 0.08], scale: [0.85, 1.15], shear: 10})")
     train_transforms: list = recipe_field([], "of each training picture, such as [RandomHorizontalFlip, {RandomCrop: {size: 32}}]")
     resize: int | None = recipe_field(None, "shorter side that test pictures are scaled to before their centre is cut out", 1)
     checkpoint_every: int | None = recipe_field(None, "updates between checkpoints within an epoch", 1)
@@ -224,10 +228,19 @@ class Recipe(Fields):
     def __post_init__(self):
         self.check()
         make_transforms(self.train_transforms)
+        try:
+            AffineRanges(**self.distortions)
+        except (TypeError, UsageError) as error:
+            raise UsageError(f"--distortions: expected ranges of degrees, translate, scale and shear, received {self.distortions} "
+                             f"({error})") from error
 
     def trainer_options(self) -> dict:
         return super().trainer_options() | {"label_smoothing": self.label_smoothing, "mixing": self.make_mixing(),
                                             "precision": self.precision}
+
+    def make_distortions(self) -> dict | None:
+        """Ranges of the affine maps that move training pictures, as :class:`~numbanet.data.transforms.RandomAffine` takes them."""
+        return (self.distortions or DISTORTIONS) if self.distort else None
 
     def make_mixing(self) -> list:
         return [kind(alpha=alpha) for kind, alpha in ((MixUp, self.mixup), (CutMix, self.cutmix)) if alpha]

@@ -97,6 +97,8 @@ def test_folders_that_cannot_be_used(tmp_path):
         opened(root, data_options={"size": 3})
     with pytest.raises(UsageError, match="--train-transforms: would leave masks behind"):
         opened(root, train_transforms=["RandomHorizontalFlip"])
+    with pytest.raises(UsageError, match="--distortions: are ranges for classifiers"):
+        opened(root, distortions={"degrees": 3})
     with pytest.raises(UsageError, match="--data synthetic_scenes with options.*colour"):
         open_segmentation_data(Recipe("unet", task="segmentation", data_options={"colour": 3}), model_info("unet"))
     with pytest.raises(UsageError, match="did you mean synthetic_scenes"):

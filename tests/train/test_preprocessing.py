@@ -14,7 +14,7 @@ from numbanet.errors import CheckpointError
 from numbanet.train import pictures as module
 from numbanet.train.classifier_data import open_classifier_data
 from numbanet.train.pictures import PictureFolder, TransformedPictures, batch_kernel, picture_of
-from numbanet.train.preprocessing import Preprocessing
+from numbanet.train.preprocessing import DISTORTIONS, Preprocessing
 from numbanet.zoo import model_info
 from tests.cli.conftest import write_classes, write_digits, write_idx
 
@@ -150,7 +150,7 @@ def test_idx_pictures_of_another_size_are_scaled(tmp_path):
     folder = write_digits(tmp_path / "digits")
     for name, count in (("train", 60), ("t10k", 20)):
         write_idx(folder / f"{name}-images-idx3-ubyte", np.full((count, 50, 40), 128))
-    data = open_classifier_data(folder, LENET5, 0.2, 0, False)
+    data = open_classifier_data(folder, LENET5, 0.2, 0, None)
     assert "50x40 grey -> 1x32x32" in data.description and not data.preprocessing.digits
     images, labels = data.test.__getitems__([0, 13])
     assert images.shape == (2, 1, 32, 32) and labels.tolist() == [0, 3]
@@ -159,15 +159,17 @@ def test_idx_pictures_of_another_size_are_scaled(tmp_path):
 
 def test_distortion_is_for_training_only_and_follows_the_seed(tmp_path):
     write_digits(tmp_path / "digits")
-    data = open_classifier_data(tmp_path / "digits", LENET5, 0.2, 0, True)
-    plain = open_classifier_data(tmp_path / "digits", LENET5, 0.2, 0, False)
+    data = open_classifier_data(tmp_path / "digits", LENET5, 0.2, 0, DISTORTIONS)
+    plain = open_classifier_data(tmp_path / "digits", LENET5, 0.2, 0, None)
     assert np.array_equal(data.test.__getitems__([0, 1])[0], plain.test.__getitems__([0, 1])[0])
     assert not np.array_equal(data.train.__getitems__([0, 1])[0], plain.train.__getitems__([0, 1])[0])
+    shifted = open_classifier_data(tmp_path / "digits", LENET5, 0.2, 0, {"translate": (0.0, 0.0), "scale": (0.5, 0.5)})
+    assert np.abs(shifted.train.__getitems__([0, 1])[0] - plain.train.__getitems__([0, 1])[0]).max() > 0.5
 
 
 def test_samples_show_each_class(tmp_path):
     write_classes(tmp_path / "photos", ("a b", "çedille"), per_class=10)
-    data = open_classifier_data(tmp_path / "photos", LENET5, 0.5, 0, False)
+    data = open_classifier_data(tmp_path / "photos", LENET5, 0.5, 0, None)
     data.save_samples(tmp_path / "samples")
     names = sorted(p.name for p in (tmp_path / "samples").iterdir())
     assert len(names) == 10 and sum(n.startswith("a_b-") for n in names) == 5 and sum(n.startswith("çedille-") for n in names) == 5
@@ -245,7 +247,7 @@ def test_digits_of_a_list_are_made_as_those_of_class_folders(tmp_path):
             picture.save(tmp_path / "folders" / str(label) / f"{i}.png")
             lines.append(f"folders/{label}/{i}.png,{label}")
     (tmp_path / "labels.csv").write_text("\n".join(lines))
-    listed, folders = (open_classifier_data(path, LENET5, 0.5, 0, False) for path in (tmp_path / "labels.csv", tmp_path / "folders"))
+    listed, folders = (open_classifier_data(path, LENET5, 0.5, 0, None) for path in (tmp_path / "labels.csv", tmp_path / "folders"))
     assert listed.preprocessing == folders.preprocessing and listed.preprocessing.digits
     for part in ("train", "test"):
         a, b = getattr(listed, part), getattr(folders, part)

@@ -68,11 +68,20 @@ def test_schedules_as_published():
     ({"optimizer": "lion"}, "--optimizer: expected one of"), ({"schedule": "step", "warmup_epochs": -1}, "--warmup-epochs"),
     ({"schedule": "poly", "warmup_epochs": 1}, "has no warm-up"), ({"train_transforms": ["RandomCrap"]}, "did you mean RandomCrop"),
     ({"train_transforms": [{"RandomCrop": {"siz": 3}}]}, "RandomCrop cannot be made of"), ({"train_transforms": [3]}, "expected a name"),
+    ({"distortions": {"degree": 3}}, "--distortions: expected ranges of degrees"), ({"distortions": {"shear": 95}}, "below 90 degrees"),
+    ({"distortions": {"scale": "x"}}, "--distortions: expected ranges"), ({"distortions": 3}, "--distortions: expected a mapping"),
     ({"mixup": None}, "--mixup: expected a number"), ({"layer_lr": [1]}, "--layer-lr: expected a mapping"), ([], "expected a mapping")])
 def test_what_is_refused(values, message):
     with pytest.raises(UsageError) as caught:
         Recipe.from_dict(values)
     assert message in str(caught.value)
+
+
+def test_ranges_of_distortions():
+    assert Recipe(model="x", distort=False, distortions={"degrees": 3}).make_distortions() is None
+    assert Recipe(model="x", distortions={"degrees": 3}).make_distortions() == {"degrees": 3}
+    assert set(Recipe(model="x").make_distortions()) == {"degrees", "translate", "scale", "shear"}
+    assert "distortions" not in Recipe(model="x").as_asked()                    # runs of before go on
 
 
 def test_options_of_other_optimisers_and_schedules():
