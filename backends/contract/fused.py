@@ -76,27 +76,36 @@ def _conv2d_activated(backend, x, weight, bias, residual, geometry, activation):
     return activated(backend, backend.conv2d_fused(x, weight, bias, residual, geometry, None, None), activation)
 
 
+def of_ending(ending) -> tuple[str, tuple]:
+    """The primitive that a stage of `conv2d_chain` is by itself, and its last arguments."""
+    return ("conv2d_activated", (ending,)) if isinstance(ending, str) else ("conv2d_fused", ending)
+
+
 @primitive
 def conv2d_chain(x: Array, weights: Arrays, biases: Arrays, residual: Array | None, geometries: tuple[ConvGeometry, ...],
-                 limits: tuple[tuple[float | None, float | None], ...]):
-    """Convolutions one after the other, each a `conv2d_fused` with its (minimum, maximum) of `limits`; the last adds `residual`."""
-    counts = {"weights": len(weights), "biases": len(biases), "limits": len(limits)}
+                 endings: tuple[tuple[float | None, float | None] | str, ...]):
+    """Convolutions one after the other, each a `conv2d_fused` or `conv2d_activated`: its (minimum, maximum) or activation is that of
+    `endings`; the last adds `residual`."""
+    counts = {"weights": len(weights), "biases": len(biases), "endings": len(endings)}
     if not geometries or any(n != len(geometries) for n in counts.values()):
-        raise ShapeError(f"conv2d_chain: expects as many weights, biases and limits as geometries, and one at least, received "
+        raise ShapeError(f"conv2d_chain: expects as many weights, biases and endings as geometries, and one at least, received "
                          f"{len(geometries)} geometries, " + ", ".join(f"{n} {name}" for name, n in counts.items()))
     spec = x
-    for weight, bias, geometry, pair in zip(weights, biases, geometries, limits):
-        spec = conv2d_fused.specification(spec, weight, bias, None, geometry, *pair)
+    for weight, bias, geometry, ending in zip(weights, biases, geometries, endings):
+        name, arguments = of_ending(ending)
+        spec = {"conv2d_fused": conv2d_fused, "conv2d_activated": conv2d_activated}[name].specification(
+            spec, weight, bias, None, geometry, *arguments)
     check_float("conv2d_chain", x=x, residual=residual)
     check_shape("conv2d_chain", "residual", residual, spec.shape)
     return spec
 
 
 @conv2d_chain.composed
-def _conv2d_chain(backend, x, weights, biases, residual, geometries, limits):
+def _conv2d_chain(backend, x, weights, biases, residual, geometries, endings):
     last = len(geometries) - 1
-    for i, (weight, bias, geometry, pair) in enumerate(zip(weights, biases, geometries, limits)):
-        x = backend.conv2d_fused(x, weight, bias, residual if i == last else None, geometry, *pair)
+    for i, (weight, bias, geometry, ending) in enumerate(zip(weights, biases, geometries, endings)):
+        name, arguments = of_ending(ending)
+        x = getattr(backend, name)(x, weight, bias, residual if i == last else None, geometry, *arguments)
     return x
 
 

@@ -59,6 +59,13 @@ def _chains():
                 return x, weights, [integers(rng, g.filters) for g in geometries], added, geometries, pairs
             yield PrimitiveCase("conv2d_chain", arguments, exact=True, label=f"{label}{'-residual' * residual}")
 
+        def activated(rng, arguments=arguments):
+            x, weights, biases, added, geometries, pairs = arguments(rng)
+            names = list(ACTIVATIONS)
+            mixed = tuple(names[(i + 2) % len(names)] if i % 3 != 1 else pair for i, pair in enumerate(pairs))
+            return x / 4, [w / w[0].size ** 0.5 for w in weights], biases, added, geometries, mixed
+        yield PrimitiveCase("conv2d_chain", activated, label=f"{label}-activated")
+
 
 def _linears():
     for M, K, O, limits in ((1, 70, 33, (0.0, None)), (5, 17, 40, (0.0, 6.0)), (37, 64, 64, (None, 3.0)), (0, 3, 4, (0.0, None))):

@@ -6,6 +6,7 @@ import importlib
 
 import numpy as np
 
+from numbanet.backends.contract.fused import of_ending
 from numbanet.backends.cpu import activating, threads
 from numbanet.backends.cpu.convolution import choose, whole
 from numbanet.backends.cpu.convolution.bias import conv2d_backward_bias_plain, conv2d_backward_bias_vectors
@@ -16,7 +17,7 @@ from numbanet.backends.cpu.convolution.forward import (
     F32,
     NO_BIAS,
     backward_input,
-    chain_bounds,
+    chain_endings,
     channels_last,
     execute,
     forward,
@@ -137,30 +138,31 @@ def _prepared(x, weight, bias, geometry, minimum, maximum, constant, activation=
 
 
 @implements
-def conv2d_chain(x, weights, biases, residual, geometries, limits, out):
+def conv2d_chain(x, weights, biases, residual, geometries, endings, out):
     plan = chain_plan(geometries, x.shape[0]) if x.dtype == F32 else None
     if plan is not None and out.size:
-        run_chain(plan, pack_chain(plan, geometries, weights, biases), chain_bounds(limits), x, residual, out)
+        run_chain(plan, pack_chain(plan, geometries, weights, biases), *chain_endings(plan, endings), x, residual, out)
         return
-    for i, (weight, bias, geometry, pair) in enumerate(zip(weights, biases, geometries, limits)):
+    for i, (weight, bias, geometry, ending) in enumerate(zip(weights, biases, geometries, endings)):
         is_last = i == len(geometries) - 1
         y = out if is_last else empty((x.shape[0], geometry.filters, *geometry.output_size), x.dtype, NHWC)
-        conv2d_fused(x, weight, bias, residual if is_last else None, geometry, *pair, y)
+        name, arguments = of_ending(ending)
+        implements[name](x, weight, bias, residual if is_last else None, geometry, *arguments, y)
         x = y
 
 
 @prepares("conv2d_chain")
 def _prepare_chain(arguments, constant):
-    x, weights, biases, _, geometries, limits = arguments
+    x, weights, biases, _, geometries, endings = arguments
     plan = chain_plan(geometries, x.shape[0]) if {1, 2} <= constant and x.dtype == F32 and 0 not in x.shape else None
     if plan is None:
         return None
-    half, bounds = len(geometries), chain_bounds(limits)
+    half, (bounds, table) = len(geometries), chain_endings(plan, endings)
     packed = shared(("chain", plan.packed, geometries), lambda *sources: pack_chain(plan, geometries, sources[:half], sources[half:]),
                     *weights, *biases)
 
-    def call(x, weights, biases, residual, geometries, limits, out):
-        run_chain(plan, packed.value, bounds, x, residual, out)
+    def call(x, weights, biases, residual, geometries, endings, out):
+        run_chain(plan, packed.value, bounds, table, x, residual, out)
     call.kernel = f"conv2d chain of {half}"
     return holding(call, 1, 2)
 

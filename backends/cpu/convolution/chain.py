@@ -10,7 +10,7 @@ MobileNet v2 (Sandler et al., 2018, arXiv:1801.04381), whose inner maps are six 
 across layers is Alwani et al.'s (2016, doi:10.1109/MICRO.2016.7783725). Letters: `walk.py`.
 
 A row of the table of stages is a walk and then: its kind, where its weights begin, the distance of depthwise taps, where its buffer
-begins in the scratch memory, and the floats from row to row and from pixel to pixel there.
+begins in the scratch memory, the floats from row to row and from pixel to pixel there, and the address of its activation.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
+from numbanet.backends.cpu.activating import activate
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.convolution.depthwise import VECTORS, depthwise_rows
 from numbanet.backends.cpu.convolution.finishing_tile import LIMITS, RESIDUAL
@@ -30,8 +31,8 @@ from numbanet.backends.cpu.shares import begin_shares, next_job
 from numbanet.backends.cpu.simd import L, load_partial, store_partial
 
 PIXELWISE, GATHERED, DEPTHWISE = 0, 1, 2        # kinds of stages
-KIND, WEIGHTS, TAP, BUFFER, ROW, PIXEL = 15, 16, 17, 18, 19, 20
-COLUMNS = 21                                    # of the table
+KIND, WEIGHTS, TAP, BUFFER, ROW, PIXEL, ACTIVATION = 15, 16, 17, 18, 19, 20, 21
+COLUMNS = 22                                    # of the table
 BLOCK = 8 * MR                                  # pixels of a product, which read each packed weight from the first-level cache
 
 
@@ -124,6 +125,10 @@ def _chain_segment(n, begin, end, band, x, x_strides, x_end, packed, y, y_stride
             else:
                 _product_rows(source, x_at, limit, r0, stop[s], packed, target, y_at, added, (n * r_n, r_h, r_w), low, high,
                               scratch, base, walk)
+            if walk[ACTIVATION]:
+                filters = walk[2] if walk[KIND] == DEPTHWISE else walk[1]
+                for row in range(r0, stop[s]):
+                    activate(walk[ACTIVATION], target, y_at[0] + row * y_at[1], walk[14], y_at[2], filters)
 
 
 @worker

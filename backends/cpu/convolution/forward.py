@@ -15,7 +15,7 @@ import numpy as np
 from numbanet.backends.cpu import activating, threads
 from numbanet.backends.cpu.compile import alone
 from numbanet.backends.cpu.convolution import choose
-from numbanet.backends.cpu.convolution.chain import DEPTHWISE, KIND, WEIGHTS, conv2d_chain_bands
+from numbanet.backends.cpu.convolution.chain import ACTIVATION, DEPTHWISE, KIND, WEIGHTS, conv2d_chain_bands
 from numbanet.backends.cpu.convolution.columns import FILTERS, conv2d_forward_columns
 from numbanet.backends.cpu.convolution.depthwise import conv2d_forward_depthwise
 from numbanet.backends.cpu.convolution.gather import MR, conv2d_forward_gather
@@ -333,12 +333,14 @@ def pack_chain(plan, geometries, weights, biases):
     return packed
 
 
-def chain_bounds(pairs):
-    """(stages, 2): what each stage is limited to."""
-    return np.array([limits(*pair) for pair in pairs], F32)
+def chain_endings(plan, endings):
+    """What each stage is limited to, (stages, 2), and the table with what each is given to."""
+    table = plan.table.copy()
+    table[:, ACTIVATION] = [activating.address(e) if isinstance(e, str) else activating.NONE for e in endings]
+    return np.array([limits(None, None) if isinstance(e, str) else limits(*e) for e in endings], F32), table
 
 
-def run_chain(plan, packed, bounds, x, residual, out) -> None:
+def run_chain(plan, packed, bounds, table, x, residual, out) -> None:
     """Fill `out` (N, K, OH, OW) with the last map of a chain."""
     y = out.transpose(0, 2, 3, 1)
     is_copy = not _has_adjacent_channels(y)
@@ -346,6 +348,6 @@ def run_chain(plan, packed, bounds, x, residual, out) -> None:
         y = empty(y.shape, F32)
     scratch = borrowed((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
     conv2d_chain_bands(channels_last(x), packed, y, NO_RESIDUAL if residual is None else channels_last(residual), bounds, scratch,
-                       plan.table, plan.band, plan.segment)
+                       table, plan.band, plan.segment)
     if is_copy:
         copy_into(y.transpose(0, 3, 1, 2), out)

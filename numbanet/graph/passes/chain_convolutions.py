@@ -1,6 +1,8 @@
 """Convolutions of which each reads only the one before become one primitive where the backend can keep the maps in between near.
 
-    conv2d_fused -> conv2d_fused -> conv2d_fused [+ residual]    ->    conv2d_chain(x, weights, biases, residual, geometries, limits)
+    conv2d_fused -> conv2d_fused -> conv2d_fused [+ residual]    ->    conv2d_chain(x, weights, biases, residual, geometries, endings)
+
+So it is with `conv2d_activated`.
 """
 
 from __future__ import annotations
@@ -38,15 +40,16 @@ def chain_convolutions(graph: Graph) -> None:
 
 
 def _may_be_chained(node: Node, kept: set) -> bool:
-    return (node.primitive == "conv2d_fused" and node.arguments[2] is not None and not node.writes_into
+    return (node.primitive in ("conv2d_fused", "conv2d_activated") and node.arguments[2] is not None and not node.writes_into
             and not any(v in kept for v in node.operands()))
 
 
 def _chain(run: list[Node]) -> Node:
     x, last = run[0].arguments[0], run[-1]
     weights, biases = [n.arguments[1] for n in run], [n.arguments[2] for n in run]
-    geometries, limits = tuple([n.arguments[4] for n in run]), tuple([n.arguments[5:] for n in run])
-    return Node("conv2d_chain", (x, weights, biases, last.arguments[3], geometries, limits), last.outputs, None,
+    geometries = tuple([n.arguments[4] for n in run])
+    endings = tuple([n.arguments[5:] if n.primitive == "conv2d_fused" else n.arguments[5] for n in run])
+    return Node("conv2d_chain", (x, weights, biases, last.arguments[3], geometries, endings), last.outputs, None,
                 _joined_path(run), last.phase)
 
 
