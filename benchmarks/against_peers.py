@@ -1,6 +1,7 @@
 """Whole models beside PyTorch, onnxruntime and OpenVINO: the tables of ratios that the documentation shows.
 
     python benchmarks/against_peers.py [inference] [training] [--eager] [--rounds 7] [--threads 2] [--only TEXT] [--peers NAMES]
+                                       [--models efficientnet_b0:16,convnext_tiny:1]
 
 How it is measured: `alternating.py`; what: `models.py`. Each ratio is of the fastest peer of the row, in the same round. The peers come
 with ``pip install -e '.[bench]'``; rows are printed as they are known, and all of it as JSON with ``--json FILE``.
@@ -55,7 +56,7 @@ def table(kind: str, ours: str, arguments) -> list[dict]:
     columns = ["model", "batch", *(TITLES[e] for e in (ours, *peers)), "times as fast", "quartiles"]
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
     rows = []
-    for model, batch in CASES[kind]:
+    for model, batch in arguments.models or CASES[kind]:
         case = f"{kind} {model} {batch}"
         if arguments.only not in f"{model}, batch {batch}":
             continue
@@ -88,6 +89,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--only", default="", help="rows whose 'model, batch N' contains this text")
+    parser.add_argument("--models", type=_models, metavar="NAME:BATCH,...", help="these in place of the table's")
     parser.add_argument("--peers", default="", help="comma-separated: " + ", ".join(models.PEERS["inference"]))
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the rows with versions and machine")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
@@ -106,6 +108,10 @@ def main() -> None:
     if arguments.json:
         arguments.json.write_text(json.dumps({"machine": cpu_name(), "threads": arguments.threads, "versions": versions(), "rows": rows},
                                              indent=1) + "\n")
+
+
+def _models(text: str) -> list[tuple[str, int]]:
+    return [(name, int(batch)) for name, _, batch in (part.partition(":") for part in text.split(","))]
 
 
 def _case(text: str) -> tuple[str, str, int]:
