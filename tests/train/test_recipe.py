@@ -12,8 +12,8 @@ from numbanet.train.recipe import Recipe, list_recipes, make_transforms, read_re
 from numbanet.zoo import model_info
 from tests.cli.conftest import run
 
-PUBLISHED = ["alexnet2012", "detector", "googlenet", "inception_v3", "lenet5", "lenet5_1998", "mobilenet_v2", "resnet20_cifar", "resnet50",
-             "segmenter", "vgg16"]
+PUBLISHED = ["alexnet2012", "detector", "googlenet", "inception_v3", "lenet5", "lenet5_1998", "lenet5_1998_distorted", "mobilenet_v2",
+             "resnet20_cifar", "resnet50", "segmenter", "vgg16"]
 
 
 def rates(recipe, steps=2):
@@ -53,7 +53,7 @@ def test_schedules_as_published():
     found = rates(Recipe.load("resnet20_cifar"))
     assert found[0] == found[81] == 0.1 and found[82] == pytest.approx(0.01) and found[123] == pytest.approx(0.001)
     found = rates(Recipe.load("lenet5_1998"))
-    assert np.array(found) / 0.005 == pytest.approx([0.4, 1] + [0.4] * 10 + [0.1] * 8)
+    assert np.array(found) / 0.005 == pytest.approx([0.4] + [1] * 6 + [0.4] * 8 + [0.1] * 5)
     cosine = rates(Recipe(model="x", schedule="cosine", lr=1.0, epochs=6, warmup_epochs=2))
     assert cosine[0] == pytest.approx(0.01) and cosine[2] == pytest.approx(1.0) and cosine[-1] < 0.2
     poly = rates(Recipe(model="x", schedule="poly", lr=1.0, epochs=4))
