@@ -28,13 +28,14 @@ def with_neighbour(value, other, distance, below, above):
 
 
 @device
-def window_sum(x, begin, step, c, count, below, above, is_square, value):
+def window_sum(out, x, begin, step, c, count, below, above, is_square):
     """The sum of x, or of its squares, over the channels around those of piece c of `count`: `below` before each, `above` behind.
 
-    Squares are rounded before they are added: the same sum whether a compiler has one addition for a square or several.
+    It is a piece where elements of out are. Squares are rounded before they are added: the same sum whether a compiler has one addition for
+    a square or several.
     """
+    value = element(out, 0.0)
     width, lane = lanes(value), lane_numbers(value)
-    value *= 0.0
     for p in range(max(c - quotient(below + width - 1, width), 0), min(c + quotient(above + width - 1, width) + 1, count)):
         other = x[begin + p * step]
         if is_square:
@@ -50,7 +51,7 @@ def local_response_norm(x, out, share, beta, k, total, count, below, above, rows
     for i in range(thread(), total, threads()):
         row = quotient(i, count)
         c, begin = i - row * count, offset(row, rows, x_rows)
-        base = k + share * window_sum(x, begin, x_step, c, count, below, above, True, element(out, 0.0))
+        base = k + share * window_sum(out, x, begin, x_step, c, count, below, above, True)
         out[offset(row, rows, out_rows) + c * out_step] = x[begin + c * x_step] / power(base, beta)
 
 
@@ -61,7 +62,7 @@ def local_response_norm_backward(grad_y, x, out, through, share, beta, k, total,
     for i in range(thread(), total, threads()):
         row = quotient(i, count)
         c, begin = i - row * count, offset(row, rows, x_rows)
-        base = k + share * window_sum(x, begin, x_step, c, count, below, above, True, element(out, 0.0))
+        base = k + share * window_sum(out, x, begin, x_step, c, count, below, above, True)
         grad = grad_y[offset(row, rows, grad_rows) + c * grad_step] * power(base, -beta)
         out[offset(row, rows, out_rows) + c * out_step] = grad
         through[offset(row, rows, through_rows) + c * through_step] = grad * x[begin + c * x_step] / base
@@ -73,7 +74,7 @@ def local_response_norm_neighbours(x, through, out, factor, total, count, below,
     for i in range(thread(), total, threads()):
         row = quotient(i, count)
         c, begin = i - row * count, offset(row, rows, through_rows)
-        value = window_sum(through, begin, through_step, c, count, below, above, False, element(out, 0.0))
+        value = window_sum(out, through, begin, through_step, c, count, below, above, False)
         out[offset(row, rows, out_rows) + c * out_step] -= factor * x[offset(row, rows, x_rows) + c * x_step] * value
 
 
