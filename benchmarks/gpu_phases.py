@@ -13,6 +13,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -46,6 +47,14 @@ def failed(name: str, error: Exception) -> dict:
     if DRY:
         raise error
     return {"name": name, "ok": False, "detail": f"{type(error).__name__}: {error}".strip()[:600]}
+
+
+def attempted(name: str, rows: Callable[[], Iterator[dict]]) -> Iterator[dict]:
+    """The rows of a case, or a failed one where making them raises: the next cases may still tell something."""
+    try:
+        yield from rows()
+    except Exception as error:
+        yield failed(name, error)
 
 
 def _dtype(math: str) -> np.dtype:
@@ -238,16 +247,21 @@ def tile_products(found: dict) -> Iterator[dict]:
     for math in DTYPES:
         for sizes in ((256, 192, 320), (1000, 64, 4096), (257, 131, 77)):
             for transposed in ((False, False), (False, True), (True, True)) if sizes[0] < 257 else ((False, False),):
-                launches, y, a, b = gemm(card, math, *sizes, transposed)
-                card.run(launches)
-                first = card.get(y, _dtype(math))
-                card.run(launches)
-                wanted = (a.astype(np.float64) @ b.astype(np.float64)).astype(_dtype(math))
-                wrong = int((first != wanted).sum())
-                twice = bool((first == card.get(y, _dtype(math))).all())
-                guard = card.free()
-                yield {"name": f"gemm {math} {sizes} {transposed}", "ok": wrong == 0 and twice and not guard,
-                       "detail": guard or f"{wrong} of {wanted.size} elements differ; the same twice: {twice}"}
+                name = f"gemm {math} {sizes} {transposed}"
+                yield from attempted(name, partial(_product, name, card, math, sizes, transposed))
+
+
+def _product(name: str, card: Card, math: str, sizes, transposed) -> Iterator[dict]:
+    launches, y, a, b = gemm(card, math, *sizes, transposed)
+    card.run(launches)
+    first = card.get(y, _dtype(math))
+    card.run(launches)
+    wanted = (a.astype(np.float64) @ b.astype(np.float64)).astype(_dtype(math))
+    wrong = int((first != wanted).sum())
+    twice = bool((first == card.get(y, _dtype(math))).all())
+    guard = card.free()
+    yield {"name": name, "ok": wrong == 0 and twice and not guard,
+           "detail": guard or f"{wrong} of {wanted.size} elements differ; the same twice: {twice}"}
 
 
 def convolution(card: Card, math: str, batch: int, layer, direction: str, integers: bool = True):
@@ -290,19 +304,20 @@ def tile_convolutions(found: dict) -> Iterator[dict]:
     for name, layer in layers(found):
         layer = (*layer[:2], min(layer[2], 30), *layer[3:])
         for direction in ("forward", "backward_input", "backward_weight"):
-            exact = None
             for math in DTYPES:
-                launches, result, x, weight, grad_y, geometry = convolution(card, math, 2, layer, direction)
-                card.run(launches)
-                received = card.get(result, _dtype(math))
-                if exact is None:
-                    operands = {"forward": (x, weight, None), "backward_input": (grad_y, weight), "backward_weight": (grad_y, x)}[direction]
-                    operands = [o if o is None else o.astype(np.float32) for o in operands]
-                    exact = getattr(reference, f"conv2d_{direction}")(*operands, geometry)
-                wanted = exact.astype(_dtype(math))
-                wrong, guard = int((received != wanted).sum()), card.free()
-                yield {"name": f"{direction} {math} {name}", "ok": wrong == 0 and not guard,
-                       "detail": guard or f"{wrong} of {wanted.size} elements differ"}
+                yield from attempted(f"{direction} {math} {name}", partial(_convolved, f"{direction} {math} {name}", card, reference, math,
+                                                                           layer, direction))
+
+
+def _convolved(name: str, card: Card, reference, math: str, layer, direction: str) -> Iterator[dict]:
+    launches, result, x, weight, grad_y, geometry = convolution(card, math, 2, layer, direction)
+    card.run(launches)
+    received = card.get(result, _dtype(math))
+    operands = {"forward": (x, weight, None), "backward_input": (grad_y, weight), "backward_weight": (grad_y, x)}[direction]
+    operands = [o if o is None else o.astype(np.float32) for o in operands]
+    wanted = getattr(reference, f"conv2d_{direction}")(*operands, geometry).astype(_dtype(math))
+    wrong, guard = int((received != wanted).sum()), card.free()
+    yield {"name": name, "ok": wrong == 0 and not guard, "detail": guard or f"{wrong} of {wanted.size} elements differ"}
 
 
 @phase("correctness")
@@ -417,14 +432,19 @@ def networks(found: dict) -> Iterator[dict]:
         model = numbanet.create_model(name)
         expected = np.ones(1) if found.get("dry") else _one_step(name, size, "reference", copy.deepcopy(model))
         for tiles in (False, True):
-            numbanet.cuda.set_tiles(tiles)
-            first, second = (_one_step(name, size, "cuda", copy.deepcopy(model)) for _ in range(2))
-            error = np.linalg.norm(first - expected) / np.linalg.norm(expected)
-            kind = "tiles, TF32" if tiles else "plain"
-            yield {"name": f"{name}, {kind}: one step", "ok": bool(error < (5e-2 if tiles else 1e-2)),
-                   "detail": f"gradients differ by {error:.2g} of their norm"}
-            yield {"name": f"{name}, {kind}: the same bits twice", "ok": bool(np.array_equal(first, second)), "detail": ""}
+            yield from attempted(name, partial(_steps, name, size, model, expected, tiles))
     numbanet.cuda.set_tiles(None)
+
+
+def _steps(name: str, size, model, expected: np.ndarray, tiles: bool) -> Iterator[dict]:
+    import numbanet
+    numbanet.cuda.set_tiles(tiles)
+    first, second = (_one_step(name, size, "cuda", copy.deepcopy(model)) for _ in range(2))
+    error = np.linalg.norm(first - expected) / np.linalg.norm(expected)
+    kind = "tiles, TF32" if tiles else "plain"
+    yield {"name": f"{name}, {kind}: one step", "ok": bool(error < (5e-2 if tiles else 1e-2)),
+           "detail": f"gradients differ by {error:.2g} of their norm"}
+    yield {"name": f"{name}, {kind}: the same bits twice", "ok": bool(np.array_equal(first, second)), "detail": ""}
 
 
 @phase("correctness")
@@ -436,51 +456,57 @@ def plans_of_lenet5(found: dict) -> Iterator[dict]:
 @phase("correctness")
 def plans(found: dict) -> Iterator[dict]:
     """The same of larger networks; and ResNet-18 learns a batch in mixed precision."""
+    yield from _replays((("resnet18", (3, 64, 64)), ("alexnet", (3, 224, 224)))[:1 if found.get("tiny") else None])
+    for precision in [math for math in ("bf16", "fp16") if math in DTYPES]:
+        yield from attempted(f"resnet18 learns a batch in {precision}", partial(_learns, precision))
+
+
+def _learns(precision: str) -> Iterator[dict]:
     import numbanet
     from numbanet.nn import functional as F
-    yield from _replays((("resnet18", (3, 64, 64)), ("alexnet", (3, 224, 224)))[:1 if found.get("tiny") else None])
     numbanet.cuda.set_tiles(True)
-    for precision in [math for math in ("bf16", "fp16") if math in DTYPES]:
-        numbanet.manual_seed(6)
-        model = numbanet.create_model("resnet18").to("cuda").train()
-        x, y = numbanet.randn(8, 3, 64, 64, device="cpu").to("cuda"), numbanet.tensor([0, 1, 2, 3] * 2, device="cuda")
-        optimizer = numbanet.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-        step = numbanet.compile(model, (x, y), loss=F.cross_entropy, optimizer=optimizer, precision=precision)
-        losses = [step(x, y).item() for _ in range(20)]
-        yield {"name": f"resnet18 learns a batch in {precision}", "ok": bool(np.isfinite(losses).all() and losses[-1] < 0.7 * losses[0]),
-               "detail": f"loss {losses[0]:.3f} to {losses[-1]:.3f}"}
-    numbanet.cuda.set_tiles(None)
+    numbanet.manual_seed(6)
+    model = numbanet.create_model("resnet18").to("cuda").train()
+    x, y = numbanet.randn(8, 3, 64, 64, device="cpu").to("cuda"), numbanet.tensor([0, 1, 2, 3] * 2, device="cuda")
+    optimizer = numbanet.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    step = numbanet.compile(model, (x, y), loss=F.cross_entropy, optimizer=optimizer, precision=precision)
+    losses = [step(x, y).item() for _ in range(20)]
+    yield {"name": f"resnet18 learns a batch in {precision}", "ok": bool(np.isfinite(losses).all() and losses[-1] < 0.7 * losses[0]),
+           "detail": f"loss {losses[0]:.3f} to {losses[-1]:.3f}"}
 
 
 def _replays(networks) -> Iterator[dict]:
-    import numbanet
-    from numbanet.nn import functional as F
     for name, size in networks:
         for tiles in (False, True):
-            numbanet.cuda.set_tiles(tiles)
-            results = []
-            for compiled in (False, True):
-                numbanet.manual_seed(4)
-                model = numbanet.create_model(name).to("cuda").train()
-                x, y = numbanet.randn(8, *size, device="cpu").to("cuda"), numbanet.tensor([0, 1, 2, 3] * 2, device="cuda")
-                optimizer = numbanet.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
-                step = numbanet.compile(model, (x, y), loss=F.cross_entropy, optimizer=optimizer) if compiled else None
-                losses = []
-                numbanet.manual_seed(5)
-                for _ in range(4):
-                    if compiled:
-                        losses.append(step(x, y).item())
-                        continue
-                    optimizer.zero_grad()
-                    loss = F.cross_entropy(model(x), y)
-                    loss.backward()
-                    optimizer.step()
-                    losses.append(loss.item())
-                results.append((losses, [p.detach().to("cpu").numpy() for p in model.parameters()]))
-            same = results[0][0] == results[1][0] and all(map(np.array_equal, results[0][1], results[1][1]))
-            yield {"name": f"{name}, {'tiles' if tiles else 'plain'}: graph replay is eager", "ok": bool(same),
-                   "detail": f"losses {results[0][0]} and {results[1][0]}"}
-    numbanet.cuda.set_tiles(None)
+            full = f"{name}, {'tiles' if tiles else 'plain'}: graph replay is eager"
+            yield from attempted(full, partial(_replay, full, name, size, tiles))
+
+
+def _replay(full: str, name: str, size, tiles: bool) -> Iterator[dict]:
+    import numbanet
+    from numbanet.nn import functional as F
+    numbanet.cuda.set_tiles(tiles)
+    results = []
+    for compiled in (False, True):
+        numbanet.manual_seed(4)
+        model = numbanet.create_model(name).to("cuda").train()
+        x, y = numbanet.randn(8, *size, device="cpu").to("cuda"), numbanet.tensor([0, 1, 2, 3] * 2, device="cuda")
+        optimizer = numbanet.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+        step = numbanet.compile(model, (x, y), loss=F.cross_entropy, optimizer=optimizer) if compiled else None
+        losses = []
+        numbanet.manual_seed(5)
+        for _ in range(4):
+            if compiled:
+                losses.append(step(x, y).item())
+                continue
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        results.append((losses, [p.detach().to("cpu").numpy() for p in model.parameters()]))
+    same = results[0][0] == results[1][0] and all(map(np.array_equal, results[0][1], results[1][1]))
+    yield {"name": full, "ok": bool(same), "detail": f"losses {results[0][0]} and {results[1][0]}"}
 
 
 @phase("correctness")

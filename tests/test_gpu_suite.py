@@ -146,6 +146,18 @@ def test_a_measurement_that_fails_is_a_row():
         "name": "a", "value": 2.0, "unit": "us", "peer": None, "note": "PyTorch: RuntimeError: out of memory"}
 
 
+def test_a_case_that_raises_is_a_row(monkeypatch):
+    """In a dry run it raises."""
+    def rows():
+        yield {"name": "before", "ok": True}
+        raise RuntimeError("cuLaunchKernel: invalid argument")
+    failed = {"name": "case", "ok": False, "detail": "RuntimeError: cuLaunchKernel: invalid argument"}
+    assert list(gpu_phases.attempted("case", rows)) == [{"name": "before", "ok": True}, failed]
+    monkeypatch.setattr(gpu_phases, "DRY", True)
+    with pytest.raises(RuntimeError, match="invalid argument"):
+        list(gpu_phases.attempted("case", rows))
+
+
 def test_a_kernel_that_does_not_compile_is_a_row(monkeypatch):
     """The others are compiled all the same."""
     from types import SimpleNamespace
