@@ -7,12 +7,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from statistics import median
 
 import numpy as np
 
-from benchmarks.gpu_phases import DTYPES, ROOT, Card, convolution, gemm, layers, phase
+from benchmarks.gpu_phases import DTYPES, ROOT, Card, convolution, failed, gemm, layers, phase
 
 
 def _torch():
@@ -40,6 +40,18 @@ def _torch_milliseconds(function, least: int = 5) -> float | None:
     return median(times)
 
 
+def _case(name: str, unit: str, ours: Callable[[], float], theirs: Callable[[], float | None] | None = None) -> dict:
+    """A row: a measurement beside its peer's. One that fails is a failed check, a peer that fails a note; the next cases go on."""
+    try:
+        value = ours()
+    except Exception as error:
+        return failed(name, error)
+    try:
+        return {"name": name, "value": value, "unit": unit, "peer": theirs() if theirs else None}
+    except Exception as error:                           # out of memory, or a library of PyTorch's that is not there
+        return {"name": name, "value": value, "unit": unit, "peer": None, "note": f"PyTorch: {type(error).__name__}: {error}"[:200]}
+
+
 def _torch_settings(torch, math: str):
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = math == "tf32"
     torch.backends.cudnn.benchmark = True
@@ -52,21 +64,23 @@ def speed_products(found: dict) -> Iterator[dict]:
     card = Card(found)
     for math, sizes in (("tf32", (1024, 2048, 4096, 8192)), ("bf16", (1024, 2048, 4096, 8192)), ("float32", (1024, 4096))):
         for n in () if math not in DTYPES else (64,) if found.get("tiny") else sizes:
-            launches, *_ = gemm(card, math, n, n, n, integers=False)
-            ours = card.milliseconds(launches)
-            card.free()
+            def ours(n=n, math=math):
+                try:
+                    return 2e-9 * n**3 / card.milliseconds(gemm(card, math, n, n, n, integers=False)[0])
+                finally:
+                    card.free()
 
             def product(torch, n=n, math=math):
                 dtype = _torch_settings(torch, math)
                 a, b = (torch.randn(n, n, device="cuda").to(dtype) for _ in range(2))
                 return lambda: a @ b
-            theirs = _torch_milliseconds(product)
-            yield {"name": f"gemm {math} {n}", "value": 2e-9 * n**3 / ours, "unit": "TFLOP/s", "peer": theirs and 2e-9 * n**3 / theirs}
+            yield _case(f"gemm {math} {n}", "TFLOP/s", ours, lambda product=product, n=n: _rate(2e-9 * n**3, product))
 
 
 @phase("speed")
 def speed_convolutions(found: dict) -> Iterator[dict]:
     """TFLOP/s of ResNet-50's convolutions in three passes, batch 32, beside cuDNN."""
+    from numbanet.geometry import conv_geometry
     card = Card(found)
     for math in [math for math in ("tf32", "bf16") if math in DTYPES]:
         for name, layer in layers(found):
@@ -74,9 +88,13 @@ def speed_convolutions(found: dict) -> Iterator[dict]:
                 if layer[0] == 3 and direction == "backward_input":
                     continue                             # nobody needs the gradient of the image
                 batch = 1 if found.get("tiny") else 32
-                launches, *_, geometry = convolution(card, math, batch, layer, direction, integers=False)
-                ours, work = card.milliseconds(launches), 2e-9 * geometry.multiply_adds(batch)
-                card.free()
+                work = 2e-9 * conv_geometry(layer[0], layer[1], (layer[2],) * 2, (layer[3],) * 2, *layer[4:]).multiply_adds(batch)
+
+                def ours(layer=layer, direction=direction, math=math, batch=batch, work=work):
+                    try:
+                        return work / card.milliseconds(convolution(card, math, batch, layer, direction, integers=False)[0])
+                    finally:
+                        card.free()
 
                 def peer(torch, layer=layer, direction=direction, math=math):
                     channels, filters, size, kernel, stride, padding = layer
@@ -89,8 +107,13 @@ def speed_convolutions(found: dict) -> Iterator[dict]:
                     mask = (direction == "backward_input", direction == "backward_weight", False)
                     return lambda: torch.ops.aten.convolution_backward(
                         y, x, weight, None, (stride,) * 2, (padding,) * 2, (1, 1), False, (0, 0), 1, mask)
-                theirs = _torch_milliseconds(peer)
-                yield {"name": f"{direction} {math} {name}", "value": work / ours, "unit": "TFLOP/s", "peer": theirs and work / theirs}
+                yield _case(f"{direction} {math} {name}", "TFLOP/s", ours, lambda peer=peer, work=work: _rate(work, peer))
+
+
+def _rate(work: float, function) -> float | None:
+    """Work in a millisecond of PyTorch's call; None where there is no PyTorch."""
+    theirs = _torch_milliseconds(function)
+    return theirs and work / theirs
 
 
 def _seconds(call, synchronize, least: float = 0.5) -> float:
@@ -129,6 +152,9 @@ def speed_memory(found: dict) -> Iterator[dict]:
              "batch norm, training": (lambda: F.batch_norm(x, None, None, weight, bias, training=True),
                                       lambda torch, t: torch.nn.functional.batch_norm(t, None, None, training=True), 3 * size),
              "max pool 3x3/2": (lambda: F.max_pool2d(x, 3, 2, 1), lambda torch, t: torch.nn.functional.max_pool2d(t, 3, 2, 1), 1.25 * size),
+             "dropout": (lambda: F.dropout(x, 0.5), lambda torch, t: torch.nn.functional.dropout(t, 0.5), 2 * size),
+             "local response norm": (lambda: F.local_response_norm(x, 5), lambda torch, t: torch.nn.functional.local_response_norm(t, 5),
+                                     2 * size),
              "softmax of 1000": (lambda: F.softmax(rows, 1), None, 8e-9 * (count // 512) * 1000),
              "SGD with momentum": (sgd.step, None, 5 * 4e-9 * count)}
     rows = numbanet.randn(count // 512, 1000, device="cuda")
@@ -137,9 +163,8 @@ def speed_memory(found: dict) -> Iterator[dict]:
             def peers(torch, theirs=theirs):
                 t = torch.randn(shape, device="cuda").contiguous(memory_format=torch.channels_last)
                 return lambda: theirs(torch, t)
-            peer = _torch_milliseconds(peers) if theirs else None
-            yield {"name": name, "value": amount / _seconds(ours, backend.synchronize, 0.2), "unit": "GB/s",
-                   "peer": peer and 1e3 * amount / peer}
+            yield _case(name, "GB/s", lambda ours=ours, amount=amount: amount / _seconds(ours, backend.synchronize, 0.2),
+                        (lambda peers=peers, amount=amount: _rate(1e3 * amount, peers)) if theirs else None)
 
 
 @phase("speed")
@@ -150,18 +175,20 @@ def speed_launches(found: dict) -> Iterator[dict]:
     backend, layers = get_backend("cuda"), 200
     small = numbanet.ones(16, 16, device="cuda")
     with numbanet.no_grad():
-        yield {"name": "eager", "value": 1e6 * _seconds(lambda: small + small, backend.synchronize, 0.2), "unit": "us", "peer": None}
+        yield _case("eager", "us", lambda: 1e6 * _seconds(lambda: small + small, backend.synchronize, 0.2))
 
     class Chain(numbanet.nn.Module):
         def forward(self, x):
             for _ in range(layers):
                 x = numbanet.sigmoid(x)
             return x
+
+    def replays():
+        compiled = numbanet.compile(Chain(), small)
+        return 1e6 * _seconds(lambda: compiled(small), backend.synchronize, 0.2) / layers
     for name, graphs in (("from a plan", "0"), ("in a graph", "1")):
         os.environ["NUMBANET_CUDA_GRAPHS"] = graphs
-        compiled = numbanet.compile(Chain(), small)
-        value = 1e6 * _seconds(lambda compiled=compiled: compiled(small), backend.synchronize, 0.2) / layers
-        yield {"name": name, "value": value, "unit": "us", "peer": None}
+        yield _case(name, "us", replays)
 
 
 MODELS = (("lenet5", 64, (1, 32, 32)), ("alexnet", 64, (3, 224, 224)), ("googlenet", 32, (3, 224, 224)), ("resnet50", 32, (3, 224, 224)),
@@ -176,22 +203,25 @@ def speed_models(found: dict) -> Iterator[dict]:
     from numbanet.nn import functional as F
     backend = get_backend("cuda")
     for kind, tiles, precision in (("TF32", True, None), *([("BF16", True, "bf16")] if "bf16" in DTYPES else []), ("plain", False, None)):
-        numbanet.cuda.set_tiles(tiles)
         for name, batch, size in MODELS[:1] if found.get("tiny") else MODELS if tiles else (MODELS[0], MODELS[3]):
-            model, images = numbanet.create_model(name).to("cuda"), numbanet.randn(batch, *size, device="cuda")
-            labels = numbanet.tensor([i % 10 for i in range(batch)], device="cuda")
-            optimizer = numbanet.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-            loss = getattr(model, "loss_function", F.cross_entropy)
-            infer = numbanet.compile(model, images, precision=precision)
-            rate = batch / _seconds(lambda infer=infer, images=images: infer(images), backend.synchronize, 0.3)
-            yield {"name": f"{name}, inference, {kind}", "value": rate, "unit": "images/s",
-                   "peer": _torch_rate(name, batch, size, kind, False) if tiles else None}
-            step = numbanet.compile(model.train(), (images, labels), loss=loss, optimizer=optimizer, precision=precision)
-            rate = batch / _seconds(lambda step=step, images=images, labels=labels: step(images, labels), backend.synchronize, 0.3)
-            yield {"name": f"{name}, training, {kind}", "value": rate, "unit": "images/s",
-                   "peer": _torch_rate(name, batch, size, kind, True) if tiles else None}
-            del infer, step, model
-            numbanet.cuda.empty_cache()
+            numbanet.cuda.set_tiles(tiles)
+
+            def ours(is_training, name=name, batch=batch, size=size, precision=precision):
+                model, images = numbanet.create_model(name).to("cuda"), numbanet.randn(batch, *size, device="cuda")
+                if is_training:
+                    labels = numbanet.tensor([i % 10 for i in range(batch)], device="cuda")
+                    optimizer = numbanet.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+                    step = numbanet.compile(model.train(), (images, labels), loss=getattr(model, "loss_function", F.cross_entropy),
+                                            optimizer=optimizer, precision=precision)
+                    return batch / _seconds(lambda: step(images, labels), backend.synchronize, 0.3)
+                infer = numbanet.compile(model.eval(), images, precision=precision)
+                return batch / _seconds(lambda: infer(images), backend.synchronize, 0.3)
+            for run in ("inference", "training"):
+                def theirs(name=name, batch=batch, size=size, kind=kind, run=run):
+                    return _torch_rate(name, batch, size, kind, run == "training")
+                yield _case(f"{name}, {run}, {kind}", "images/s", lambda ours=ours, run=run: ours(run == "training"),
+                            theirs if tiles else None)
+                numbanet.cuda.empty_cache()
     numbanet.cuda.set_tiles(None)
 
 

@@ -11,14 +11,8 @@ from __future__ import annotations
 from numba import cuda
 
 from numbanet.backends.cuda.compile import SIMULATED, PerReal, device, float32, float64, lanewise
+from numbanet.backends.cuda.lanes import lane_numbers, lanes
 from numbanet.backends.cuda.mathematics import larger
-
-if SIMULATED:
-    from numbanet.backends.cuda.simulator import element, lane_numbers, lanes
-else:
-    from numbanet.backends.cuda.pieces import element, lane_numbers, lanes
-
-__all__ = ["MOST_ROWS", "REAL", "SHORT", "THREADS_OF_ROW", "block_largest", "block_sum", "element", "row_launch"]
 
 REAL = PerReal(float32, float64)        # the type of what a kernel computes in
 THREADS_OF_ROW = 256                    # the most threads of a row

@@ -22,7 +22,7 @@ explicitly, never by Numba's guess.
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import cache, partial
 from types import CellType, CodeType, FunctionType
 
 import numpy as np
@@ -68,8 +68,8 @@ class PerReal:
 class Kernel:
     """A kernel of all its dtypes; see :func:`~numbanet.backends.cuda.launch.launch`."""
 
-    def __init__(self, function):
-        self.function, self.__doc__ = function, function.__doc__
+    def __init__(self, function, few_turns: bool = False):
+        self.function, self.__doc__, self.few_turns = function, function.__doc__, few_turns
         helpers = [cell.cell_contents.__name__ for cell in function.__closure__ or () if isinstance(cell.cell_contents, Helper)]
         self.__name__ = "_".join([function.__name__, *[name.strip("_") for name in helpers]])
         self.name = f"{function.__module__.partition('.cuda.')[2]}.{self.__name__}"
@@ -95,9 +95,15 @@ class Kernel:
 KERNELS: dict[str, Kernel] = {}         # by family and name; a kernel around a helper has the helper's name behind its own
 
 
-def kernel(function) -> Kernel:
-    """Make a kernel (decorator)."""
-    return Kernel(function)
+def kernel(function=None, *, few_turns: bool = False):
+    """Make a kernel (decorator).
+
+    Parameters
+    ----------
+    few_turns
+        Its loops take few turns each, as those over the windows of an element: the compiler is to spend no registers on several at once.
+    """
+    return partial(kernel, few_turns=few_turns) if function is None else Kernel(function, few_turns)
 
 
 def device(function) -> Helper:

@@ -68,7 +68,7 @@ def architecture(arch: str) -> tuple[int, int]:
 
 
 def cubin(name: str, make: Callable, argument_types: tuple[str, ...], arch: str, modules: tuple[str, ...], threads: int = 0,
-          blocks: int = 0, numba_type: Callable | None = None) -> Cubin:
+          blocks: int = 0, numba_type: Callable | None = None, few_turns: bool = False) -> Cubin:
     """The machine code of a kernel: from the cache, or compiled and kept there.
 
     Parameters
@@ -87,6 +87,8 @@ def cubin(name: str, make: Callable, argument_types: tuple[str, ...], arch: str,
         How many threads a block will have, and how many blocks should fit a multiprocessor: the limit of registers. 0 leaves it open.
     numba_type
         Makes Numba's type of an argument from its text, where there are others than the above; its module is one of `modules`.
+    few_turns
+        Loops whose length is not known are not unrolled.
 
     Raises
     ------
@@ -104,7 +106,7 @@ def cubin(name: str, make: Callable, argument_types: tuple[str, ...], arch: str,
     if found is not None:
         ptx = found[1].decode()
     else:
-        ptx = compile_ptx(name, make(), argument_types, threads, blocks, numba_type)
+        ptx = compile_ptx(name, make(), argument_types, threads, blocks, numba_type, few_turns)
         _write(ptx_path, {}, ptx.encode())
     made = link(name, ptx, arch)
     _write(path, made.report(), made.code)
@@ -164,7 +166,7 @@ def _warn(message: str) -> None:
 # --- compiling ------------------------------------------------------------------------------------------------------
 
 def compile_ptx(name: str, kernel: Callable, argument_types: tuple[str, ...], threads: int = 0, blocks: int = 0,
-                numba_type: Callable | None = None) -> str:
+                numba_type: Callable | None = None, few_turns: bool = False) -> str:
     """The PTX of a kernel, for all architectures from sm_80 on, its symbol being `name`; parameters as in :func:`cubin`."""
     try:
         _import_numba()
@@ -175,7 +177,7 @@ def compile_ptx(name: str, kernel: Callable, argument_types: tuple[str, ...], th
         raise BackendError(f"kernel {name}: compiling for CUDA expects the package numba-cuda, which fails to load: {error}; "
                            f"pip install 'numbanet[cuda]'") from error
     try:
-        with warnings.catch_warnings(), _compiling_for(CAPABILITY):
+        with warnings.catch_warnings(), _compiling_for(CAPABILITY, few_turns):
             warnings.simplefilter("ignore")              # about low occupancy and performance, which are known here
             ptx, _ = cuda.compile(kernel, signature, cc=CAPABILITY, device=False, abi="numba", output="ptx")
     except Exception as error:
@@ -205,14 +207,14 @@ def _import_numba() -> None:
 
 
 @contextlib.contextmanager
-def _compiling_for(capability: tuple[int, int]):
+def _compiling_for(capability: tuple[int, int], few_turns: bool):
     """What Numba lacks: it asks the current GPU for its capability when a helper function is compiled, and leaves loops to guesses."""
     from numba.cuda import dispatcher
     from numba.cuda.core.compiler_lock import global_compiler_lock
     from numba.cuda.cudadrv import nvvm
 
     def compile_ir(modules, **options):
-        return compile_unrolled([unroll_loops(text) for text in ([modules] if isinstance(modules, str) else modules)], **options)
+        return compile_unrolled([unroll_loops(text, few_turns) for text in ([modules] if isinstance(modules, str) else modules)], **options)
 
     with global_compiler_lock:
         asked, compile_unrolled = dispatcher.get_current_device, nvvm.compile_ir
@@ -224,10 +226,14 @@ def _compiling_for(capability: tuple[int, int]):
             dispatcher.get_current_device, nvvm.compile_ir = asked, compile_unrolled
 
 
-def unroll_loops(text: str) -> str:
-    """LLVM IR whose loops of constant length are unrolled whole, so that local arrays become registers. Python has no word for that."""
+def unroll_loops(text: str, few_turns: bool = False) -> str:
+    """LLVM IR whose loops of constant length are unrolled whole, so that local arrays become registers. Python has no word for that.
+
+    Of others LLVM makes four turns one, and spends the registers of four, unless loops take `few_turns`.
+    """
     lines, seen, loops = [], set(), 0
-    first = 1 + max((int(number) for number in re.findall(r"^!(\d+) =", text, re.MULTILINE)), default=-1)
+    words = ["full", *(["runtime.disable"] if few_turns else [])]
+    last = max((int(number) for number in re.findall(r"^!(\d+) =", text, re.MULTILINE)), default=-1) + len(words)
     for line in text.splitlines():
         if line.startswith("define"):
             seen = set()
@@ -236,12 +242,14 @@ def unroll_loops(text: str) -> str:
             seen.add(label[1])
         elif jump and jump[1] in seen:                   # backwards: the end of a loop
             loops += 1
-            line = f"{line}, !llvm.loop !{first + loops}"
+            line = f"{line}, !llvm.loop !{last + loops}"
         lines.append(line)
     if not loops:
         return text
-    nodes = [f"!{first + i} = distinct !{{!{first + i}, !{first}}}" for i in range(1, loops + 1)]
-    return "\n".join([*lines, f'!{first} = !{{!"llvm.loop.unroll.full"}}', *nodes, ""])
+    marks = [f"!{last - i}" for i in range(len(words))]
+    texts = [f'{mark} = !{{!"llvm.loop.unroll.{word}"}}' for mark, word in zip(marks, words)]
+    nodes = [f"!{last + i} = distinct !{{!{last + i}, {', '.join(marks)}}}" for i in range(1, loops + 1)]
+    return "\n".join([*lines, *texts, *nodes, ""])
 
 
 def _type(text: str):

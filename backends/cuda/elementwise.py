@@ -16,8 +16,9 @@ from numbanet.backends.cuda.index import offset, thread, threads
 from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import broadcast_steps, merged
 from numbanet.backends.cuda.mathematics import ceil as ceil_of
-from numbanet.backends.cuda.mathematics import clamped, larger, rint, smaller
+from numbanet.backends.cuda.mathematics import clamped, exponential, larger, rint, smaller, square_root
 from numbanet.backends.cuda.mathematics import floor as floor_of
+from numbanet.backends.cuda.mathematics import power as power_of
 from numbanet.backends.cuda.mathematics import trunc as trunc_of
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.pointwise import BOOL, Arithmetic, Unary, convert, converted
@@ -82,11 +83,6 @@ def _remainder_integer(a, b):
 
 
 @device
-def _power_float(a, b):
-    return math.pow(a, b)
-
-
-@device
 def _power_integer(a, b):
     """By squaring; what overflows wraps around."""
     result = a * 0 + 1
@@ -116,7 +112,7 @@ def _xor(a, b):
 add_of, subtract_of, multiply_of, divide_of = Arithmetic(_add), Arithmetic(_subtract), Arithmetic(_multiply), Arithmetic(_divide)
 floor_divide_float, floor_divide_integer = Arithmetic(_floor_divide_float), Arithmetic(_floor_divide_integer)
 remainder_float, remainder_integer = Arithmetic(_remainder_float), Arithmetic(_remainder_integer)
-power_float, power_integer = Arithmetic(_power_float), Arithmetic(_power_integer)
+power_float, power_integer = Arithmetic(power_of), Arithmetic(_power_integer)
 larger_of, smaller_of = Arithmetic(larger), Arithmetic(smaller)
 either, both, exactly_one = Arithmetic(_or), Arithmetic(_and), Arithmetic(_xor)
 
@@ -377,11 +373,6 @@ def _trunc(x):
 
 
 @device
-def _exp(x):
-    return math.exp(x)
-
-
-@device
 def _expm1(x):
     return math.expm1(x)
 
@@ -394,11 +385,6 @@ def _log(x):
 @device
 def _log1p(x):
     return math.log1p(x)
-
-
-@device
-def _sqrt(x):
-    return math.sqrt(x)
 
 
 @device
@@ -436,8 +422,8 @@ negative_of, absolute_of, square_of = Unary(_negative), Unary(_absolute), Unary(
 sign_float, sign_integer = Unary(_sign_float), Unary(_sign_integer)
 ROUNDED = {name: Unary(function) for name, function in (("floor", _floor), ("ceil", _ceil), ("round", _round), ("trunc", _trunc))}
 REAL = {name: Unary(function) for name, function in (
-    ("exp", _exp), ("expm1", _expm1), ("log", _log), ("log1p", _log1p), ("sqrt", _sqrt), ("rsqrt", _rsqrt), ("reciprocal", _reciprocal),
-    ("sin", _sin), ("cos", _cos), ("tan", _tan), ("erf", _erf))}
+    ("exp", exponential), ("expm1", _expm1), ("log", _log), ("log1p", _log1p), ("sqrt", square_root), ("rsqrt", _rsqrt),
+    ("reciprocal", _reciprocal), ("sin", _sin), ("cos", _cos), ("tan", _tan), ("erf", _erf))}
 
 
 @implements

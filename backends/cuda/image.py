@@ -1,17 +1,25 @@
-"""uint8 images cut out or sampled through affine maps, and normalised: one thread an output element, in float64 until it is stored."""
+"""uint8 images cut out or sampled through affine maps, and normalised.
+
+A cut-out is a lookup: what becomes of each byte is computed on the host, in float64. A thread makes an output element, or a piece of a row
+(`wide.py`). Sampling computes in float64 until it stores, and reads four bytes anywhere for each element: it waits for arithmetic, so that
+wider stores would not make it faster.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from numbanet.backends.contract.image import check_images_of_windows
-from numbanet.backends.cuda.compile import device, float64, kernel
+from numbanet.backends.cuda.compile import device, float64, int32, kernel, lanewise, uint8
 from numbanet.backends.cuda.constants import on_device
-from numbanet.backends.cuda.index import quotient, thread, threads
+from numbanet.backends.cuda.index import narrow, quotient, thread, threads
+from numbanet.backends.cuda.lanes import element, lane_numbers, lanes
 from numbanet.backends.cuda.launch import launch
+from numbanet.backends.cuda.layout import merged_in_order
 from numbanet.backends.cuda.mathematics import floor
 from numbanet.backends.cuda.pointwise import on_host
 from numbanet.backends.cuda.registry import implements
+from numbanet.backends.cuda.wide import pieces
 
 
 @device
@@ -51,34 +59,50 @@ def held(x, size):
     return -1.0 if not x > -1.0 else min(x, float64(size))
 
 
+@lanewise
+def normalised(e, lane, C, OW, images, begin, is_inside, left, is_mirrored, W, x_step, c_step, table):
+    """The value of element e + lane of an output row, pixels and their channels counted together."""
+    e = narrow(e + lane, C)
+    j = quotient(e, C)
+    c, x = e - j * C, left + (OW - 1 - j if is_mirrored else j)
+    byte = images[begin + x * x_step + c * c_step] if is_inside and 0 <= x < W else uint8(0)
+    return table[c * 256 + int32(byte)]
+
+
 @kernel
-def crop_kernel(images, windows, mean, std, out, total, C, H, W, OH, OW, steps, window_steps, out_steps):
+def crop_kernel(images, windows, table, out, total, count, C, H, W, OH, OW, steps, window_steps, out_steps):
+    """Output rows have `count` elements or pieces; table (C, 256) is what becomes of each byte."""
     for t in range(thread(), total, threads()):
-        place = quotient(t, C)
-        c = t - place * C
-        row = quotient(place, OW)
-        j = place - row * OW
+        row, lane = quotient(t, count), lane_numbers(element(out, 0.0))
         m = quotient(row, OH)
-        i = row - m * OH
+        i, e = row - m * OH, narrow((t - row * count) * lanes(lane), C)
         at, step = m * window_steps[0], window_steps[1]
-        y, x = windows[at + step] + i, windows[at + 2 * step] + (OW - 1 - j if windows[at + 3 * step] else j)
-        value = pixel(images, windows[at] * steps[0] + c * steps[3], y, x, H, W, steps[1], steps[2]) / 255.0
-        out[m * out_steps[0] + c * out_steps[1] + i * out_steps[2] + j * out_steps[3]] = (value - mean[c]) / std[c]
+        y, left, is_mirrored = windows[at + step] + i, windows[at + 2 * step], windows[at + 3 * step] != 0
+        is_inside = 0 <= y < H
+        begin, j = windows[at] * steps[0] + (y * steps[1] if is_inside else 0), quotient(e, C)
+        out[m * out_steps[0] + (e - j * C) * out_steps[1] + i * out_steps[2] + j * out_steps[3]] = normalised(
+            e, lane, C, OW, images, begin, is_inside, left, is_mirrored, W, steps[2], steps[3], table)
 
 
-def _launch(kernel_of, images, places, output_size, mean, std, out) -> None:
-    steps = images.steps if len(images.shape) == 4 else (*images.steps, 0)
-    tables = [on_device(images.lease.allocator, np.array(values, np.float64)) for values in (mean, std)]
-    launch(kernel_of, out.size, images, places, *tables, out, out.size, len(mean), *images.shape[1:3], *output_size, steps, places.steps,
-           out.steps)
+def _steps(images) -> tuple[int, ...]:
+    """Along images, rows, columns and channels."""
+    return images.steps if len(images.shape) == 4 else (*images.steps, 0)
 
 
 @implements
 def images_affine_normalize(images, matrices, output_size, mean, std, out):
-    _launch(affine_kernel, images, matrices, output_size, mean, std, out)
+    tables = [on_device(images.lease.allocator, np.array(values, np.float64)) for values in (mean, std)]
+    launch(affine_kernel, out.size, images, matrices, *tables, out, out.size, len(mean), *images.shape[1:3], *output_size, _steps(images),
+           matrices.steps, out.steps)
 
 
 @implements
 def images_crop_normalize(images, windows, output_size, mean, std, out):
     check_images_of_windows(on_host(windows), images.shape[0])
-    _launch(crop_kernel, images, windows, output_size, mean, std, out)
+    table = (np.arange(256) / 255 - np.array(mean)[:, None]) / np.array(std)[:, None]
+    M, C, OH, OW = out.shape
+    _, along = merged_in_order((OW, C), (out.steps[3], out.steps[1]))               # one axis where a row lies on end
+    rows = (M, OH, OW * C), (out.steps[0], out.steps[2], along[0] if len(along) == 1 else 0)
+    total, ((*_, count), _), (wide,) = pieces(rows, out)
+    launch(crop_kernel, total, images, windows, on_device(images.lease.allocator, table.astype(out.dtype)), wide, total, count, C,
+           *images.shape[1:3], OH, OW, _steps(images), windows.steps, out.steps)

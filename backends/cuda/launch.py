@@ -152,7 +152,8 @@ def numba_type(name: str):
 def machine_code(kernel: Kernel, types: tuple[str, ...], arch: str) -> Cubin:
     """The machine code of a kernel for an architecture, from the disk cache where it is there; needs no GPU."""
     modules = (*kernel.modules, "numbanet.backends.cuda.pointers", __name__)      # pointers.py imports pieces.py
-    return cubin(kernel.name.replace(".", "_"), lambda: kernel.specialised(real_of(types)), types, arch, modules, numba_type=numba_type)
+    return cubin(kernel.name.replace(".", "_"), lambda: kernel.specialised(real_of(types)), types, arch, modules, numba_type=numba_type,
+                 few_turns=kernel.few_turns)
 
 
 _WORDS = {"int32": ctypes.c_int32, "int64": ctypes.c_int64, "uint8": ctypes.c_uint8, "uint32": ctypes.c_uint32, "uint64": ctypes.c_uint64,

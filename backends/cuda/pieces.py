@@ -8,6 +8,7 @@ computed from it is a piece again. A thread does what neighbouring threads do ot
 - A number is a piece where one is needed: `value = 0.0` before a loop that adds pieces to it, `out[i] = value`.
 - `element(x, value)` is a number as an element of the array x: a piece in a wide launch.
 - `lanes(x)` is how many numbers x holds, 1 where it is one itself, and `lane_numbers(x)` the piece 0, 1, 2 ... of as many, or 0.
+- `first_of(x)` is the number in the first lane, and `turned(x)` the piece whose lanes have moved one down, the first to the end.
 
 In the simulator a piece is a NumPy array; here is what Numba has to know.
 """
@@ -136,6 +137,20 @@ def lane_numbers(context, x):
     numbers = [ir.Constant(ir.IntType(32), k) for k in range(width or 1)]
     result = Piece(types.int32, width) if width else types.int32
     return result(x), lambda lowering, builder, _, arguments: packed(builder, numbers) if width else numbers[0]
+
+
+@intrinsic
+def first_of(context, x):
+    """The number in the first lane."""
+    return _of_lane(x)(x), lambda lowering, builder, _, arguments: lane(builder, arguments[0], x, 0)
+
+
+@intrinsic
+def turned(context, x):
+    """The piece of lanes 1, 2, ... and 0."""
+    width = _width([x])
+    return x(x), lambda lowering, builder, _, arguments: (
+        packed(builder, [lane(builder, arguments[0], x, (k + 1) % width) for k in range(width)]) if width else arguments[0])
 
 
 # --- functions ------------------------------------------------------------------------------------------------------

@@ -136,7 +136,7 @@ def avg_pool2d(x, out, total, shape, size, taps, walk, bounds, divisor, x_steps,
         out[at(n, c, oh, ow, out_steps)] = value / REAL(divisor_of(oh, ow, bounds, taps, walk, divisor))
 
 
-@kernel
+@kernel(few_turns=True)
 def avg_pool2d_backward(grad_y, out, total, shape, size, taps, walk, bounds, divisor, grad_steps, out_steps):
     stride_h, padding_h, dilation_h, stride_w, padding_w, dilation_w = walk
     for i in range(thread(), total, threads()):
@@ -164,7 +164,7 @@ def adaptive_max_pool2d(x, out, argmax, total, shape, size, x_steps, out_steps, 
         argmax[at(n, c, oh, ow, argmax_steps)] = position
 
 
-@kernel
+@kernel(few_turns=True)
 def adaptive_max_pool2d_backward(grad_y, argmax, out, total, shape, size, grad_steps, argmax_steps, out_steps):
     for i in range(thread(), total, threads()):
         n, h, w, _, c = place(i, shape)
@@ -189,7 +189,7 @@ def adaptive_avg_pool2d(x, out, total, shape, size, x_steps, out_steps):
         out[at(n, c, oh, ow, out_steps)] = value / REAL((bottom - top) * (right - left))
 
 
-@kernel
+@kernel(few_turns=True)
 def adaptive_avg_pool2d_backward(grad_y, out, total, shape, size, grad_steps, out_steps):
     for i in range(thread(), total, threads()):
         n, h, w, _, c = place(i, shape)

@@ -7,30 +7,27 @@ a pair of integers, or an array of its words on the device (`philox.key_words`),
 from __future__ import annotations
 
 import math
+from math import prod
 
 import numpy as np
 
 from numbanet.backends import philox as definition
-from numbanet.backends.cuda.compile import SIMULATED, PerReal, device, float64, int64, kernel, uint64
+from numbanet.backends.cuda.compile import device, float64, int64, kernel, lanewise, uint64
 from numbanet.backends.cuda.index import offset, thread, threads
+from numbanet.backends.cuda.lanes import element, lane_numbers
 from numbanet.backends.cuda.launch import launch, number
-from numbanet.backends.cuda.layout import merged_in_order
+from numbanet.backends.cuda.layout import merged, merged_in_order
+from numbanet.backends.cuda.mathematics import product
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.pointwise import convert
 from numbanet.backends.cuda.registry import implements
 from numbanet.backends.cuda.sorting import ORDERS
+from numbanet.backends.cuda.wide import pieces
 
 M0, M1 = (np.uint64(m) for m in definition.MULTIPLIERS)
 STEP0, STEP1 = (np.uint64(s) for s in definition.KEY_STEPS)
-LOW, HALF, TWO = np.uint64(0xFFFFFFFF), np.uint64(32), np.uint64(2)
+LOW, HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 ROUNDS = definition.ROUNDS
-
-if SIMULATED:
-    product = PerReal(lambda a, b: a * b, lambda a, b: a * b)
-else:
-    from numba.cuda import libdevice
-    product = PerReal(libdevice.fmul_rn, libdevice.dmul_rn)      # rounded: never contracted with an addition, as on the host
-
 
 @device
 def philox(block, key):
@@ -87,14 +84,36 @@ def wide_words_kernel(out, key, total, blocks):
             out[2 * b + j] = words[2 * j] | words[2 * j + 1] << HALF
 
 
+@device
+def kept(block, word, key, threshold, scale):
+    """`scale`, or 0 where the word is below the threshold."""
+    a, b, c, d = philox(uint64(block), key)
+    return scale if (a if word == 0 else b if word == 1 else c if word == 2 else d) >= threshold else 0.0
+
+
+@lanewise
+def kept_in_line(place, lane, key, threshold, scale):
+    """Of lanes that lie one behind the other from a whole block of words on, so that the compiler draws each block once."""
+    return kept((place >> 2) + (lane >> 2), (place & 3) + (lane & 3), key, threshold, scale)
+
+
+@lanewise
+def kept_apart(place, lane, lane_step, key, threshold, scale):
+    """Of lanes that lie so many places apart: channels of a map."""
+    place += lane * lane_step
+    return kept(place >> 2, place & 3, key, threshold, scale)
+
+
 @kernel
-def dropout_kernel(x, out, key, threshold, scale, total, blocks, shape, x_steps, out_steps):
-    """x times `scale`, or times 0, so that NaN and infinities stay visible as in the definition."""
-    for b in range(thread(), blocks, threads()):
-        words = philox(uint64(b), key)
-        for j in range(min(4, total - 4 * b)):
-            i = 4 * b + j
-            out[offset(i, shape, out_steps)] = x[offset(i, shape, x_steps)] * (scale if words[j] >= threshold else 0.0)
+def dropout_kernel(x, out, key, threshold, scale, total, shape, x_steps, out_steps, place_steps, lane_step):
+    """x times `scale`, or times 0, so that NaN and infinities stay visible as in the definition; places count words in row-major order."""
+    for i in range(thread(), total, threads()):
+        place, lane = offset(i, shape, place_steps), lane_numbers(element(out, scale))
+        if lane_step == 1:
+            factor = kept_in_line(place, lane, key, threshold, scale)
+        else:
+            factor = kept_apart(place, lane, lane_step, key, threshold, scale)
+        out[offset(i, shape, out_steps)] = x[offset(i, shape, x_steps)] * factor
 
 
 def _draw(kernel_of, out, key, *numbers, a_block: int = 4) -> None:
@@ -129,6 +148,9 @@ def random_permutation(count, key, out):
 @implements
 def dropout(x, probability, key, out):
     scale = number(1 / (1 - probability) if probability < 1 else 0.0, x.dtype)
-    blocks = -(-out.size // 4)
-    launch(dropout_kernel, blocks, x, out, _key(key), np.uint64(definition.threshold(probability)), scale, out.size, blocks,
-           *merged_in_order(out.shape, x.steps, out.steps))
+    row_major = tuple([prod(out.shape[axis + 1:]) for axis in range(out.ndim)])
+    shape, out_steps, x_steps, places = merged(out.shape, out.steps, x.steps, row_major)
+    total, (shape_of_pieces, out_steps, x_steps), (out, x) = pieces((shape, out_steps, x_steps), out, x)
+    width = shape[-1] // max(shape_of_pieces[-1], 1)
+    launch(dropout_kernel, total, x, out, _key(key), np.uint64(definition.threshold(probability)), scale, total, shape_of_pieces, x_steps,
+           out_steps, (*places[:-1], places[-1] * width), places[-1])

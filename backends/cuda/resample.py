@@ -34,7 +34,7 @@ def take_kernel(x, out, rows, columns, total, C, OH, OW, x_steps, out_steps):
             x[n * x_steps[0] + c * x_steps[1] + rows[i] * x_steps[2] + columns[j] * x_steps[3]])
 
 
-@kernel
+@kernel(few_turns=True)
 def resample_kernel(x, out, row_starts, row_sources, row_weights, column_starts, column_sources, column_weights, total, C, OH, OW, x_steps,
                     out_steps):
     for t in range(thread(), total, threads()):

@@ -83,8 +83,11 @@ def by_lanes(function):
     """`function` of numbers; of pieces what it is of each lane."""
     @wraps(function)
     def of_pieces(*arguments):
-        width = max([a.size for a in arguments if isinstance(a, Piece)], default=0)
-        if not width:
+        for a in arguments:
+            if type(a) is Piece:
+                width = a.size
+                break
+        else:
             return function(*arguments)
         found = [function(*[a[k] if isinstance(a, Piece) else a for a in arguments]) for k in range(width)]
         return tuple([_piece(part) for part in zip(*found)]) if isinstance(found[0], tuple) else _piece(found)
@@ -104,6 +107,16 @@ def lanes(x) -> int:
 def lane_numbers(x):
     """The piece 0, 1, 2, ... of as many lanes as x has; 0 where it is a number."""
     return _piece(np.arange(x.size, dtype=np.int32)) if isinstance(x, Piece) else 0
+
+
+def first_of(x):
+    """The number in the first lane."""
+    return x[0] if type(x) is Piece else x
+
+
+def turned(x):
+    """The piece of lanes 1, 2, ... and 0."""
+    return np.roll(x, -1) if type(x) is Piece else x
 
 
 class _Shared:

@@ -6,9 +6,10 @@ import math
 
 from numba import cuda
 
-from numbanet.backends.cuda.block import REAL, THREADS_OF_ROW, block_largest, block_sum, element, row_launch
+from numbanet.backends.cuda.block import REAL, THREADS_OF_ROW, block_largest, block_sum, row_launch
 from numbanet.backends.cuda.compile import kernel
 from numbanet.backends.cuda.index import offset
+from numbanet.backends.cuda.lanes import element
 from numbanet.backends.cuda.launch import launch
 from numbanet.backends.cuda.layout import merged_in_order
 from numbanet.backends.cuda.mathematics import INFINITY, exponential, larger

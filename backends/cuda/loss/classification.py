@@ -1,22 +1,24 @@
 """Losses over class indices: a row is the C logits of one position.
 
 Cross-entropy gives each row to a block, whose threads walk through it together; what a row adds to the loss and to the total weight is
-kept for each, and summed in a fixed order afterwards. Gradients: a thread an element. A label that is no class is marked by whoever meets
-it, and the entry waits for that mark, since the loss would be wrong.
+kept for each, and summed in a fixed order afterwards. Gradients: a thread an element, or a piece of classes (`wide.py`). A label that is
+no class is marked by whoever meets it, and the entry waits for that mark, since the loss would be wrong.
 """
 
 from __future__ import annotations
 
 import math
+from math import prod
 
 import numpy as np
 from numba import cuda
 
 from numbanet.backends.contract.loss import label_error
-from numbanet.backends.cuda.block import REAL, THREADS_OF_ROW, block_largest, block_sum, element, row_launch
-from numbanet.backends.cuda.compile import kernel
+from numbanet.backends.cuda.block import REAL, THREADS_OF_ROW, block_largest, block_sum, row_launch
+from numbanet.backends.cuda.compile import kernel, lanewise
 from numbanet.backends.cuda.elementwise import divide_of
 from numbanet.backends.cuda.index import offset, quotient, thread, threads
+from numbanet.backends.cuda.lanes import element, lane_numbers, lanes
 from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import merged_in_order
 from numbanet.backends.cuda.limits import INFINITY, NAN
@@ -140,42 +142,62 @@ def nll_loss_forward(log_probabilities, target, class_weight, ignore_index, redu
     sums.finish("nll_loss", classes, ignore_index)
 
 
+@lanewise
+def at_label(c, label, value):
+    """A value where the class is the label, else 0."""
+    return value if c == label else 0.0
+
+
+@lanewise
+def nll_slope(grad, q):
+    """-grad * q; 0 where nothing depends on it, infinite gradients included."""
+    return -grad * q if q != 0.0 else 0.0
+
+
 @kernel
-def classification_gradient(grad_loss, log_p, target, class_weight, weight_sum, total_weight, out, smoothing, ignored, total, classes, rows,
-                            out_rows, log_p_rows, target_rows, grad_rows, out_step, log_p_step, class_step, has_weight, has_softmax,
+def classification_gradient(grad_loss, log_p, target, class_weight, weight_of, weight_sum, total_weight, out, smoothing, ignored, total,
+                            count, classes, rows, out_rows, log_p_rows, target_rows, grad_rows, steps, of_label, has_weight, has_softmax,
                             is_mean):
-    """With softmax grad * (p * sum of q - q), else -grad * q; NaN where a label is no class, which forward refuses."""
+    """With softmax grad * (p * sum of q - q), else -grad * q; NaN where a label is no class, which forward refuses.
+
+    out, log_p and class_weight have `count` elements or pieces, in `steps`; weight_of is the last by class.
+    """
     for i in range(thread(), total, threads()):
-        row = quotient(i, classes)
-        c, label = i - row * classes, target[offset(row, rows, target_rows)]
-        value = 0.0
+        row = quotient(i, count)
+        c, label, value = i - row * count, target[offset(row, rows, target_rows)], element(out, 0.0)
         if label != ignored:
-            value = NAN
+            value = element(out, NAN)
             if 0 <= label < classes:
-                weight = class_weight[label * class_step] if has_weight else 1.0
-                q = (1.0 - smoothing) * weight if c == label else 0.0
+                weight = weight_of[label * of_label] if has_weight else 1.0
+                q = at_label(c * lanes(value) + lane_numbers(value), label, (1.0 - smoothing) * weight)
                 share = smoothing / REAL(classes)
-                q += share * class_weight[c * class_step] if has_weight else share
+                q += share * class_weight[c * steps[2]] if has_weight else share
                 grad = grad_loss[offset(row, rows, grad_rows)]
                 if is_mean:
                     grad /= total_weight[0]
                 if has_softmax:
                     q_sum = (1.0 - smoothing) * weight + share * (weight_sum[0] if has_weight else REAL(classes))
-                    value = grad * (math.exp(log_p[offset(row, rows, log_p_rows) + c * log_p_step]) * q_sum - q)
+                    value = grad * (exponential(log_p[offset(row, rows, log_p_rows) + c * steps[1]]) * q_sum - q)
                 else:
-                    value = -grad * q if q != 0.0 else 0.0
-        out[offset(row, rows, out_rows) + c * out_step] = value
+                    value = nll_slope(grad, q)
+        out[offset(row, rows, out_rows) + c * steps[0]] = value
 
 
 def _backward(grad_loss, log_p, target, class_weight, total_weight, ignore_index, label_smoothing, reduction, has_softmax, out) -> None:
-    weight, steps, has_weight = optional(class_weight, grad_loss)
-    weight_sum = grad_loss
+    weight, (weight_step, *_), has_weight = optional(class_weight, log_p)
+    weight_sum = total_weight
     if has_weight and has_softmax:
         weight_sum = weight.lease.allocator.empty((), weight.dtype)
         sum_of(weight, (0,), 0, weight_sum)
-    launch(classification_gradient, out.size, grad_loss, log_p, target, weight, weight_sum, total_weight, out,
-           number(label_smoothing, out.dtype), ignore_index, out.size, out.shape[1], *_rows(out, log_p, target, grad_loss), out.steps[1],
-           log_p.steps[1], steps[0] if has_weight else 0, has_weight, int(has_softmax), int(reduction == "mean"))
+    smoothing, classes = number(label_smoothing, out.dtype), out.shape[1]
+    shape, out_rows, log_p_rows, target_rows, grad_rows = _rows(out, log_p, target, grad_loss)
+    of_classes = (classes,), out.steps[1:2], log_p.steps[1:2], (weight_step,)
+    _, (shape, *places), (out, log_p, by_class) = pieces_of_rows((shape, out_rows, log_p_rows, (0,) * len(shape)), of_classes, out, log_p,
+                                                                 weight)
+    total, steps = prod(shape), tuple([of[-1] for of in places])
+    launch(classification_gradient, total, grad_loss, log_p, target, by_class, weight, weight_sum, total_weight, out, smoothing,
+           ignore_index, total, shape[-1], classes, shape[:-1], places[0][:-1], places[1][:-1], target_rows, grad_rows, steps, weight_step,
+           has_weight, int(has_softmax), int(reduction == "mean"))
 
 
 @implements

@@ -1,79 +1,105 @@
 """Local response norm: x / (k + alpha / size * sum of x**2 over neighbouring channels)**beta.
 
-A thread an element, neighbouring threads neighbouring channels, whose squares come from cache. The gradient takes two kernels: the first
-leaves u = grad_y * x * base**(-beta - 1) of every element, the second subtracts 2 alpha beta / size * x * sum of u over the channels
-that x is a neighbour of.
+A thread an element or a piece of channels (`wide.py`), neighbouring threads neighbouring channels, whose squares come from cache. The
+gradient takes two kernels: the first leaves u = grad_y * x * base**(-beta - 1) of every element, the second subtracts
+2 alpha beta / size * x * sum of u over the channels that x is a neighbour of. In a wide launch a thread walks through the pieces around
+its own, and each of its channels takes those lanes that are in its window, in their order.
 """
 
 from __future__ import annotations
 
-import math
+from math import prod
 
-from numbanet.backends.cuda.compile import device, kernel
+from numbanet.backends.cuda.compile import device, kernel, lanewise
 from numbanet.backends.cuda.index import offset, quotient, thread, threads
+from numbanet.backends.cuda.lanes import element, first_of, lane_numbers, lanes, turned
 from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import merged_in_order
+from numbanet.backends.cuda.mathematics import power, product
+from numbanet.backends.cuda.pointwise import new_like
 from numbanet.backends.cuda.registry import implements
+from numbanet.backends.cuda.wide import pieces_of_rows
+
+
+@lanewise
+def with_neighbour(value, other, distance, below, above):
+    """value, and `other` where that is so many channels away."""
+    return value + other if -below <= distance <= above else value
 
 
 @device
-def base_of(x, begin, step, c, channels, size, share, k):
-    """k + alpha / size * sum of squares around channel c."""
-    value = 0.0
-    for j in range(max(c - size // 2, 0), min(c + (size - 1) // 2 + 1, channels)):
-        value += x[begin + j * step] * x[begin + j * step]
-    return k + share * value
+def window_sum(out, x, begin, step, c, count, below, above, is_square):
+    """The sum of x, or of its squares, over the channels around those of piece c of `count`: `below` before each, `above` behind.
+
+    It is a piece where elements of out are. Squares are rounded before they are added: the same sum whether a compiler has one addition for
+    a square or several.
+    """
+    value = element(out, 0.0)
+    width, lane = lanes(value), lane_numbers(value)
+    for p in range(max(c - quotient(below + width - 1, width), 0), min(c + quotient(above + width - 1, width) + 1, count)):
+        other = x[begin + p * step]
+        if is_square:
+            other = product(other, other)
+        for m in range(width):
+            value = with_neighbour(value, first_of(other), (p - c) * width + m - lane, below, above)
+            other = turned(other)
+    return value
 
 
 @kernel
-def local_response_norm(x, out, share, beta, k, total, channels, size, rows, x_rows, out_rows, x_step, out_step):
+def local_response_norm(x, out, share, beta, k, total, count, below, above, rows, out_rows, x_rows, out_step, x_step):
     for i in range(thread(), total, threads()):
-        row = quotient(i, channels)
-        c, begin = i - row * channels, offset(row, rows, x_rows)
-        base = base_of(x, begin, x_step, c, channels, size, share, k)
-        out[offset(row, rows, out_rows) + c * out_step] = x[begin + c * x_step] / math.pow(base, beta)
+        row = quotient(i, count)
+        c, begin = i - row * count, offset(row, rows, x_rows)
+        base = k + share * window_sum(out, x, begin, x_step, c, count, below, above, True)
+        out[offset(row, rows, out_rows) + c * out_step] = x[begin + c * x_step] / power(base, beta)
 
 
 @kernel
-def local_response_norm_backward(grad_y, x, out, through, share, beta, k, total, channels, size, rows, grad_rows, x_rows, out_rows,
-                                 grad_step, x_step, out_step):
-    """out = grad_y * base**-beta; through (rows, C) = u."""
+def local_response_norm_backward(grad_y, x, out, through, share, beta, k, total, count, below, above, rows, out_rows, through_rows,
+                                 grad_rows, x_rows, out_step, through_step, grad_step, x_step):
+    """out = grad_y * base**-beta; through = u."""
     for i in range(thread(), total, threads()):
-        row = quotient(i, channels)
-        c, begin = i - row * channels, offset(row, rows, x_rows)
-        base = base_of(x, begin, x_step, c, channels, size, share, k)
-        grad = grad_y[offset(row, rows, grad_rows) + c * grad_step] * math.pow(base, -beta)
+        row = quotient(i, count)
+        c, begin = i - row * count, offset(row, rows, x_rows)
+        base = k + share * window_sum(out, x, begin, x_step, c, count, below, above, True)
+        grad = grad_y[offset(row, rows, grad_rows) + c * grad_step] * power(base, -beta)
         out[offset(row, rows, out_rows) + c * out_step] = grad
-        through[i] = grad * x[begin + c * x_step] / base
+        through[offset(row, rows, through_rows) + c * through_step] = grad * x[begin + c * x_step] / base
 
 
 @kernel
-def local_response_norm_neighbours(x, through, out, factor, total, channels, size, rows, x_rows, out_rows, x_step, out_step):
+def local_response_norm_neighbours(x, through, out, factor, total, count, below, above, rows, out_rows, through_rows, x_rows, out_step,
+                                   through_step, x_step):
     for i in range(thread(), total, threads()):
-        row = quotient(i, channels)
-        c, value = i - row * channels, 0.0
-        for j in range(max(c - (size - 1) // 2, 0), min(c + size // 2 + 1, channels)):
-            value += through[row * channels + j]
+        row = quotient(i, count)
+        c, begin = i - row * count, offset(row, rows, through_rows)
+        value = window_sum(out, through, begin, through_step, c, count, below, above, False)
         out[offset(row, rows, out_rows) + c * out_step] -= factor * x[offset(row, rows, x_rows) + c * x_step] * value
 
 
 def _rows(*arrays) -> tuple:
-    """Shape and steps of what is not the channel axis, then the steps along that."""
+    """(work for how many threads, arrays, what a kernel takes of their places): rows of channels, in pieces where they lie on end."""
     shape = arrays[0].shape
-    return (*merged_in_order((shape[0], *shape[2:]), *[(a.steps[0], *a.steps[2:]) for a in arrays]), *[a.steps[1] for a in arrays])
+    rows = merged_in_order((shape[0], *shape[2:]), *[(a.steps[0], *a.steps[2:]) for a in arrays])
+    _, (shape, *steps), arrays = pieces_of_rows(rows, ((shape[1],), *[(a.steps[1],) for a in arrays]), *arrays)
+    return prod(shape), arrays, (shape[-1], shape[:-1], [s[:-1] for s in steps], [s[-1] for s in steps])
 
 
 @implements
 def local_response_norm_forward(x, size, alpha, beta, k, out):
     share, beta, k = (number(v, x.dtype) for v in (alpha / size, beta, k))
-    launch(local_response_norm, out.size, x, out, share, beta, k, out.size, x.shape[1], size, *_rows(x, out))
+    total, (out, x), (count, rows, row_steps, steps) = _rows(out, x)
+    launch(local_response_norm, total, x, out, share, beta, k, total, count, size // 2, (size - 1) // 2, rows, *row_steps, *steps)
 
 
 @implements
 def local_response_norm_backward_input(grad_y, x, size, alpha, beta, k, out):
-    through = x.lease.allocator.empty((x.size,), x.dtype)
-    factor = number(2 * alpha * beta / size, x.dtype)
+    through, factor = new_like(x), number(2 * alpha * beta / size, x.dtype)
     share, beta, k = (number(v, x.dtype) for v in (alpha / size, beta, k))
-    launch(local_response_norm_backward, out.size, grad_y, x, out, through, share, beta, k, out.size, x.shape[1], size,
-           *_rows(grad_y, x, out))
-    launch(local_response_norm_neighbours, out.size, x, through, out, factor, out.size, x.shape[1], size, *_rows(x, out))
+    total, (out, through, grad_y, x), (count, rows, row_steps, steps) = _rows(out, through, grad_y, x)
+    launch(local_response_norm_backward, total, grad_y, x, out, through, share, beta, k, total, count, size // 2, (size - 1) // 2, rows,
+           *row_steps, *steps)
+    del row_steps[2], steps[2]                          # of grad_y
+    launch(local_response_norm_neighbours, total, x, through, out, factor, total, count, (size - 1) // 2, size // 2, rows, *row_steps,
+           *steps)

@@ -27,6 +27,7 @@ from numbanet.errors import BackendError, UsageError
 
 BUDGET = Path(__file__).with_name("cubin_budget.json")
 KERNELS = catalog()
+ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 DEFAULT = ("gemm nn tf32 128x128", "gemm tn bf16 128x128", "gemm nt float32 128x128", "conv forward tf32 128x128",
            "conv forward with statistics bf16 128x128", "conv backward input fp16 128x128", "conv backward weight tf32 64x64",
            "conv forward, 3 channels bf16 64x64", "conv backward weight, 3 channels tf32 64x64", "splits filters bf16", "statistics",
@@ -77,7 +78,7 @@ def test_kernels_stay_within_their_budget(name, arch):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("arch", ["sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"])
+@pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize("name", KERNELS)
 def test_the_whole_catalog_stays_within_its_budget(name, arch):
     check(name, arch)
@@ -188,6 +189,23 @@ def test_a_filled_cache_is_read_without_numba(folder):
     assert done.returncode == 0 and done.stdout.strip() == "", done.stdout + done.stderr
 
 
+def test_loops_of_few_turns_are_not_unrolled():
+    """Four turns at once, and the remainder, are several loads in the code; one is what a loop of few turns needs."""
+    from numba.cuda import types
+
+    def total_of(x, out, count):
+        total = out[0]
+        for i in range(count):
+            total += x[i]
+        out[0] = total
+
+    kinds = {"pointer": types.CPointer(types.float32), "int32": types.int32}
+    texts = [cubin.compile_ptx("total_of", total_of, ("pointer", "pointer", "int32"), numba_type=kinds.get, few_turns=few)
+             for few in (False, True)]
+    loads = [text.count("ld.global.f32") for text in texts]
+    assert loads[0] > loads[1] == 2                     # the other one is of out
+
+
 # --- errors ---------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("arch, message", [("sm_75", "sm_80 or newer"), ("hopper", "expects a name such as sm_80"), ("sm_", "a name")])
@@ -219,7 +237,7 @@ if __name__ == "__main__":
     for name, program in sorted(KERNELS.items()):
         if not all(word in name.split() for word in sys.argv[2:]):
             continue
-        made = [cubin_of(program, arch) for arch in ("sm_80", "sm_90")]
+        made = [cubin_of(program, arch) for arch in ARCHS]
         written[name] = {"registers": min(255, int(max(m.registers for m in made) * SLACK)), "instructions": made[0].instructions}
         print(name, [m.registers for m in made], [m.spills + m.stack for m in made], flush=True)
         BUDGET.write_text(json.dumps(dict(sorted(written.items())), indent=1) + "\n")

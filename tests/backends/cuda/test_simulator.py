@@ -17,7 +17,7 @@ from tests.backends.cuda.plain_kernels import ARCHS, BUDGET, heaviest, is_wide
 
 ROOT = Path(__file__).parents[3]
 # Kernels that compute in float64 whatever their dtype, and why. Sine, cosine and tangent of libdevice do so for huge arguments.
-DOUBLES = ("random.", "image.", "search.", "shape.arange", "pointwise.unary_sin", "pointwise.unary_cos", "pointwise.unary_tan")
+DOUBLES = ("random.", "image.affine", "search.", "shape.arange", "pointwise.unary_sin", "pointwise.unary_cos", "pointwise.unary_tan")
 # Kernels with an array that is indexed at run time: libdevice's reduction of huge angles.
 STACK = ("random.normal", "pointwise.unary_sin", "pointwise.unary_cos", "pointwise.unary_tan")
 

@@ -16,6 +16,9 @@ from tests.cases.case import channels_last
 
 CUDA = get_backend("cuda")
 BFLOAT16, FLOAT16 = dtypes.as_dtype("bfloat16"), dtypes.as_dtype("float16")
+KEY = (2**64 - 5, 2**33 + 7)
+GRADIENT = "loss.classification.classification_gradient"
+LOCAL = "normalization.local_response.local_response_norm"
 POOL = pool_geometry((5, 7), (3, 3), 2, 1)
 
 
@@ -46,6 +49,12 @@ def _fused(rng, y: bool):
 def _parameters(rng, states: int) -> list[list[np.ndarray]]:
     """Of the sizes 24, 5 and 16: two can be read in pieces, the one between them cannot."""
     return [[np.abs(rng.standard_normal(shape)).astype(np.float32) for shape in ((6, 4), (5,), (2, 8))] for _ in range(2 + states)]
+
+
+def _images(rng, height: int, width: int, *channels: int) -> list[np.ndarray]:
+    """uint8 images, and windows within them, across a border, mirrored, and of nothing."""
+    windows = np.array([[0, 1, 2, 0], [1, -2, 3, 1], [1, 5, -1, 0], [0, 2, 1, 7], [1, 2**40, 0, 0]])
+    return [rng.integers(0, 256, (2, height, width, *channels), np.uint8), windows]
 
 
 # (primitive, its arguments from a generator, the kernels that have to be wide)
@@ -107,12 +116,32 @@ CASES = [
      "loss.classification.softmax_cross_entropy"),
     ("softmax_cross_entropy_forward", lambda r: [_rows(r, 3, 48), np.array([47, 0, 5]), _channels(r, 48), 5, 0.1, "mean"],
      "loss.classification.softmax_cross_entropy"),
+    ("softmax_cross_entropy_backward_input",
+     lambda r: [_rows(r), _rows(r, 3, 48), np.array([47, -100, 5]), None, _rows(r), -100, 0.0, "mean"], GRADIENT),
+    ("softmax_cross_entropy_backward_input",
+     lambda r: [_rows(r, 4, dtype=BFLOAT16), _rows(r, 4, 16, dtype=BFLOAT16), np.array([15, 16, 5, 0]), None,
+                _rows(r, dtype=BFLOAT16), 5, 0.1, "none"], GRADIENT),
+    ("softmax_cross_entropy_backward_input",
+     lambda r: [_rows(r, 2, 3), _maps(r, 2, 8, 3), r.integers(0, 8, (2, 3)), _channels(r, 8), _rows(r), 5, 0.1, "none"], GRADIENT),
+    ("nll_loss_backward_input", lambda r: [_rows(r), np.array([7, 3, 9]), _channels(r, 12), _rows(r), (3, 12), 9, "mean"], GRADIENT),
     ("layer_norm_forward", lambda r: [_rows(r, 3, 2, 24), 2, _rows(r, 2, 24), _rows(r, 2, 24), 1e-5], "normalization.rows.row_norm"),
     ("layer_norm_backward", lambda r: [_rows(r, 3, 48), _rows(r, 3, 48), _rows(r, 48), _channels(r, 3), _channels(r, 3), 1, 1e-5],
      "normalization.rows.row_norm_backward normalization.gradients.affine_gradients"),
     ("group_norm_forward", lambda r: [_normalised(r)[0], 2, _channels(r, 16), _channels(r, 16), 1e-5], "normalization.rows.row_norm"),
+    ("local_response_norm_forward", lambda r: [_maps(r, 2, 8, 2, 3), 5, 0.5, 0.75, 1.0], LOCAL),
+    ("local_response_norm_forward", lambda r: [_maps(r, 2, 16, 2, 3, dtype=BFLOAT16), 4, 0.5, 0.75, 1.0], LOCAL),
+    ("local_response_norm_backward_input", lambda r: [_maps(r, 2, 12, 2, 3), _maps(r, 2, 12, 2, 3), 4, 0.5, 0.75, 1.0],
+     f"{LOCAL}_backward {LOCAL}_neighbours"),
+    ("local_response_norm_backward_input", lambda r: [_maps(r, 2, 12, 1, 3), _maps(r, 2, 12, 1, 3), 11, 0.5, 0.75, 2.0],
+     f"{LOCAL}_backward {LOCAL}_neighbours"),
+    ("dropout", lambda r: [_rows(r, 3, 8), 0.4, KEY], "random.dropout_kernel"),
+    ("dropout", lambda r: [_rows(r, 3, 16, dtype=BFLOAT16), 0.4, KEY], "random.dropout_kernel"),
+    ("dropout", lambda r: [_maps(r, 2, 8, 5, 7), 0.4, KEY], "random.dropout_kernel"),
+    ("dropout", lambda r: [_maps(r, 2, 8, 3, 3, dtype=FLOAT16), 0.4, KEY], "random.dropout_kernel"),
     ("resize2d_nearest_forward", lambda r: [_maps(r, 2, 8, 5, 7), (10, 3), (None, None)], "resample.take_kernel"),
     ("resize2d_bilinear_forward", lambda r: [_maps(r, 2, 8, 5, 7), (10, 3), (None, None), False], "resample.resample_kernel"),
+    ("images_crop_normalize", lambda r: [*_images(r, 9, 6, 3), (7, 4), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)], "image.crop_kernel"),
+    ("images_crop_normalize", lambda r: [*_images(r, 9, 11), (3, 8), (0.4,), (0.2,)], "image.crop_kernel"),
     ("sgd_update", lambda r: [*_parameters(r, 1), 0.1, 0.9, 0.0, 1e-4, True, 1.0], "optimizer.sgd_kernel"),
     ("rmsprop_update", lambda r: [*_parameters(r, 3), 0.1, 0.9, 1e-8, 1e-4, 0.9, 1.0], "optimizer.rmsprop_kernel"),
     ("adam_update", lambda r: [*_parameters(r, 3), 0.1, 0.9, 0.99, 1e-8, 1e-4, True, 3, 1.0], "optimizer.adam_kernel"),
