@@ -126,6 +126,15 @@ def test_activations_of_views_that_others_read_stay(rng):
     assert after == before
 
 
+def test_activations_stand_beside_what_is_written_in_place(rng):
+    def forward(m, x):
+        y = m.layer(x)
+        y[:, 0] = 1.0
+        return numbanet.relu(y.permute(1, 0))
+    before, after = _rewrite(Own(forward, layer=nn.Linear(5, 7)), [fold_scales, activate_before_views, fuse_epilogues], 6, 5)
+    assert "slice_put" in before and after == before            # the view shows a value that changes
+
+
 def _scale(*shape, rng):
     return nn.Parameter(numbanet.tensor(rng.uniform(0.5, 2, shape).astype(np.float32)))
 

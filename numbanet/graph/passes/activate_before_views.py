@@ -47,4 +47,6 @@ def views_before(value, made_by: dict, uses: dict, changed: set) -> list[Node]:
 
 
 def _is_activation(node: Node, changed: set) -> bool:
-    return (not node.writes_into and node.outputs[0] not in changed and (activation_of(node) is not None or limits_of(node) is not None))
+    if activation_of(node) is None and limits_of(node) is None:        # also what has no outputs, as it writes into operands
+        return False
+    return not node.writes_into and node.outputs[0] not in changed
