@@ -19,36 +19,26 @@ if JIT:
 
     from numbanet.backends.cpu.simd.arithmetic import fma_value
     from numbanet.backends.cpu.simd.memory import first_lanes, load_masked, load_value, pointer, store_masked, store_value
-    from numbanet.backends.cpu.simd.types import I64, L, f32xL, splat_value
+    from numbanet.backends.cpu.simd.types import I64, L, f32xL, merged_values, splat_value
 
     integer, number = types.int64, types.float32
 
     def _literals(*values) -> bool:
         return all(isinstance(value, types.IntegerLiteral) for value in values)
 
-    def _merged(builder: ir.IRBuilder, *pairs) -> list[ir.Value]:
-        """One phi for each value; a pair is (values, the block they come from)."""
-        merged = []
-        for values in zip(*(values for values, _ in pairs)):
-            phi = builder.phi(values[0].type)
-            for value, (_, block) in zip(values, pairs):
-                phi.add_incoming(value, block)
-            merged.append(phi)
-        return merged
-
     def _loop(builder: ir.IRBuilder, name: str, state: list[ir.Value], count: ir.Value, body) -> list[ir.Value]:
         """state = body(i, *state) for 0 <= i < count."""
         before, block, after = builder.block, *(builder.function.append_basic_block(f"depthwise.{part}") for part in (name, "after"))
         builder.cbranch(builder.icmp_signed(">", count, I64(0)), block, after)
         builder.position_at_end(block)
-        phis = _merged(builder, ([I64(0), *state], before))
+        phis = merged_values(builder, ([I64(0), *state], before))
         following = [builder.add(phis[0], I64(1)), *body(*phis)]
         for phi, value in zip(phis, following):
             phi.add_incoming(value, builder.block)
         last = builder.block
         builder.cbranch(builder.icmp_signed("<", following[0], count), block, after)
         builder.position_at_end(after)
-        return _merged(builder, (state, before), (following[1:], last))
+        return merged_values(builder, (state, before), (following[1:], last))
 
     def _opaque(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
         """The value, of unknown origin to LLVM, which would address everything by one index otherwise."""
@@ -141,7 +131,7 @@ if JIT:
                       for (i, v), total in zip(self.positions, sums)]
             builder.branch(after)
             builder.position_at_end(after)
-            for (i, v), value in zip(self.positions, _merged(builder, (sums, before), (raised, inside))):
+            for (i, v), value in zip(self.positions, merged_values(builder, (sums, before), (raised, inside))):
                 value = builder.select(builder.fcmp_ordered("<", value, self.low), self.low, value)
                 value = builder.select(builder.fcmp_ordered(">", value, self.high), self.high, value)
                 address = builder.gep(y, [builder.add(builder.mul(self.y_pixel, I64(i)), I64(L * v))])

@@ -19,7 +19,7 @@ if JIT:
 
     from numbanet.backends.cpu.simd.arithmetic import fma_value, sum_of_lanes
     from numbanet.backends.cpu.simd.memory import first_lanes, load_float_lanes, pointer
-    from numbanet.backends.cpu.simd.types import I64, L, f32xL, llvm_type
+    from numbanet.backends.cpu.simd.types import I64, L, f32xL, llvm_type, merged_values
 
     @intrinsic(prefer_literal=True)
     def dot_tile(typingctx, MR, NW, a, a_offset, a_row, w, w_offset, w_row, c, c_offset, c_row, depth, accumulate):
@@ -67,7 +67,7 @@ if JIT:
         builder.cbranch(builder.icmp_signed("<", following, whole), loop, check)
 
         builder.position_at_end(check)
-        sums = _merged(builder, (zeros, before), (more, loop))
+        sums = merged_values(builder, (zeros, before), (more, loop))
         builder.cbranch(builder.icmp_signed("<", whole, depth), tail, done)
 
         builder.position_at_end(tail)
@@ -75,7 +75,7 @@ if JIT:
         builder.branch(done)
 
         builder.position_at_end(done)
-        sums = _merged(builder, (sums, check), (rest, tail))
+        sums = merged_values(builder, (sums, check), (rest, tail))
         adds = builder.icmp_signed("!=", accumulate, I64(0))
         for i in range(rows):
             for j in range(columns):
@@ -86,16 +86,6 @@ if JIT:
                         builder.store(builder.fadd(total, builder.load(at)), at)
                     with otherwise:
                         builder.store(total, at)
-
-    def _merged(builder, *pairs):
-        """One phi for each value; a pair is (values, the block they come from)."""
-        merged = []
-        for values in zip(*(values for values, _ in pairs)):
-            phi = builder.phi(values[0].type)
-            for value, (_, block) in zip(values, pairs):
-                phi.add_incoming(value, block)
-            merged.append(phi)
-        return merged
 else:
     from numbanet.backends.cpu.simd import L, fma, load_partial, reduce_add, splat, store_partial
 

@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 
 from numbanet.backends.cpu.simd.arithmetic import fma_value
 from numbanet.backends.cpu.simd.memory import first_lanes, load_masked, load_value, pointer, store_masked, store_value
-from numbanet.backends.cpu.simd.types import I64, L, f32xL, llvm_type, splat_value
+from numbanet.backends.cpu.simd.types import I64, L, f32xL, llvm_type, merged_values, splat_value
 
 UNROLL = 4      # steps of k in one turn of the loop
 
@@ -112,14 +112,7 @@ class TileGenerator:
         return self._phis((state, tail_check), (after_tail, tail))[3:]
 
     def _phis(self, *pairs):
-        """One phi for each value; a pair is (values, the block they come from)."""
-        made = []
-        for values in zip(*(values for values, _ in pairs)):
-            phi = self.builder.phi(values[0].type)
-            for value, (_, block) in zip(values, pairs):
-                phi.add_incoming(value, block)
-            made.append(phi)
-        return made
+        return merged_values(self.builder, *pairs)
 
     def _loop(self, block, steps, bound, entry, entry_block, after):
         """Fill `block` with `steps` steps of k, repeated while k < bound; return the state behind it."""

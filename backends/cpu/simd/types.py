@@ -58,6 +58,17 @@ def splat_value(builder: ir.IRBuilder, vector_type: VectorType, scalar: ir.Value
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, L), [0] * L))
 
 
+def merged_values(builder: ir.IRBuilder, *pairs) -> list[ir.Value]:
+    """One phi for each value; a pair is (values, the block they come from)."""
+    merged = []
+    for values in zip(*(values for values, _ in pairs)):
+        phi = builder.phi(values[0].type)
+        for value, (_, block) in zip(values, pairs):
+            phi.add_incoming(value, block)
+        merged.append(phi)
+    return merged
+
+
 def as_vectors(builder: ir.IRBuilder, vector_type: VectorType, argument_types, values) -> list[ir.Value]:
     """The arguments of an operation, scalars among them turned into vectors."""
     return [value if argument == vector_type else splat_value(builder, vector_type, value)
