@@ -16,7 +16,7 @@ from numba import prange
 
 from numbanet.backends.contract.elementwise_chain import MOST_OPERANDS, VALUE, Place, arguments_of, words_of
 from numbanet.backends.cpu import elementwise, pointwise
-from numbanet.backends.cpu.broadcast import ALL, AS_OUTPUT, FLAT, SAME, dense, flat_like, gather, is_dense, merged
+from numbanet.backends.cpu.broadcast import ALL, FLAT, SAME, dense, flat_like, gather, is_dense, merged
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.elementwise import ADD, DIVIDE, MAXIMUM, MINIMUM, MULTIPLY, SUBTRACT, apply_vectors, brought_into_order
 from numbanet.backends.cpu.out_of_line import out_of_line
@@ -36,8 +36,8 @@ BLOCK, SHORT = 1024, 512        # elements; the short ones where all steps are s
 LINE = 16                       # floats of a cache line
 ROOM = 2 * BLOCK + 2 * LINE     # floats of a row of buffers: for each operand, then for a number, then for the running value
 NUMBER, RUNNING = np.int64((MOST_OPERANDS + 1) * ROOM), np.int64((MOST_OPERANDS + 2) * ROOM)
-AS_OUT = (1, ALL, *AS_OUTPUT, 0, 0)
-STEPS = np.int64(2)             # where they stand in a row of `plans`
+AS_OUT = (1, ALL, 0, 0, 1, FLAT, 0)
+STEPS, SPAN, PERIOD = np.int64(2), 5, 6     # where they stand in a row of `plans`
 
 ARITHMETIC = {"add": ADD, "subtract": SUBTRACT, "multiply": MULTIPLY, "divide": DIVIDE, "maximum": MAXIMUM, "minimum": MINIMUM,
               "relu_backward_input": elementwise.RELU_BACKWARD, "sigmoid_backward_input": elementwise.SIGMOID_BACKWARD,
@@ -83,13 +83,13 @@ def repeat(buffer, begin, filled, count):
 @worker(inline=True, borrows=True)
 def part_of(k, operands, plans, begin, count, buffers, held):
     """Where in row k of the buffers elements begin, ..., begin + count - 1 of operand k are; what is periodic is gathered once."""
-    row, span = k * ROOM, plans[k, 5]
+    row, span = k * ROOM, plans[k, SPAN]
     if span > 0 and begin // span == (begin + count - 1) // span:
         if held[k] != begin // span:
             held[k] = begin // span
-            gather(operands[k], plans[k], STEPS, held[k] * span, plans[k, 6], buffers[row:row + ROOM])
-            repeat(buffers, row, plans[k, 6], plans[k, 6] + BLOCK)
-        return row + begin % plans[k, 6]
+            gather(operands[k], plans[k], STEPS, held[k] * span, plans[k, PERIOD], buffers[row:row + ROOM])
+            repeat(buffers, row, plans[k, PERIOD], plans[k, PERIOD] + BLOCK)
+        return row + begin % plans[k, PERIOD]
     held[k] = -1
     gather(operands[k], plans[k], STEPS, begin, count, buffers[row:row + ROOM])
     return row
@@ -104,7 +104,7 @@ def run_blocks(program, numbers, plans, operands, out, first, last, block, buffe
         count = min(block, last - begin)
         is_whole, vectors = count % L == 0, (count + L - 1) // L * L
         value, value_begin = operands[0], begin
-        if not is_whole or plans[0, 4] != FLAT:
+        if not is_whole or plans[0, SPAN] != FLAT:
             value, value_begin = buffers, part_of(FIRST, operands, plans, begin, count, buffers, held)
         for s in range(steps):
             kind, function, k = program[s, 0], program[s, 1], program[s, 2]
@@ -114,7 +114,7 @@ def run_blocks(program, numbers, plans, operands, out, first, last, block, buffe
                 target, target_begin = out, begin
             other, other_begin = value, value_begin
             if k >= 0:
-                if is_whole and plans[k, 4] == FLAT:
+                if is_whole and plans[k, SPAN] == FLAT:
                     other, other_begin = operands[k], begin
                 else:
                     other, other_begin = buffers, part_of(k, operands, plans, begin, count, buffers, held)
