@@ -54,8 +54,8 @@ def elementwise_chain(x: Array, operands: Arrays, steps: tuple):
     arrays = [x, *operands]
     check_float("elementwise_chain", x=x, **{f"operands[{i}]": a for i, a in enumerate(operands)})
     if not steps or len(operands) > MOST_OPERANDS:
-        raise UsageError(f"elementwise_chain: expects one step at least and {MOST_OPERANDS} operands at most, received {len(steps)} steps and "
-                         f"{len(operands)} operands")
+        raise UsageError(f"elementwise_chain: expects one step at least and {MOST_OPERANDS} operands at most, received {len(steps)} steps "
+                         f"and {len(operands)} operands")
     value = x
     for number, step in enumerate(steps):
         _check_step(number, step, len(arrays))
@@ -78,7 +78,8 @@ def _check_step(number: int, step: tuple, arrays: int) -> None:
     if VALUE not in places:
         raise UsageError(f"elementwise_chain: step {number}, {name}, does not read the running value, VALUE")
     if any(not -1 <= a.index < arrays for a in places):
-        raise UsageError(f"elementwise_chain: step {number}, {name}, reads {[a.index for a in places]}; there are places -1 to {arrays - 1}")
+        raise UsageError(f"elementwise_chain: step {number}, {name}, reads places {[a.index for a in places]}, expected -1 to "
+                         f"{arrays - 1}")
 
 
 @elementwise_chain.composed

@@ -3,8 +3,8 @@
     value[i] = f_s(value[i], other_s[i])    for each step s, for i in a block of the output's memory
 
 Steps are rows of a table, so that one compiled kernel runs every chain. Each is the loop that the plain primitive runs over its whole
-array (`elementwise.py`, `pointwise.py`), so that the bits are the same. Operands that do not lie as the output does are gathered to a block,
-as there. float64 goes through the plain primitives.
+array (`elementwise.py`, `pointwise.py`), so that the bits are the same. Operands that do not lie as the output does are gathered to a
+buffer, as there; one that repeats itself, as a number a channel does, once for many blocks. float64 goes through the plain primitives.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ class Steps:
         self.program = np.array([row[:3] for row in rows], np.int64)
         self.numbers = np.array([(*row[3:], 0.0, 0.0)[:2] for row in rows], np.float32)
         self.block = SHORT if all(row[0] in (BINARY, SWAPPED, WITH_NUMBER) for row in rows) else BLOCK
-        self._known, self._others = (), ()
+        self._known, self._others, self._plan = (), (), None
 
     def arguments(self, x: np.ndarray, operands, out: np.ndarray) -> tuple:
         """Those of the kernel, for `out` without gaps."""
@@ -180,11 +180,11 @@ class Steps:
         if len(arrays) != len(self._known) or any(a is not b for a, b in zip(arrays, self._known)):
             self._others = [_flat(a, out) for a in operands], out.ravel("K")
             self._known = () if any(not np.may_share_memory(a, flat) for a, (flat, _) in zip(operands, self._others[0])) else arrays
-            self._plans = None
+            self._plan = None
         others, flat_out = self._others
         flat, plan = _flat(x, out)
-        if self._plans is None or tuple(self._plans[0]) != plan:
-            self._plans = np.array([plan, *[row for _, row in others]], np.int64)
+        if plan != self._plan:
+            self._plan, self._plans = plan, np.array([plan, *[row for _, row in others]], np.int64)
         flats = [flat, *[other for other, _ in others]]
         return self.program, self.numbers, self._plans, *flats, *flats[:1] * (MOST_OPERANDS + 1 - len(flats)), flat_out, self.block
 

@@ -107,7 +107,7 @@ def part_of(k, i, arrays, single, count, places, shape):
 
 
 @kernel
-def elementwise_chain_kernel(arrays, single, out, program, numbers, places, count, x, steps, total, shape, out_steps):
+def interpreted(arrays, single, out, program, numbers, places, count, x, steps, total, shape, out_steps):
     for i in range(thread(), total, threads()):
         value = part_of(x, i, arrays, single, count, places, shape)
         for s in range(steps):
@@ -161,7 +161,7 @@ def elementwise_chain(x, operands, steps, out):
     program = [(f, order.index(k) if k >= 0 else k, first) for f, k, first, *_ in rows]
     real = np.float32 if arrays[0].dtype.itemsize == 2 and is_floating_point(arrays[0].dtype) else arrays[0].dtype
     integers = np.int32 if all(abs(n) < 2**31 for of in steps_of for n in of) else np.int64
-    launch(elementwise_chain_kernel, total, [given[k] for k in own] or [out], [given[k] for k in order[len(own):]] or arrays[:1], out,
+    launch(interpreted, total, [given[k] for k in own] or [out], [given[k] for k in order[len(own):]] or arrays[:1], out,
            on_device(allocator, np.array(program, np.int32)), on_device(allocator, np.array([(*r[3:], 0.0, 0.0)[:2] for r in rows], real)),
            on_device(allocator, np.array([steps_of[k] for k in order], integers)), len(own), order.index(0), len(rows), total, shape,
            out_steps)

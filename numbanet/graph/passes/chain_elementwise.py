@@ -13,6 +13,8 @@ from numbanet.backends.contract.elementwise_chain import MOST_OPERANDS, STEPS, V
 from numbanet.dtypes import is_floating_point
 from numbanet.graph.graph import Graph, Node, Value
 
+MORE = 1.125            # bytes that may be held in place of one: a map, and some numbers a channel
+
 
 def chain_elementwise(graph: Graph) -> None:
     """Join each node of `STEPS` with the next one where that alone reads its result, in the same phase; as many as there are."""
@@ -21,8 +23,8 @@ def chain_elementwise(graph: Graph) -> None:
     for node in graph.nodes:
         if id(node) in joined or (chain := rules.begun(node)) is None:
             continue
-        while chain.extended(rules):
-            pass
+        while (reader := chain.next(rules)) is not None and id(reader) not in joined:
+            chain.take(reader, chain.nodes[-1].outputs[0], rules)
         if len(chain.nodes) > 1:
             joined |= {id(n): None for n in chain.nodes}
             joined[id(chain.nodes[-1])] = chain.node()
@@ -76,29 +78,33 @@ class _Chain:
     def __init__(self, x: Value):
         self.nodes, self.steps, self.arrays = [], [], [x]
 
-    def take(self, node: Node, value: Value, rules: _Rules) -> bool:
-        """Make a node, to which `value` is the running value, the next step; whether that may be.
+    def _new(self, node: Node, value: Value, rules: _Rules) -> list[Value] | None:
+        """What a node reads besides `value`, the running one, and the arrays that there are; None where those are too many.
 
         Inputs are only ever x: a plan gives them to single parameters.
         """
         new = [v for v in dict.fromkeys(node.operands()) if v is not value and v not in self.arrays]
-        if len(self.arrays) + len(new) > MOST_OPERANDS + 1 or any(v in rules.inputs for v in new):
+        return None if len(self.arrays) + len(new) > MOST_OPERANDS + 1 or any(v in rules.inputs for v in new) else new
+
+    def take(self, node: Node, value: Value, rules: _Rules) -> bool:
+        """Make a node the next step, to which `value` is the running value; whether that may be."""
+        new = self._new(node, value, rules)
+        if new is None:
             return False
-        arrays = [*self.arrays, *new]
-        places = {v: Place(i) for i, v in enumerate(arrays)} | {value: VALUE}
+        self.nodes, self.arrays = [*self.nodes, node], [*self.arrays, *new]
+        places = {v: Place(i) for i, v in enumerate(self.arrays)} | {value: VALUE}
         self.steps.append((node.primitive, *[places[a] if isinstance(a, Value) else a for a in node.arguments]))
-        self.nodes, self.arrays = [*self.nodes, node], arrays
         return True
 
-    def extended(self, rules: _Rules) -> bool:
-        """Take the node that alone reads the result, if it may be taken; whether it was."""
+    def next(self, rules: _Rules) -> Node | None:
+        """The node that alone reads the result, if it may be taken."""
         last = self.nodes[-1]
         value = last.outputs[0]
         reader = rules.only_reader(value)
         if (reader is None or not rules.may_be_joined(reader) or reader.phase != last.phase or reader.outputs[0].shape != value.shape
-                or self._bytes_held(rules, reader) > value.nbytes):
-            return False
-        return self.take(reader, value, rules)
+                or self._new(reader, value, rules) is None or self._bytes_held(rules, reader) > value.nbytes * MORE):
+            return None
+        return reader
 
     def _bytes_held(self, rules: _Rules, reader: Node) -> int:
         """Of operands that would otherwise be done with before the reader."""
