@@ -2,8 +2,8 @@
 
     multiply(x, mask) -> multiply(scale) -> add(residual)    ->    elementwise_chain(x, [mask, scale, residual], steps)
 
-The chain stands where its last node stood, so it reads operands later than before: joined is only what lets no more memory be in use
-for that.
+The chain stands where its last node stood, so it reads operands later than before: where other nodes run in between, joined is only what
+lets no more memory be in use for that.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ MORE = 1.125            # bytes that may be held in place of one: a map, and som
 
 
 def chain_elementwise(graph: Graph) -> None:
-    """Join each node of `STEPS` with the next one where that alone reads its result, in the same phase; as many as there are."""
+    """Join each node of `STEPS` with the next one where that alone reads its result, forward with forward, all else with all else; as
+    many as there are."""
     rules = _Rules(graph)
     joined: dict[int, Node | None] = {}                 # by identity: what stands in a node's place; None: nothing
     for node in graph.nodes:
@@ -101,17 +102,25 @@ class _Chain:
         last = self.nodes[-1]
         value = last.outputs[0]
         reader = rules.only_reader(value)
-        if (reader is None or not rules.may_be_joined(reader) or reader.phase != last.phase or reader.outputs[0].shape != value.shape
-                or self._new(reader, value, rules) is None or self._bytes_held(rules, reader) > value.nbytes * MORE):
+        if (reader is None or not rules.may_be_joined(reader) or not _go_together(last, reader)
+                or reader.outputs[0].shape != value.shape or self._new(reader, value, rules) is None or self._bytes_held(rules, reader) > value.nbytes * MORE):
             return None
         return reader
 
     def _bytes_held(self, rules: _Rules, reader: Node) -> int:
-        """Of operands that would otherwise be done with before the reader."""
+        """Of operands that would otherwise be done with before the reader, while others run."""
         end = rules.position[id(reader)]
+        if end == rules.position[id(self.nodes[-1])] + 1:
+            return 0
         held = {rules.whole.get(v, v) for v in self.arrays}
         return sum(v.nbytes for v in held if rules.last.get(v, end) < end)
 
     def node(self) -> Node:
-        last = self.nodes[-1]
-        return Node("elementwise_chain", (self.arrays[0], self.arrays[1:], tuple(self.steps)), last.outputs, None, last.path, last.phase)
+        named = next((n for n in reversed(self.nodes) if n.path), self.nodes[-1])       # sums of gradients belong to no layer
+        return Node("elementwise_chain", (self.arrays[0], self.arrays[1:], tuple(self.steps)), self.nodes[-1].outputs, None, named.path,
+                    named.phase)
+
+
+def _go_together(node: Node, reader: Node) -> bool:
+    """Both in forward, or neither."""
+    return (node.phase == "forward") == (reader.phase == "forward")
