@@ -27,5 +27,5 @@ FOR_TRAINING = (drop_unused, fuse_batch_norm, fuse_epilogues, limit_before_pooli
                 chain_elementwise)
 
 __all__ = ["FOR_INFERENCE", "FOR_TRAINING", "activate_before_views", "add_gradients", "chain_convolutions", "chain_elementwise",
-           "drop_unused", "fold_batch_norm", "fold_scales", "fuse_batch_norm", "fuse_epilogues", "fuse_linear_gradients", "limit_before_pooling",
-           "nest_concatenations", "pool_convolutions", "recompute", "round_linear_weights"]
+           "drop_unused", "fold_batch_norm", "fold_scales", "fuse_batch_norm", "fuse_epilogues", "fuse_linear_gradients",
+           "limit_before_pooling", "nest_concatenations", "pool_convolutions", "recompute", "round_linear_weights"]

@@ -103,7 +103,8 @@ class _Chain:
         value = last.outputs[0]
         reader = rules.only_reader(value)
         if (reader is None or not rules.may_be_joined(reader) or not _go_together(last, reader)
-                or reader.outputs[0].shape != value.shape or self._new(reader, value, rules) is None or self._bytes_held(rules, reader) > value.nbytes * MORE):
+                or reader.outputs[0].shape != value.shape or self._new(reader, value, rules) is None
+                or self._bytes_held(rules, reader) > value.nbytes * MORE):
             return None
         return reader
 
