@@ -53,7 +53,7 @@ def operands(a, b, out: np.ndarray):
     b, b_steps = _operand(b, out)
     if type(a_steps) is type(b_steps) is tuple:
         return a, b, _plan(1, ALL, a_steps, b_steps)
-    plan = _merged(out.shape, out.strides, out.itemsize, a_steps if type(a_steps) is tuple else a_steps.strides,
+    plan = merged(out.shape, out.strides, out.itemsize, a_steps if type(a_steps) is tuple else a_steps.strides,
                    b_steps if type(b_steps) is tuple else b_steps.strides, type(a_steps) is tuple, type(b_steps) is tuple)
     if plan is None:                                    # more than three axes are left
         a, b = [x if type(steps) is tuple else flat_like(np.broadcast_to(steps, out.shape), out)
@@ -82,7 +82,7 @@ def _plan(q: int, r: int, a_steps: tuple, b_steps: tuple) -> np.ndarray:
 
 
 @lru_cache(maxsize=4096)
-def _merged(shape, strides, itemsize, a_strides, b_strides, a_is_done, b_is_done) -> np.ndarray | None:
+def merged(shape, strides, itemsize, a_strides, b_strides, a_is_done, b_is_done) -> np.ndarray | None:
     """The plan after merging axes; None where more than three are left. `*_is_done`: the strides are steps already."""
     open_strides = [s for s, done in ((a_strides, a_is_done), (b_strides, b_is_done)) if not done]
     axes = sorted((a for a in range(len(shape)) if shape[a] != 1), key=lambda a: strides[a])

@@ -148,7 +148,7 @@ def _lies_like(x, out: np.ndarray) -> bool:
     return type(x) is np.ndarray and x.strides == out.strides and x.shape == out.shape and x.dtype == out.dtype
 
 
-def _brought_into_order(x, out: np.ndarray):
+def brought_into_order(x, out: np.ndarray):
     """A map of out's shape in its memory order: a copy by a kernel takes less time than gathering element by element."""
     if (type(x) is not np.ndarray or x.strides == out.strides or x.shape != out.shape or x.dtype != out.dtype or x.ndim < 3
             or x.size < SMALL):
@@ -163,8 +163,8 @@ def run_binary(function: int, a, b, out: np.ndarray) -> None:
     if out.size == 0:
         return
     if is_dense(out.shape, out.strides, out.itemsize):
-        same, a = b is a, _brought_into_order(a, out)
-        b = a if same else _brought_into_order(b, out)
+        same, a = b is a, brought_into_order(a, out)
+        b = a if same else brought_into_order(b, out)
         if _lies_like(a, out) and (b is a or _lies_like(b, out)):       # the usual case, at a fraction of the Python
             flat = a.ravel("K")
             return binary(function, flat, flat if b is a else b.ravel("K"), out.ravel("K"), NOTHING_GATHERED)

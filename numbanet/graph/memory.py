@@ -126,8 +126,8 @@ def _single_output(node: Node) -> Value | None:
 def _overwritable(node: Node):
     declared = PRIMITIVES[node.primitive]
     for parameter, argument in zip(declared.parameters, node.arguments):
-        if parameter.name in declared.may_overwrite and isinstance(argument, Value):
-            yield argument
+        if parameter.name in declared.may_overwrite:
+            yield from argument if isinstance(argument, list) else [argument] if isinstance(argument, Value) else []
 
 
 def _lie_alike(a: Value, b: Value) -> bool:

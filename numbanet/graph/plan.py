@@ -14,6 +14,7 @@ import numpy as np
 
 from numbanet._tensor import Tensor
 from numbanet.backends import PRIMITIVES, get_backend
+from numbanet.backends.contract.elementwise_chain import words_of
 from numbanet.errors import MemoryLimitError, ShapeError, UsageError
 from numbanet.graph import timing
 from numbanet.graph.graph import Graph, Node, Value
@@ -465,6 +466,8 @@ def _must_copy(node: Node) -> bool:
 
 
 def _fused_parts(node: Node) -> str:
+    if node.primitive == "elementwise_chain":
+        return words_of(node.arguments[2])
     if node.primitive not in ("conv2d_fused", "conv2d_activated", "conv2d_max_pool_forward", "conv2d_max_pool_values", "linear_fused",
                               "linear_activated", "channel_affine"):
         return ""

@@ -18,7 +18,7 @@ from numbanet.graph.plan import Plan, check_out
 OF_MAPS = ("conv2d_forward", "conv2d_fused", "conv2d_activated", "conv2d_chain", "conv2d_max_pool_values", "linear_forward",
            "linear_fused", "linear_activated", "channel_affine", "max_pool2d_values", "avg_pool2d_forward", "adaptive_avg_pool2d_forward")
 ELEMENTWISE = ("add", "multiply", "relu_forward", "hardtanh_forward", "clamp", "sigmoid_forward", "silu_forward", "hardswish_forward",
-               "hardsigmoid_forward", "gelu_forward")
+               "hardsigmoid_forward", "gelu_forward", "elementwise_chain")
 
 
 def slice_size(graph: Graph, plan: Plan) -> int:

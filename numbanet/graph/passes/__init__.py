@@ -8,6 +8,7 @@
 from numbanet.graph.passes.activate_before_views import activate_before_views
 from numbanet.graph.passes.add_gradients import add_gradients
 from numbanet.graph.passes.chain_convolutions import chain_convolutions
+from numbanet.graph.passes.chain_elementwise import chain_elementwise
 from numbanet.graph.passes.drop_unused import drop_unused
 from numbanet.graph.passes.fold_batch_norm import fold_batch_norm
 from numbanet.graph.passes.fold_scales import fold_scales
@@ -21,9 +22,10 @@ from numbanet.graph.passes.recompute import recompute
 from numbanet.graph.passes.round_linear_weights import round_linear_weights
 
 FOR_INFERENCE = (drop_unused, fold_batch_norm, fold_scales, activate_before_views, fuse_epilogues, chain_convolutions, pool_convolutions,
-                 nest_concatenations, drop_unused)
-FOR_TRAINING = (drop_unused, fuse_batch_norm, fuse_epilogues, limit_before_pooling, pool_convolutions, fuse_linear_gradients, add_gradients)
+                 nest_concatenations, drop_unused, chain_elementwise)
+FOR_TRAINING = (drop_unused, fuse_batch_norm, fuse_epilogues, limit_before_pooling, pool_convolutions, fuse_linear_gradients, add_gradients,
+                chain_elementwise)
 
-__all__ = ["FOR_INFERENCE", "FOR_TRAINING", "activate_before_views", "add_gradients", "chain_convolutions", "drop_unused",
-           "fold_batch_norm", "fold_scales", "fuse_batch_norm", "fuse_epilogues", "fuse_linear_gradients", "limit_before_pooling",
-           "nest_concatenations", "pool_convolutions", "recompute", "round_linear_weights"]
+__all__ = ["FOR_INFERENCE", "FOR_TRAINING", "activate_before_views", "add_gradients", "chain_convolutions", "chain_elementwise",
+           "drop_unused", "fold_batch_norm", "fold_scales", "fuse_batch_norm", "fuse_epilogues", "fuse_linear_gradients",
+           "limit_before_pooling", "nest_concatenations", "pool_convolutions", "recompute", "round_linear_weights"]

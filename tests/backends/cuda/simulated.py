@@ -86,7 +86,7 @@ def test_operations_and_their_gradients(case):
 # 16-bit floats
 
 @pytest.mark.parametrize("dtype, epsilon", [("float16", 2**-10), ("bfloat16", 2**-7)])
-@pytest.mark.parametrize("case", [c for c in _of("elementwise", "reduction", "shape")
+@pytest.mark.parametrize("case", [c for c in _of("elementwise", "elementwise_chain", "reduction", "shape")
                                   if c.label in ("channels", "permuted", "strided", "scalar")], ids=name_of)
 def test_16_bit_floats_are_float32_while_computing(case, dtype, epsilon):
     """The result is that of float32, on the rounded operands, rounded."""

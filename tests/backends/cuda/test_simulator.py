@@ -78,7 +78,7 @@ def test_the_list_for_warmup_is_that_of_the_simulator(simulation):
                                   "optimizer.sgd_kernel", "softmax.softmax", "random.uniform_kernel",
                                   "convolution_direct.conv2d_backward_input_direct", "matrix.matrix_product", "pooling.max_pool2d_backward",
                                   "normalization.moments.moments_of_parts", "normalization.moments.moments_of_parts, wide",
-                                  "pooling.max_pool2d_backward, wide", "optimizer.sgd_kernel, wide"])
+                                  "pooling.max_pool2d_backward, wide", "optimizer.sgd_kernel, wide", "elementwise_chain.interpreted, wide"])
 def test_arrays_of_more_elements_than_int32_counts(simulation, name):
     """What the simulator cannot try: the same kernels with 64-bit indices compile, and need no more than registers."""
     pytest.importorskip("cuda.core")

@@ -7,6 +7,7 @@ import pytest
 
 from numbanet import dtypes
 from numbanet.backends import PRIMITIVES, get_backend
+from numbanet.backends.contract.elementwise_chain import VALUE, Place
 from numbanet.backends.cuda import optimizer, wide
 from numbanet.backends.cuda.launch import compiled
 from numbanet.geometry import pool_geometry
@@ -69,6 +70,12 @@ CASES = [
     ("multiply", lambda r: [_maps(r, 2, 4, 5, 3), 3.0], "pointwise.binary_right_multiply"),
     ("subtract", lambda r: [3.0, _maps(r, 2, 4, 5, 3)], "pointwise.binary_left_subtract"),
     ("less", lambda r: [_maps(r, 2, 4, 5, 3), _maps(r, 2, 4, 5, 3)], "pointwise.binary_less"),
+    ("elementwise_chain", lambda r: [_maps(r, 2, 4, 5, 3), [_maps(r, 2, 1, 1, 1), _maps(r, 4, 1, 1), _maps(r, 2, 4, 5, 3)],
+                                     (("multiply", VALUE, Place(1)), ("subtract", Place(2), VALUE), ("multiply", VALUE, 0.3),
+                                      ("silu_backward_input", VALUE, Place(3)), ("maximum", Place(0), VALUE))],
+     "elementwise_chain.interpreted"),
+    ("elementwise_chain", lambda r: [_maps(r, 2, 8, 5, 3, dtype=BFLOAT16), [_rows(r, 2, 8, 1, 1, dtype=BFLOAT16)],
+                                     (("sigmoid_forward", VALUE), ("multiply", VALUE, Place(1)))], "elementwise_chain.interpreted"),
     ("where", lambda r: [_maps(r, 2, 4, 5, 3) > 0, _maps(r, 2, 4, 5, 3), 2.0], "elementwise.choose_kernel"),
     ("clamp", lambda r: [_maps(r, 2, 4, 5, 3), -1.0, None], "elementwise.clamp_kernel"),
     ("full", lambda r: [(3, 8), 2.5, np.dtype(np.float32)], "elementwise.full_kernel"),
@@ -177,7 +184,10 @@ def test_wide_launches_have_the_bits_of_single_elements(primitive, make, kernels
     assert not none and taken == single
 
 
-@pytest.mark.parametrize("case", [c for c in agreement.CASES if PRIMITIVES[c.primitive].family in ("elementwise", "activation", "loss")
+FAMILIES = ("elementwise", "elementwise_chain", "activation", "loss")
+
+
+@pytest.mark.parametrize("case", [c for c in agreement.CASES if PRIMITIVES[c.primitive].family in FAMILIES
                                   and c.primitive in CUDA.implementations and not c.large], ids=agreement.name_of)
 def test_functions_of_elements_have_the_same_bits_either_way(case, single_elements):
     taken, _ = _run(case.primitive, lambda _: agreement.arguments_of(case))

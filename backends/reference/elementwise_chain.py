@@ -1,0 +1,1 @@
+"""Elementwise chains: composed of plain primitives."""
