@@ -18,6 +18,7 @@ from numbanet.errors import MemoryLimitError, ShapeError, UnsupportedOperationEr
 from numbanet.graph.graph import Graph
 from numbanet.graph.passes import FOR_INFERENCE, FOR_TRAINING, recompute, round_linear_weights
 from numbanet.graph.plan import Plan, layout_of
+from numbanet.graph.recoverable import Later
 from numbanet.graph.release import forget
 from numbanet.graph.slices import Filled, Slices, keeps_samples_apart, slice_size
 from numbanet.graph.trace import trace_step
@@ -252,6 +253,9 @@ class CompiledModel:
                                             "would repeat; draw them outside and give them to it as an input")
         for optimise in FOR_INFERENCE:
             optimise(graph)
+        for name, (registry, key) in _places(self.model).items():       # arrays that a plan will want to send away
+            if name in graph.state:
+                graph.initial[graph.state[name]] = Later(registry[key])
         return graph
 
     def __repr__(self):
