@@ -136,7 +136,8 @@ class Recovery:
 
 def _rows(held: Held, shape, first: int, filters: int) -> np.ndarray:
     rows = memory.empty((filters, math.prod(shape[1:])), np.float64)
-    held.read(held.packed.value, shape, first, rows)
+    with np.errstate(invalid="ignore"):                     # of signalling NaN
+        held.read(held.packed.value, shape, first, rows)
     return rows
 
 

@@ -72,6 +72,7 @@ class Plan:
         self._changed = [self._places[v] for v in changed if v in self._places]
         self._seen: list | None = None
         self._away: list[tuple] = []                    # weights that this plan has sent away
+        self._asked: dict[Value, Tensor] = {}           # and that somebody wanted back, so that they stay
         self._expected = [(v.shape, v.dtype, v.strides) for v in graph.inputs]
         self._copy = self.backend.unchecked("copy")
         self.run_steps = timing.log_steps if timing.is_wanted() else None
@@ -176,7 +177,8 @@ class Plan:
             return Release(self.graph, self._places, self.backend)
         if not self.frozen:
             return None
-        return Lending(self.graph, self._places, self.backend, {v for v, *_, found in self._away if found.was_asked})
+        self._asked |= {v: tensor for v, tensor, *_, found in self._away if found.was_asked}
+        return Lending(self.graph, self._places, self.backend, {v for v, tensor in self._asked.items() if self._tensor(v) is tensor})
 
     def _bind(self) -> None:
         graph = self.graph
