@@ -212,18 +212,26 @@ class Plan:
                 del self._arrays[v]
                 waiting += v.nbytes
             if release is not None:
+                waiting = self._trim(waiting)
                 waiting += release.bound(node, self._prepared, self._unread, self._arrays)
-            if self.frozen and waiting >= MEGABYTES_AT_ONCE << 20:
-                self.backend.trim()
-                waiting = 0
+            waiting = self._trim(waiting)
             self._nodes += [None if function in self.when_ready.values() else node
                             for function, _ in self._steps[len(self._nodes):]]
         self._joined, self._prepared = self._join(), None
         if isinstance(release, Lending):
             self._away = [(v, tensor := self._tensor(v), tensor.storage, version, found) for v, (found, version) in release.away.items()]
+        for v in preparing.keys() - last_reads.keys() - {*graph.outputs}:      # steps on the way to what nodes read
+            if self._arrays.pop(v, None) is not None:
+                waiting += v.nbytes
         self._seen = self._versions()
-        if self.frozen and waiting:
-            self.backend.trim()
+        self._trim(waiting, 1)
+
+    def _trim(self, waiting: int, least: int = MEGABYTES_AT_ONCE << 20) -> int:
+        """Give so many bytes back to the system, if they are worth it; those that still wait."""
+        if not self.frozen or waiting < least:
+            return waiting
+        self.backend.trim()
+        return 0
 
     def _tensor(self, value: Value) -> Tensor | None:
         registry, key = self._places[value]
