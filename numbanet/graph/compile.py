@@ -7,6 +7,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import partial
 
 import numpy as np
 
@@ -254,9 +255,9 @@ class CompiledModel:
                                             "would repeat; draw them outside and give them to it as an input")
         for optimise in FOR_INFERENCE:
             optimise(graph)
-        for name, (registry, key) in _places(self.model).items():       # arrays that a plan will want to send away
+        for name, (registry, key) in _places(self.model).items():       # held here, their arrays could not be sent away
             if name in graph.state:
-                graph.initial[graph.state[name]] = Later(registry[key])
+                graph.initial[graph.state[name]] = Later(partial(registry.get, key))
         return graph
 
     def __repr__(self):

@@ -7,6 +7,7 @@ it cannot is the primitive itself, without its checks, which the trace has made.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 
@@ -72,7 +73,7 @@ class Plan:
         self._changed = [self._places[v] for v in changed if v in self._places]
         self._seen: list | None = None
         self._away: list[tuple] = []                    # weights that this plan has sent away
-        self._asked: dict[Value, Tensor] = {}           # and that somebody wanted back, so that they stay
+        self._asked: dict[Value, weakref.ref] = {}      # and that somebody wanted back, so that they stay
         self._expected = [(v.shape, v.dtype, v.strides) for v in graph.inputs]
         self._copy = self.backend.unchecked("copy")
         self.run_steps = timing.log_steps if timing.is_wanted() else None
@@ -177,8 +178,8 @@ class Plan:
             return Release(self.graph, self._places, self.backend)
         if not self.frozen:
             return None
-        self._asked |= {v: tensor for v, tensor, *_, found in self._away if found.was_asked}
-        return Lending(self.graph, self._places, self.backend, {v for v, tensor in self._asked.items() if self._tensor(v) is tensor})
+        self._asked |= {v: weakref.ref(tensor) for v, tensor, *_, found in self._away if found.was_asked}
+        return Lending(self.graph, self._places, self.backend, {v for v, tensor in self._asked.items() if self._tensor(v) is tensor()})
 
     def _bind(self) -> None:
         graph = self.graph

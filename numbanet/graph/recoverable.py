@@ -37,16 +37,21 @@ class Recoverable:
 
 
 class Later:
-    """In place of the array that a graph was traced with: the one that its tensor has when somebody needs it."""
+    """In place of the array that a graph was traced with: the one that its tensor has when somebody needs it.
 
-    __slots__ = ("tensor",)
+    Parameters
+    ----------
+    find : function of no arguments that gives the tensor
+    """
 
-    def __init__(self, tensor: Tensor):
-        self.tensor = tensor
+    __slots__ = ("find",)
+
+    def __init__(self, find: Callable[[], Tensor]):
+        self.find = find
 
     @property
     def array(self):
-        return self.tensor.array
+        return self.find().array
 
 
 class _Like:

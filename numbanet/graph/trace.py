@@ -229,7 +229,7 @@ def _swapped(tracer: Tracer, state: dict[str, Tensor]):
             saved.append((t, found, t.backend, t.grad, t.storage.version))
             twin = tracer.symbol(found, "state", name)
             tracer.graph.state[name] = twin.value
-            tracer.graph.initial[twin.value] = Later(t) if isinstance(found, Recoverable) else found
+            tracer.graph.initial[twin.value] = Later(lambda t=t: t) if isinstance(found, Recoverable) else found
             tracer.graph.storages[twin.value] = t.storage
             t.array, t.backend, t.grad = twin, tracer, None
         yield

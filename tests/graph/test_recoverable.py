@@ -170,6 +170,15 @@ def test_changes_are_noticed(compiled, rng):
     _close(made(x).numpy(), _eager(model, x))
 
 
+def test_weights_that_were_exchanged_are_kept_by_nobody(compiled):
+    model, x, _, made = compiled
+    old, packed = weakref.ref(model[3].weight), weakref.ref(held(model[3].weight).compute.held.packed)
+    model[3].weight = nn.Parameter(model[3].weight.detach() * 3)
+    _close(made(x).numpy(), _eager(model, x))
+    gc.collect()
+    assert old() is packed() is None
+
+
 def test_what_was_asked_for_stays_when_the_plan_is_bound_again(compiled):
     model, x, _, made = compiled
     with numbanet.no_grad():
@@ -330,6 +339,7 @@ def test_shared_weights(rng):
     _same(model, kept)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_hostile_numbers(rng):
     model, x = _model(rng), _tensor(rng, 20, 3, 8, 6)
     with numbanet.no_grad():
@@ -371,6 +381,7 @@ def test_graphs_of_models_whose_weights_are_away(compiled):
     _close(graph.run(x)[0].numpy() if isinstance(graph.run(x), tuple) else graph.run(x).numpy(), expected)
     numbanet.compile(model, x[:3])(x[:3])
     traced = numbanet.trace(model, x)
+    assert "3.weight" in _away(model)                               # only running it asks
     _close(traced.run(x).numpy(), expected)
 
 
