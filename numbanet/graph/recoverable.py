@@ -142,28 +142,28 @@ def fetch(tensor: Tensor):
     return _bring_back(tensor, False)
 
 
-def send_away(tensor: Tensor, backend: Backend, make: Callable[[object], Callable | None]) -> Recoverable | None:
+def send_away(tensor: Tensor, backend: Backend, make: Callable[[object], Callable | Recoverable | None]) -> Recoverable | None:
     """Let a tensor's array go, if nobody else holds it.
 
     Parameters
     ----------
-    make : function of the array that gives what computes it again, or None where it has to stay
+    make : function of the array
+        It gives what computes the array again, or a Recoverable that stood in its place before; None where the array has to stay.
     """
     cls = type(tensor)
     with _lock:
         if isinstance(tensor, _Absent):
             return None
         holder, found = [tensor.array], None
-        waiting = Recoverable(holder[0])
         try:
             tensor.__class__ = _absent_class(cls)       # whoever asks now waits for the lock
         except TypeError:                               # a class with a layout of its own
             return None
-        _slot.__set__(tensor, waiting)
+        _slot.__set__(tensor, Recoverable(holder[0]))
         try:
-            if backend.is_unshared(holder, 0):
-                waiting.compute = make(holder[0])
-                found = waiting if waiting.compute is not None and backend.is_unshared(holder, 0) else None
+            if backend.is_unshared(holder, 0) and (made := make(holder[0])) is not None and backend.is_unshared(holder, 0):
+                found = made if isinstance(made, Recoverable) else Recoverable(holder[0], made)
+                _slot.__set__(tensor, found)
         finally:
             if found is None:
                 tensor.array = holder[0]

@@ -200,8 +200,14 @@ class Lending(_Readers):
             return 0
         version = tensor.storage.version
         known, at = self._known.get(value, (None, None))
-        known = known.compute if at == version else None
-        found = send_away(tensor, self.backend, lambda array: self.backend.recovery(array, steps, call, operand, known) or known)
+        if at != version:
+            known = None
+
+        def make(array):
+            computes = known and known.compute
+            made = self.backend.recovery(array, steps, call, operand, computes) or computes
+            return known if known is not None and made is computes else made
+        found = send_away(tensor, self.backend, make)
         if found is None:
             arrays[value] = tensor.array
             return 0
