@@ -48,7 +48,7 @@ NUMPY_IN_OPS = {
     "rearrange": "the index array of repeat_interleave",
 }
 # What is longer than 600 lines, and why:
-LONG = {"numbanet.onnx.operators.host": "short functions, one an operator: every operator that runs in NumPy is in this one place"}
+LONG: dict[str, str] = {}
 # What parts import beside the dependencies, from an extra:
 EXTRAS = {"numbanet.onnx": ("onnx", "google"),     # protobuf
           "numbanet.explore": ("starlette", "uvicorn"), "numbanet.cli.explore": ("starlette", "uvicorn"),

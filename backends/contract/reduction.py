@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from numbanet.backends.contract.checks import check_axis
-from numbanet.backends.interface import Array, ArraySpec, like, primitive
+from numbanet.backends.interface import Array, Arrays, ArraySpec, like, primitive
 from numbanet.dtypes import is_floating_point
 from numbanet.errors import DTypeError, ShapeError
 
@@ -105,6 +105,27 @@ def _var(backend, x, axes, correction, keepdims):
     total = backend.sum(squares, axes, keepdims)
     # 0 / 0 is NaN and x / 0 is inf, as the definition says; in an array, for a Python scalar would not divide by 0
     return backend.divide(total, backend.full((), float(max(count - correction, 0)), x.dtype))
+
+
+@primitive
+def sum_of_squares(arrays: Arrays):
+    """The sum of the squares of all elements of all arrays, of one floating-point dtype: what a common norm is the root of."""
+    if not arrays:
+        raise ShapeError("sum_of_squares: arrays expects at least one array, received none")
+    for x in arrays:
+        _check_float("sum_of_squares", x)
+        if x.dtype != arrays[0].dtype:
+            raise DTypeError(f"sum_of_squares: arrays expects one dtype, received {arrays[0].dtype} and {x.dtype}")
+    return ArraySpec((), arrays[0].dtype)
+
+
+@sum_of_squares.composed
+def _sum_of_squares(backend, arrays):
+    total = None
+    for x in arrays:
+        part = backend.sum(backend.multiply(x, x), tuple(range(len(x.shape))), False)
+        total = part if total is None else backend.add(total, part)
+    return total
 
 
 @primitive

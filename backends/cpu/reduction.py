@@ -238,6 +238,50 @@ def min_reduce(x, axes, keepdims, out):
     _reduce(MIN, numpy.min_reduce, x, axes, keepdims, out)
 
 
+@kernel("f8(const T[::1], f8[::1])", parallel=True)
+def square_parts(x, partial):
+    """The sum of squares, partial[part] that of PART elements."""
+    parts = partial.size
+    if parts == 1:
+        return square_part(x, FIRST)
+    for part in prange(parts):
+        partial[part] = square_part(x, part)
+    total = 0.0
+    for part in range(parts):
+        total += partial[part]
+    return total
+
+
+@worker
+def square_part(x, part):
+    """Of elements part * PART and on: float32 lane by lane over ROWS vectors, then float64."""
+    out_of_line()
+    total, i, last = 0.0, part * PART, min(part * PART + PART, x.size)
+    while i < last:
+        v = load_partial(x, i, last - i)
+        v, end = v * v, min(i + ROWS * L, last)
+        i += L
+        while i < end:
+            w = load_partial(x, i, last - i)
+            v = v + w * w
+            i += L
+        total += reduce_add(v)
+    return total
+
+
+@implements
+def sum_of_squares(arrays, out):
+    if arrays[0].dtype.char != "f":
+        numpy.sum_of_squares(arrays, out)
+        return
+    total = 0.0
+    for x in arrays:
+        if x.size:
+            total += square_parts(dense(x).ravel("K"), np.empty((x.size + PART - 1) // PART))
+    with np.errstate(over="ignore"):
+        out[()] = total
+
+
 for _function in (numpy.any, numpy.all, numpy.argmax, numpy.argmin, numpy.max_with_index, numpy.min_with_index, numpy.cumsum,
                   numpy.topk, numpy.sort):
     implements(_function)

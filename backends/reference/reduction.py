@@ -54,6 +54,12 @@ def all(x, axes, keepdims, out):
 
 
 @implements
+@np.errstate(all="ignore")
+def sum_of_squares(arrays, out):
+    out[...] = np.sum([np.square(_wide(x, out)).sum() for x in arrays])
+
+
+@implements
 def argmax(x, axis, keepdims, out):
     out[...] = x.argmax(axis, keepdims=keepdims)
 

@@ -191,6 +191,8 @@ def _published(arguments) -> list[tuple[dict, str]]:
         return [*found, ({"model": model}, "MODEL")]
     if model in list_recipes():             # one of no single network: segmenter, detector
         return [(read_recipe(model), f"recipe {model}"), *found]
+    if model.lower() in ("true", "false", "yes", "no", "on", "off"):
+        raise UsageError(f"MODEL: received {model!r}; a switch takes no value: leave it out, and write --no-... for false")
     close = difflib.get_close_matches(model, [name for name in list_recipes() if name not in list_models()], 1, 0.75)
     if close:
         raise UsageError(f"no model or recipe {model!r}; did you mean {close[0]}?")

@@ -30,26 +30,33 @@ def get_total_norm(tensors, norm_type: float = 2.0, error_if_nonfinite: bool = F
     """
     if not norm_type > 0:
         raise UsageError(f"get_total_norm: norm_type expects a number above 0 (or inf), received {norm_type}")
-    total = None
-    for t in tensors:
-        backend, axes = t.backend, tuple(range(t.ndim))
-        if norm_type == inf:
-            part = backend.max_reduce(backend.absolute(t.array), axes, False)
-            total = part if total is None else backend.maximum(total, part)
-        else:
-            powers = (backend.multiply(t.array, t.array) if norm_type == 2
-                      else backend.power(backend.absolute(t.array), float(norm_type)))
-            part = backend.sum(powers, axes, False)
-            total = part if total is None else backend.add(total, part)
-    if total is None:
+    tensors = list(tensors)
+    if not tensors:
         return tensor(0.0)
-    if norm_type != inf:
-        total = backend.sqrt(total) if norm_type == 2 else backend.power(total, 1.0 / norm_type)
+    backend = tensors[0].backend
+    if norm_type == 2:
+        total = backend.sqrt(backend.sum_of_squares([t.array for t in tensors]))
+    else:
+        total = _norm_of_parts(backend, tensors, norm_type)
     norm = Tensor._wrap(total, backend)
     if error_if_nonfinite and not abs(norm.item()) < inf:
         raise UsageError(f"get_total_norm: the norm of order {norm_type} is {norm.item()}; lower the learning "
                          "rate, or pass error_if_nonfinite=False")
     return norm
+
+
+def _norm_of_parts(backend, tensors, norm_type: float):
+    """The norm of another order than 2, an array ()."""
+    total = None
+    for t in tensors:
+        sizes, axes = backend.absolute(t.array), tuple(range(t.ndim))
+        if norm_type == inf:
+            part = backend.max_reduce(sizes, axes, False)
+            total = part if total is None else backend.maximum(total, part)
+        else:
+            part = backend.sum(backend.power(sizes, float(norm_type)), axes, False)
+            total = part if total is None else backend.add(total, part)
+    return total if norm_type == inf else backend.power(total, 1.0 / norm_type)
 
 
 def clip_grads_with_norm_(parameters, max_norm: float, total_norm: Tensor) -> None:

@@ -94,6 +94,15 @@ PRIMITIVE_CASES = [
     *[_reduce(name, "rows", lambda rng: integers(rng, 9, 3, low=0, high=2), (1,), True) for name in ("any", "all")],
     *[PrimitiveCase(name, lambda rng: (_ties(rng), 1, False), exact=True)
       for name in ("argmax", "argmin", "max_with_index", "min_with_index")],
+    *[PrimitiveCase("sum_of_squares", make, exact=True, label=label) for label, make in {
+        "some": lambda rng: ([integers(rng, 5, 3), channels_last(integers(rng, 2, 3, 5, 7)), strided(integers(rng, 4, 9)),
+                              integers(rng, 1)],),
+        "empty": lambda rng: ([integers(rng, 0, 3), np.full((), 3, np.float32)],),
+        "none": lambda rng: ([integers(rng, 3, 0)],)}.items()],
+    PrimitiveCase("sum_of_squares", lambda rng: ([floats(rng, 3, 100003) + 1, floats(rng, 65536), floats(rng, 65537)],), tolerance=4e-7,
+                  label="long"),
+    PrimitiveCase("sum_of_squares", lambda rng: ([floats(rng, 30), np.float32([[1, np.nan]])],), label="nan"),
+    PrimitiveCase("sum_of_squares", lambda rng: ([floats(rng, 30), np.float32([np.inf, 1]), np.float32([1e30, 3])],), label="infinite"),
     PrimitiveCase("cumsum", lambda rng: (integers(rng, 3, 5), 1), exact=True),
     *[PrimitiveCase("topk", lambda rng, flag=flag: (_ties(rng), 5, 1, flag), exact=True, label=str(flag)) for flag in (True, False)],
     *[PrimitiveCase("sort", lambda rng, flag=flag: (_ties(rng), 1, flag), exact=True, label=str(flag)) for flag in (True, False)],

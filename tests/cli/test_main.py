@@ -60,6 +60,7 @@ def test_version():
     (["train", "lenet5", "--epochs", "three"], "--epochs: invalid int value: 'three'"),
     (["train"], "expected a model, such as: numbanet train lenet5"),
     (["train", "lenet"], "no model 'lenet'; did you mean lenet5?"),
+    (["train", "--distort", "false"], "received 'false'; a switch takes no value"),
     (["train", "lenet5", "--epochs", "0"], "--epochs: expected at least 1, received 0"),
     (["train", "lenet5", "--batch-size", "-1"], "--batch-size: expected at least 1, received -1"),
     (["train", "lenet5", "--lr", "nan"], "--lr: expected a number above 0, received nan"),

@@ -24,6 +24,7 @@ GEOMETRIES = {"three": (6, conv_geometry(40, 36, (15, 14), (3, 3), padding=1)), 
               "grouped": (2, conv_geometry(24, 36, (7, 9), (3, 3), padding=1, groups=3)),
               "first": (2, conv_geometry(3, 20, (13, 12), (3, 3), padding=1)),
               "one-channel": (3, conv_geometry(1, 6, (28, 27), (5, 5))), "few": (2, conv_geometry(6, 16, (14, 14), (5, 5))),
+              "whole": (3, conv_geometry(12, 20, (5, 4), (5, 4))),
               "depthwise": (2, conv_geometry(20, 20, (9, 9), (3, 3), padding=1, groups=20))}
 
 
@@ -61,6 +62,13 @@ def test_every_candidate_computes_the_same(label, rng):
                 assert call.kernel == f"conv2d {name}"
                 count += 1
     assert count > 0 or label in ("depthwise", "strided")
+
+
+def test_panels_are_offered_where_a_window_covers_the_map(rng):
+    batch, g = GEOMETRIES["whole"]
+    for primitive, arguments in _calls(rng, batch, g):
+        if len(arguments) in (3, 4) and primitive != "conv2d_backward_input_added":
+            assert "gather" in CPU.candidates(primitive, arguments, frozenset()), primitive
 
 
 def test_precision_forbids_candidates(rng):

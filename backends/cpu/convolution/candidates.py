@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 
-from numbanet.backends.cpu.convolution import choose
+from numbanet.backends.cpu.convolution import choose, whole
 from numbanet.backends.cpu.convolution.forward import (
     F32,
     NO_BIAS,
@@ -57,7 +57,9 @@ def forward_candidates(arguments, constant) -> dict[str, Callable]:
     if not _usable(x) or choose.is_depthwise(geometry):
         return {}
     are_packed = 1 in constant and (bias is None or 2 in constant)
-    own = kind(forward(geometry, x.shape[0], has_adjacent_pixels(x), are_packed))
+    is_plain = len(arguments) == 4 or len(arguments) == 7 and arguments[3] is None
+    own = ("whole" if is_plain and not are_packed and whole.covers_the_map(geometry)
+           else kind(forward(geometry, x.shape[0], has_adjacent_pixels(x), are_packed)))
     found = {kind(a): a for a in _products(geometry, x.shape[0], False, get_float32_precision())}
     return {name: lambda a=a: _forward_call(a, arguments, are_packed) for name, a in found.items() if name != own}
 
@@ -90,6 +92,8 @@ def backward_input_candidates(arguments, constant) -> dict[str, Callable]:
     own = kind(backward_input(geometry, batch)) if choose.is_forward_over_gradients(geometry) else "scatter"
     if choose.folds(geometry):
         own = "folded"
+    if whole.covers_the_map(geometry) and (len(arguments) == 3 or arguments[2] is None):
+        own = "whole"
     found = {}
     if choose.has_unit_stride(geometry):
         for a in _products(geometry, batch, True, get_float32_precision()):

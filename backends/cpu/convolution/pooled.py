@@ -18,6 +18,7 @@ from numbanet.backends.cpu.convolution.interleave import interleave
 from numbanet.backends.cpu.convolution.run_tile import run_tile
 from numbanet.backends.cpu.convolution.spread import every_other
 from numbanet.backends.cpu.convolution.windows import PIXELS
+from numbanet.backends.cpu.hardware import vector_registers
 from numbanet.backends.cpu.limits import limited
 from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.pooling import quad_of
@@ -26,6 +27,7 @@ from numbanet.backends.cpu.simd import L, lane_indices, load, load_partial, sele
 
 JOB = 4                                     # rows of y that are one job of `windows`
 COLUMNS_SCRATCH = 5 * FILTERS * L           # floats beside the planes
+REGISTERS = vector_registers()
 POSITIONS = FILTERS * L                     # integers of scratch
 
 
@@ -39,9 +41,9 @@ def limited_quad(p, q, r, s, W, low, high):
 
 
 @worker(inline=True)
-def _pool_columns(scratch, at, row, OW, low, high, begin, target, where, place):
-    """The maxima of two rows, `row` floats apart, of 2L columns from position `begin` of their map on."""
-    a0, a1, b0, b1 = load(scratch, at), load(scratch, at + L), load(scratch, at + row), load(scratch, at + row + L)
+def _pool_columns(scratch, at, OW, low, high, begin, target, where, place):
+    """The maxima of two rows of 2L columns from position `begin` of their map on."""
+    a0, a1, b0, b1 = load(scratch, at), load(scratch, at + L), load(scratch, at + 2 * L), load(scratch, at + 3 * L)
     best, position = limited_quad(every_other(a0, a1, 0), every_other(a0, a1, 1), every_other(b0, b1, 0), every_other(b0, b1, 1),
                                   OW, low, high)
     store(scratch, target, best)
@@ -55,27 +57,32 @@ def _image_by_columns(x, n, weight, bias, y, argmax, low, high, scratch, base, w
     K, R, S, stride_h, dilation_h, OW = walk[1], walk[5], walk[6], walk[7], walk[11], walk[14]
     _, PH, PW, _ = y.shape
     C, (rows, columns) = x.shape[3], plane_size(walk)
-    pitch, row = plane_pitch(columns), FILTERS * 2 * L
+    # rows of two vectors: the second two of four are the row below, and each weight is read once for both rows
+    together = REGISTERS == 32 and columns <= 2 * L and stride_h == 1
+    pitch = 2 * L if together else plane_pitch(columns)
     corner = base + C * rows * pitch
-    best = corner + 2 * row
+    best = corner + 4 * FILTERS * L
     pack_planes(x, n, walk, scratch, base, pitch)
     flat, positions = scratch.reshape(scratch.size), where.reshape(where.size)
     for ph in range(PH):
         for first in range(0, 2 * PW, 2 * L):
             count, pw = min(L, PW - first // 2), first // 2
             for k in range(0, K, FILTERS):
-                for lower in range(2):
-                    at = corner + lower * row
-                    for i in range(FILTERS):
-                        store(scratch, at + i * 2 * L, splat(bias[k + i]))
-                        store(scratch, at + i * 2 * L + L, splat(bias[k + i]))
-                    for c in range(C):
-                        run_tile(FILTERS, 2, weight, (k * C + c * FILTERS) * R * S, 1, FILTERS, S * FILTERS,
-                                 scratch, base + (c * rows + (2 * ph + lower) * stride_h) * pitch + first, 1, dilation_h * pitch,
-                                 scratch, at, 2 * L, R, S, 1, L)
                 for i in range(FILTERS):
-                    _pool_columns(scratch, corner + i * 2 * L, row, OW, low, high, 2 * ph * OW + first, best + i * L, where,
-                                  place + i * L)
+                    for j in range(4):
+                        store(scratch, corner + (4 * i + j) * L, splat(bias[k + i]))
+                for c in range(C):
+                    w, at = (k * C + c * FILTERS) * R * S, base + (c * rows + 2 * ph * stride_h) * pitch + first
+                    if together:
+                        run_tile(FILTERS, 4, weight, w, 1, FILTERS, S * FILTERS, scratch, at, 1, dilation_h * pitch,
+                                 scratch, corner, 4 * L, R, S, 1, L)
+                    else:
+                        for lower in range(2):
+                            run_tile(FILTERS, 2, weight, w, 1, FILTERS, S * FILTERS,
+                                     scratch, at + lower * stride_h * pitch, 1, dilation_h * pitch,
+                                     scratch, corner + lower * 2 * L, 4 * L, R, S, 1, L)
+                for i in range(FILTERS):
+                    _pool_columns(scratch, corner + i * 4 * L, OW, low, high, 2 * ph * OW + first, best + i * L, where, place + i * L)
                 if K == FILTERS:
                     at = ((n * PH + ph) * PW + pw) * FILTERS
                     interleave(FILTERS, scratch, best, L, y, at, count * FILTERS)

@@ -30,12 +30,25 @@ from numbanet.backends.cpu.convolution.walk import clear_run
 from numbanet.backends.cpu.hardware import vector_registers
 from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.shares import begin_shares, next_job
-from numbanet.backends.cpu.simd import L, lane_indices, load, load_partial, select, splat, splat_int, store, store_partial
+from numbanet.backends.cpu.simd import (
+    L,
+    floor,
+    lane_indices,
+    load,
+    load_partial,
+    select,
+    splat,
+    splat_int,
+    store,
+    store_partial,
+    to_float,
+    to_int,
+)
 
 INTERLEAVED = 6             # rows
 TOGETHER = 5 if vector_registers() == 32 else 3     # rows of windows whose sums stay in registers
 CELL = 4 * L                # sums of two filters and two vectors
-BLOCK = 5                   # vectors of a patch: with 16 filters and 4 positions their weights take 20 KB of the first-level cache
+BLOCK = 7                   # vectors of a patch: with 16 filters and 4 positions their weights take 28 KB of the first-level cache
 PATCHES = 64                # pooled pixels whose patches are kept at once
 
 
@@ -49,6 +62,9 @@ def _list_gradients(grad_y, y, argmax, n, first, last, low, high, OW, pixel_row,
     """
     compact()
     _, _, PW, K = grad_y.shape
+    if lane == 0 and K == pitch and K % L and _is_dense(grad_y) and _is_dense(y) and _is_dense(argmax):
+        _list_dense_gradients(grad_y, y, argmax, n, first, last, low, high, OW, row, column, gradients, at, offsets, place, sums, cell)
+        return
     adjacent, flat = grad_y.strides[3] == 4, gradients.reshape(gradients.size)
     g_n, g_h, g_w, g_k = grad_y.strides[0] // 4, grad_y.strides[1] // 4, grad_y.strides[2] // 4, grad_y.strides[3] // 4
     y_n, y_h, y_w = y.strides[0] // 4, y.strides[1] // 4, y.strides[2] // 4
@@ -79,6 +95,46 @@ def _list_gradients(grad_y, y, argmax, n, first, last, low, high, OW, pixel_row,
                 entry += pitch
         if sums.size:
             store(sums, cell + k, load(sums, cell + k) + total)
+
+
+@worker
+def _is_dense(x):
+    """Whether the rows of an image (N, H, W, C) follow one another."""
+    return x.strides[3] == 4 and x.strides[2] == 4 * x.shape[3] and x.strides[1] == x.strides[2] * x.shape[2]
+
+
+@worker
+def _list_dense_gradients(grad_y, y, argmax, n, first, last, low, high, OW, row, column, gradients, at, offsets, place, sums, cell):
+    """As `_list_gradients`, the numbers of all pixels and filters as one run: vectors are full whatever the number of filters."""
+    compact()
+    _, _, PW, K = grad_y.shape
+    count, skipped = (last - first) * PW * K, first * PW * K
+    g_at, y_at, a_at = n * (grad_y.strides[0] // 4) + skipped, n * (y.strides[0] // 4) + skipped, n * (argmax.strides[0] // 4) + skipped
+    limits, below, width = low > -np.inf or high < np.inf, row - OW * column, np.float32(1) / np.float32(OW)
+    for i in range(0, count, L):
+        g = load_partial(grad_y, g_at + i, count - i)
+        if limits:
+            result = load_partial(y, y_at + i, count - i)
+            g = select((result <= low) | (result >= high), 0.0, g)
+        position = load_partial(argmax, a_at + i, count - i)
+        oh = to_int(floor((to_float(position) + np.float32(0.5)) * width))      # maps of so few pixels that float32 counts them
+        store_partial(gradients, at + i, g, count - i)
+        store_partial(offsets, place + i, oh * below + position * column, count - i)
+    if sums.size:
+        period = K                                      # vectors until a lane belongs to the same filter again
+        while period % 2 == 0 and period // 2 * L % K == 0:
+            period //= 2
+        flat, numbers = sums.reshape(sums.size), gradients.reshape(gradients.size)
+        for i in range(0, min(period * L, count), L):
+            total = splat(np.float32(0))
+            for j in range(i, count, period * L):
+                total = total + load_partial(gradients, at + j, count - j)
+            store(gradients, at + count, total)         # lists end with room for a vector
+            k = i % K
+            for lane in range(L):
+                flat[cell + k] += numbers[at + count + lane]
+                k += 1
+                k = 0 if k == K else k
 
 
 @worker
