@@ -306,6 +306,30 @@ class Backend:
         """Within it a call is prepared after which nobody reads these arrays: what is made of them may take their memory."""
         return nullcontext()
 
+    def recovery(self, array: Array, steps: list[tuple[str, tuple]], call: Callable, operand: int | tuple[int, int],
+                 known: Callable | None = None) -> Callable[[], Array] | None:
+        """A function that computes an array again, to the bit, from what a prepared call holds of it, so that the array itself can go.
+
+        Parameters
+        ----------
+        array
+        steps
+            What was made of the array before it was given to the call: primitives, whose first operand it was, and first result it
+            became, and their other arguments.
+        call
+            What `prepare` gave, and does not read the operand any more.
+        operand
+            Its position, or that of a list and the position in it.
+        known
+            What this gave for the same array before, of a call that may have packed it in the same way.
+
+        Returns
+        -------
+        Callable or None
+            It holds what it needs, and gives an array of the same memory order. None where that cannot be done, or saves little.
+        """
+        return None
+
     def joined(self, calls: list[tuple[Callable, list]], givens: list[tuple[list, int, Array]],
                keys: list[tuple[list, int]] = ()) -> list[tuple[Callable, list]]:
         """Fewer calls that do the same as these, which a plan repeats; or these.

@@ -7,7 +7,7 @@
 
 memory: each engine in a process of its own, which imports, warms up on a model of the same kind at batch 1, drops it, and then makes the
 model and uses it three times. The figure is the highest level of resident memory above that after the warm-up (VmHWM, Linux).
-Inference is measured with the model's weights kept, and with release_weights=True.
+Inference is measured as by default, and with release_weights=True.
 scaling: milliseconds with one thread and with two, in processes that take turns, and how many times the work of one thread two processes
 do at once: less than 2 where cores share memory, power, or, on a rented machine, the silicon. batches: milliseconds an image, batch 1 to
 64, against the cheapest. preparation: seconds from a model to its first result, with kernels compiled before and with an empty cache.

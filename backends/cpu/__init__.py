@@ -30,6 +30,10 @@ class CPUBackend(HostBackend):
     def is_unshared(self, holder, index):
         return memory.is_unshared(holder, index)
 
+    def recovery(self, array, steps, call, operand, known=None):
+        from numbanet.backends.cpu.recovery import recovery
+        return recovery(array, steps, call, operand, known)
+
     def candidates(self, primitive, arguments, constant):
         offer = OFFERS.get(primitive)
         return () if offer is None else tuple(offer(arguments, constant))

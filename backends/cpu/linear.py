@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from numbanet.backends.cpu import activating, reduction
-from numbanet.backends.cpu.gemm import gemm, gemm_packed, multiply_by_rows, pack, pack_in_place, packed_kernels, packing_kernels
+from numbanet.backends.cpu.gemm import PANEL, gemm, gemm_packed, multiply_by_rows, pack, pack_in_place, packed_kernels, packing_kernels
 from numbanet.backends.cpu.hardware import cache_sizes
 from numbanet.backends.cpu.limits import limits
-from numbanet.backends.cpu.prepared import holding, may_overwrite, prepares, shared
+from numbanet.backends.cpu.prepared import Held, holding, may_overwrite, prepares, shared
 from numbanet.backends.cpu.registry import implements
 from numbanet.backends.reference import fused as numpy
 from numbanet.backends.reference.fused import to_bfloat16
@@ -104,6 +104,16 @@ def _packed(weight):
     return pack(weight.T) if made is None else made
 
 
+def _held(packed) -> dict:
+    """Where a prepared call has the weights (O, I): in panels (O / PANEL, I, PANEL)."""
+    def read(panels, shape, first, rows):
+        end = first + len(rows)
+        for p in range(first // PANEL, -(-end // PANEL)):
+            begin, stop = max(first, p * PANEL), min(end, (p + 1) * PANEL)
+            np.copyto(rows[begin - first:stop - first], panels[p].T[begin - p * PANEL:stop - p * PANEL])
+    return {1: Held(packed, 1, read)}
+
+
 @prepares("linear_fused")
 def _prepare_fused(arguments, constant):
     x, weight, _, minimum, maximum = arguments
@@ -114,7 +124,7 @@ def _prepare_fused(arguments, constant):
     def call(x, weight, bias, minimum, maximum, out):
         gemm_packed(x, packed.value, out, bias, low, high)
     call.kernels = lambda x, weight, bias, minimum, maximum, out: packed_kernels(x, packed.value, out, bias, low, high)
-    return holding(call, 1)
+    return holding(call, 1, weights=_held(packed))
 
 
 @prepares("linear_activated")
@@ -127,7 +137,7 @@ def _prepare_activated(arguments, constant):
     def call(x, weight, bias, activation, out):
         gemm_packed(x, packed.value, out, bias, *limits(None, None), function)
     call.kernels = lambda x, weight, bias, activation, out: packed_kernels(x, packed.value, out, bias, *limits(None, None), function)
-    return holding(call, 1)
+    return holding(call, 1, weights=_held(packed))
 
 
 @implements
@@ -159,7 +169,7 @@ def _prepare_forward(arguments, constant):
     def call(x, weight, bias, out):
         fused(x, weight, bias, None, None, out)
     call.kernels = lambda x, weight, bias, out: fused.kernels(x, weight, bias, None, None, out)
-    return fused and holding(call, 1)
+    return fused and holding(call, 1, weights=fused.weights)
 
 
 @implements

@@ -63,8 +63,11 @@ def are_apart(first: np.ndarray, second: np.ndarray) -> bool:
 
 
 def is_unshared(holder: list[np.ndarray], index: int) -> bool:
-    """True only where nothing but ``holder[index]`` refers to that array, and no other array to its block."""
-    return type(holder[index].base) is _Lease and _references(holder, index) == _OF_ONE_HOLDER
+    """True only where nothing but ``holder[index]`` refers to that array, and no other array to its memory."""
+    base = type(holder[index].base)
+    if base is not _Lease:                               # one that owns its memory: whoever else reads that refers to the array
+        return holder[index].flags.owndata and _references(holder, index)[0] == _OF_ONE_HOLDER[0]
+    return _references(holder, index) == _OF_ONE_HOLDER
 
 
 def _references(holder, index) -> tuple[int, int]:

@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Hashable
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 
@@ -65,9 +66,29 @@ def may_overwrite(array) -> bool:
     return any(a is array for a in getattr(_consumed, "arrays", ()))
 
 
-def holding(call: Callable, *positions: int) -> Callable:
-    """The call, which no longer reads the operands at these positions."""
-    call.unread = positions
+class Held(NamedTuple):
+    """Packed weights, and how to read them as the operand that they were made of: what `Backend.recovery` starts from.
+
+    Attributes
+    ----------
+    packed : Packed
+    groups : int
+        Filters are read within one group at a time.
+    read : function (packed value, shape (K, ...) of the operand, first filter, rows)
+        Fills rows (filters, numbers of one), float64, to the last bits at least; the first filter begins a strip of its group.
+    """
+
+    packed: Packed
+    groups: int
+    read: Callable
+
+
+def holding(call: Callable, *positions: int, weights: dict[int | tuple[int, int], Held] | None = None) -> Callable:
+    """The call, which no longer reads the operands at these positions.
+
+    weights: what it holds of them, by position, or by that of a list and the position in it.
+    """
+    call.unread, call.weights = positions, weights or {}
     return call
 
 

@@ -9,10 +9,15 @@ from numbanet.backends.reference.registry import implements
 AT_ONCE = 1 << 20
 
 
+def exact_scale(gamma, variance, epsilon) -> np.ndarray:
+    """What batch norm in inference multiplies each channel with, float64."""
+    return 1 / np.sqrt(variance.astype(np.float64) + epsilon) * (1 if gamma is None else gamma)
+
+
 @implements
 def batch_norm_scale_shift(gamma, beta, mean, variance, epsilon, out):
     scale, shift = out
-    exact = 1 / np.sqrt(variance.astype(np.float64) + epsilon) * (1 if gamma is None else gamma)
+    exact = exact_scale(gamma, variance, epsilon)
     scale[...] = exact
     shift[...] = (0 if beta is None else beta) - mean * exact
 
@@ -35,6 +40,6 @@ def round_to_bfloat16(x, out):
 
 @implements
 def fold_batch_norm(weight, bias, gamma, beta, mean, variance, epsilon, out):
-    exact = 1 / np.sqrt(variance.astype(np.float64) + epsilon) * (1 if gamma is None else gamma)
+    exact = exact_scale(gamma, variance, epsilon)
     np.multiply(weight, exact.reshape(-1, *[1] * (weight.ndim - 1)), out=out[0], casting="same_kind")       # without a map in float64
     out[1][...] = (0 if beta is None else beta) + ((0 if bias is None else bias) - mean) * exact

@@ -7,6 +7,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import partial
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from numbanet.errors import MemoryLimitError, ShapeError, UnsupportedOperationEr
 from numbanet.graph.graph import Graph
 from numbanet.graph.passes import FOR_INFERENCE, FOR_TRAINING, recompute, round_linear_weights
 from numbanet.graph.plan import Plan, layout_of
+from numbanet.graph.recoverable import Later
 from numbanet.graph.release import forget
 from numbanet.graph.slices import Filled, Slices, keeps_samples_apart, slice_size
 from numbanet.graph.trace import trace_step
@@ -48,9 +50,10 @@ def compile(model, example, *, loss: Callable | None = None, optimizer=None, wei
     choices : dict, by default what :func:`numbanet.autotune` has found on this machine
         Algorithms by the signatures of calls, such as the attribute `choices` of another compiled model; {} for the backend's own alone.
     release_weights : bool, for inference
-        Prepare the weights now, and let go of those in the model that only the prepared ones are needed of: what is packed is then held
-        once. The model itself can compute nothing after that, until ``load_state_dict(..., assign=True)`` gives it weights anew. Other
-        batch sizes run in slices of the example's size, the last of them filled up.
+        Prepare the weights now, and let go for good of those in the model that no replay reads. The model itself can compute nothing
+        after that, until ``load_state_dict(..., assign=True)`` gives it weights anew. Other batch sizes run in slices of the example's
+        size, the last of them filled up. By default such weights go at the first call where they can be computed back, to the bit,
+        from the prepared ones; whoever asks the model for them finds them there.
     precision : "float32" (the default), "bf16" or "fp16", on GPUs
         Mixed precision, as within :class:`numbanet.amp.autocast`: products and convolutions of 16-bit operands, parameters in float32.
     scaler : GradScaler, for training in "fp16"
@@ -252,6 +255,9 @@ class CompiledModel:
                                             "would repeat; draw them outside and give them to it as an input")
         for optimise in FOR_INFERENCE:
             optimise(graph)
+        for name, (registry, key) in _places(self.model).items():       # held here, their arrays could not be sent away
+            if name in graph.state:
+                graph.initial[graph.state[name]] = Later(partial(registry.get, key))
         return graph
 
     def __repr__(self):

@@ -9,6 +9,7 @@ import numpy as np
 
 from numbanet.backends import PRIMITIVES, ArraySpec, Backend, dense_strides, get_backend
 from numbanet.errors import ShapeError
+from numbanet.graph.recoverable import Later
 
 
 @dataclass(eq=False, slots=True)
@@ -82,7 +83,7 @@ class Graph:
     nodes: list[Node] = field(default_factory=list)
     preparation: list[Node] = field(default_factory=list)          # run before `nodes`, over state and constants alone
     state: dict[str, Value] = field(default_factory=dict)
-    initial: dict[Value, object] = field(default_factory=dict)     # arrays of state and constants, as they were traced
+    initial: dict[Value, object] = field(default_factory=dict)     # arrays of state and constants, as they were traced, or Later
     storages: dict[Value, object] = field(default_factory=dict)    # of state: their version tells of changes
     single_output: bool = True
 
@@ -177,7 +178,7 @@ class Graph:
         backend = get_backend(device or self.device)
         if len(inputs) != len(self.inputs):
             raise ShapeError(f"graph: expected {len(self.inputs)} inputs, received {len(inputs)}")
-        values = {v: self._resident(array, backend) for v, array in self.initial.items()}
+        values = {v: self._resident(self.array_of(v), backend) for v in self.initial}
         storages = dict(self.storages) if backend.name == self.device else {}
         for name in state or ():
             if name not in self.state:
@@ -192,6 +193,11 @@ class Graph:
             storages[v].version += 1
         results = tuple(Tensor._wrap(values[v], backend) for v in self.outputs)
         return results if not self.single_output else results[0] if results else None
+
+    def array_of(self, value: Value):
+        """The array of a state or constant."""
+        array = self.initial[value]
+        return array.array if isinstance(array, Later) else array
 
     def _resident(self, array, backend: Backend):
         if backend.name == self.device:

@@ -7,6 +7,7 @@ it cannot is the primitive itself, without its checks, which the trace has made.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 
@@ -19,7 +20,8 @@ from numbanet.errors import MemoryLimitError, ShapeError, UsageError
 from numbanet.graph import timing
 from numbanet.graph.graph import Graph, Node, Value
 from numbanet.graph.memory import Layout, plan_memory
-from numbanet.graph.release import Release
+from numbanet.graph.recoverable import Recoverable, fetch, held
+from numbanet.graph.release import Lending, Release
 from numbanet.random import next_key
 
 MEGABYTES_AT_ONCE = 2       # of what was folded, and of released weights, that go back to the system together
@@ -42,7 +44,8 @@ class Plan:
     frozen : bool
         Whether weights rarely change: they are then prepared (packed, transformed) once.
     release : bool
-        Whether :meth:`bind` releases the weights that no replay reads; see `release.py`.
+        Whether :meth:`bind` releases the weights that no replay reads. Otherwise those of a frozen plan are sent away where the backend
+        can compute them back; see `release.py`.
     when_ready : dict from a kept value to a function of no arguments, called within the replay as soon as the value is known
     is_heard : function of no arguments -> whether these functions need be called in the coming replay
 
@@ -70,6 +73,8 @@ class Plan:
             self._fixed |= {v for node in graph.nodes for v in node.operands() if v in self._places and v not in changed}
         self._changed = [self._places[v] for v in changed if v in self._places]
         self._seen: list | None = None
+        self._away: list[tuple] = []                    # weights that this plan has sent away
+        self._asked: dict[Value, weakref.ref] = {}      # and that somebody wanted back, so that they stay
         self._expected = [(v.shape, v.dtype, v.strides) for v in graph.inputs]
         self._copy = self.backend.unchecked("copy")
         self.run_steps = timing.log_steps if timing.is_wanted() else None
@@ -154,22 +159,36 @@ class Plan:
                 self._bind()
 
     def _versions(self) -> list:
-        return [(registry, key, registry[key].array, registry[key].storage.version if v in self._fixed else None)
-                for v, (registry, key) in self._places.items()]
+        return [(registry, key, array, registry[key].storage.version if v in self._fixed else None)
+                for v, (registry, key) in self._places.items() if not isinstance(array := held(registry[key]), Recoverable)]
 
     def _have_changed(self) -> bool:
         for registry, key, array, version in self._seen:
             tensor = registry[key]
             if tensor is None or tensor.array is not array or (version is not None and tensor.storage.version != version):
                 return True
+        for v, tensor, storage, version, _ in self._away:       # they may have come back
+            registry, key = self._places[v]
+            if registry[key] is not tensor or tensor.storage is not storage or storage.version != version:
+                return True
         return False
+
+    def _takeover(self) -> Release | Lending | None:
+        """What becomes of weights that no replay reads."""
+        if self.release:
+            return Release(self.graph, self._places, self.backend)
+        if not self.frozen:
+            return None
+        self._asked |= {v: weakref.ref(tensor) for v, tensor, *_, found in self._away if found.was_asked}
+        return Lending(self.graph, self._places, self.backend, {v for v, tensor in self._asked.items() if self._tensor(v) is tensor()})
 
     def _bind(self) -> None:
         graph = self.graph
-        self._arrays: dict[Value, object] = dict(graph.initial)
-        for v, (registry, key) in self._places.items():
-            self._arrays[v] = self._live(v, registry[key])
-        release = Release(graph, self._places, self.backend) if self.release else None
+        release = self._takeover()
+        self._seen, self._joined, self._away = None, [], []         # what is not valid any more holds no memory
+        self._arrays: dict[Value, object] = {v: array for v, array in graph.initial.items() if v not in self._places}
+        for v in self._places:
+            self._load(v, release)
         preparing = {v: node for node in graph.preparation for v in node.outputs}
         last_reads = {v: node for node in graph.nodes for v in node.operands() if v in preparing}
         self._steps: list[tuple] = []
@@ -188,25 +207,57 @@ class Plan:
             waiting += self._compute(v, preparing, release)
         for node in graph.nodes:                        # what is prepared for one node need not outlive what the backend makes of it
             for v in node.operands():
+                self._load(v, release, True)
                 waiting += self._compute(v, preparing, release)
             self._bind_node(node, inputs, constant, [] if release is None else release.taken(node, self._arrays))
             for v in {v for v in node.operands() if last_reads.get(v) is node} - {*graph.outputs}:
                 del self._arrays[v]
                 waiting += v.nbytes
             if release is not None:
-                waiting += release.bound(node, self._unread, self._arrays)
-            if self.frozen and waiting >= MEGABYTES_AT_ONCE << 20:
-                self.backend.trim()
-                waiting = 0
+                waiting = self._trim(waiting)
+                waiting += release.bound(node, self._prepared, self._unread, self._arrays)
+            waiting = self._trim(waiting)
             self._nodes += [None if function in self.when_ready.values() else node
                             for function, _ in self._steps[len(self._nodes):]]
-        self._joined = self._join()
+        self._joined, self._prepared = self._join(), None
+        if isinstance(release, Lending):
+            self._away = [(v, tensor := self._tensor(v), tensor.storage, version, found) for v, (found, version) in release.away.items()]
+        for v in preparing.keys() - last_reads.keys() - {*graph.outputs}:      # steps on the way to what nodes read
+            if self._arrays.pop(v, None) is not None:
+                waiting += v.nbytes
         self._seen = self._versions()
-        if self.frozen and waiting:
-            self.backend.trim()
+        self._trim(waiting, 1)
 
-    def _live(self, value: Value, tensor: Tensor | None):
-        """The array that stands for a parameter or buffer now."""
+    def _trim(self, waiting: int, least: int = MEGABYTES_AT_ONCE << 20) -> int:
+        """Give so many bytes back to the system, if they are worth it; those that still wait."""
+        if not self.frozen or waiting < least:
+            return waiting
+        self.backend.trim()
+        return 0
+
+    def _tensor(self, value: Value) -> Tensor | None:
+        registry, key = self._places[value]
+        return registry[key]
+
+    def _load(self, value: Value, release: Release | Lending | None, is_needed: bool = False) -> None:
+        """Take the array that stands for a parameter or buffer now; one that is away and will go again comes back when it is needed."""
+        if value not in self._places or value in self._arrays:
+            return
+        tensor = self._tensor(value)
+        found = held(self._live(value, tensor))
+        if isinstance(found, Recoverable):
+            if release is None or value in release.held:
+                found = tensor.array
+            elif not is_needed:
+                return
+            else:
+                if isinstance(release, Lending):
+                    release.fetched(value, found, tensor.storage.version)
+                found = fetch(tensor)
+        self._arrays[value] = found
+
+    def _live(self, value: Value, tensor: Tensor | None) -> Tensor:
+        """The parameter or buffer, if it is as it was when the graph was traced."""
         if tensor is not None and tensor.backend.is_released:
             raise UsageError(f"plan: {value.name} was released by compile(..., release_weights=True), and other weights have changed "
                              "since; load all of them with model.load_state_dict(..., assign=True)")
@@ -214,17 +265,21 @@ class Plan:
             received = "none" if tensor is None else f"{tensor.dtype}{list(tensor.shape)} on {tensor.backend.name!r}"
             raise UsageError(f"plan: {value.name} was {value.dtype}{list(value.shape)} on {self.backend.name!r} when the model was "
                              f"compiled, and is {received} now; compile again")
-        return tensor.array
+        return tensor
 
     def _compute(self, value: Value, preparing: dict[Value, Node], release: Release | None) -> int:
         """Run the node of the preparation that gives a value, and those that it needs, unless its result is there; the bytes let go."""
         node = preparing.get(value)
         if node is None or value in self._arrays:
             return 0
-        freed = sum(self._compute(v, preparing, release) for v in node.operands())
-        results = getattr(self.backend, node.primitive)(*self._arguments(node))
+        freed = 0
+        for v in node.operands():
+            self._load(v, release, True)
+            freed += self._compute(v, preparing, release)
+        arguments = self._arguments(node)
+        results = getattr(self.backend, node.primitive)(*arguments)
         self._arrays.update(zip(node.outputs, results if isinstance(results, tuple) else (results,)))
-        return freed + (0 if release is None else release.computed(node, self._arrays))
+        return freed + (0 if release is None else release.computed(node, arguments, self._arrays))
 
     def _join(self) -> list[tuple]:
         """The steps, of which the backend may have made fewer.
@@ -278,7 +333,7 @@ class Plan:
 
     def _bind_node(self, node: Node, inputs: dict, constant: set, taken: list) -> None:
         backend, declared = self.backend, PRIMITIVES[node.primitive]
-        self._unread = ()                               # positions of operands that no replay reads
+        self._prepared, self._unread = None, ()         # positions of operands that no replay reads
         arguments = self._arguments(node)
         reads = [i for i, a in enumerate(node.arguments) if isinstance(a, Value) and a in inputs]
         if declared.view:
@@ -296,7 +351,7 @@ class Plan:
                  if isinstance(a, (Value, list)) and all(v in constant for v in (a if isinstance(a, list) else [a]))}
         examples = tuple([_Example(node.arguments[i]) if i in reads else a for i, a in enumerate(arguments)])
         with backend.consuming(taken) if taken else nullcontext():
-            prepared = self._prepare(node, examples, known)
+            prepared = self._prepared = self._prepare(node, examples, known)
         function = prepared or backend.unchecked(node.primitive)
         call = list(arguments)
         self._unread = getattr(prepared, "unread", ())

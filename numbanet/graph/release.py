@@ -1,10 +1,16 @@
-"""Weights that a plan takes over: what it does not read itself goes as soon as it holds what it made of it."""
+"""Weights that a plan takes over: what it does not read itself goes as soon as it holds what it made of it.
+
+By default it is computed back when somebody asks for it (`Lending`); on request it is gone (`Release`).
+"""
 
 from __future__ import annotations
+
+from collections import Counter
 
 from numbanet.backends import PRIMITIVES, Backend
 from numbanet.errors import UsageError
 from numbanet.graph.graph import Graph, Node, Value
+from numbanet.graph.recoverable import Recoverable, held, send_away
 
 
 class Nothing:
@@ -38,8 +44,8 @@ class Released(Backend):
         return False
 
 
-class Release:
-    """Releases the weights of a graph one after the other, while a plan is bound to it.
+class _Readers:
+    """Who has yet to read the weights of a graph, while a plan is bound to it.
 
     Parameters
     ----------
@@ -63,27 +69,52 @@ class Release:
                 self._readers[v].add(id(node))
                 if id(node) in needed and PRIMITIVES[node.primitive].view:
                     self.held.add(v)
-        forget(graph, places)
 
     def _read_by(self, node: Node) -> set[Value]:
         return {v for v in node.operands() if v in self.places}
+
+    def _is_read(self, node: Node) -> list[Value]:
+        """A node has been run or bound: the weights that nobody needs any more."""
+        values = self._read_by(node)
+        for v in values:
+            self._readers[v].discard(id(node))
+        return [v for v in values if self._is_done(v)]
+
+    def _is_done(self, value: Value) -> bool:
+        return not self._readers[value] and value not in self.held
+
+    def _hold(self, node: Node, unread: tuple[int, ...]) -> None:
+        """A node was bound, and reads its operands in each replay but for those at the positions `unread`."""
+        for i, argument in enumerate(node.arguments):
+            if i not in unread:
+                self.held.update(v for v in (argument if isinstance(argument, list) else [argument])
+                                 if isinstance(v, Value) and v in self.places)
+
+    def _tensor(self, value: Value):
+        registry, key = self.places[value]
+        return registry[key]
+
+
+class Release(_Readers):
+    """Releases the weights of a graph one after the other: their numbers are gone."""
+
+    def __init__(self, graph: Graph, places: dict[Value, tuple[dict, str]], backend: Backend):
+        super().__init__(graph, places, backend)
+        forget(graph, places)
 
     def unread(self, arrays: dict) -> int:
         """Let go of what no node reads, such as heads that are for training alone; the bytes of that."""
         others = {id(self._tensor(v)) for v in self.places if self._readers[v] or v in self.held}      # one may have two names
         return sum(self._let_go(v, arrays) for v in self.places if id(self._tensor(v)) not in others)
 
-    def computed(self, node: Node, arrays: dict) -> int:
+    def computed(self, node: Node, arguments: list, arrays: dict) -> int:
         """A node of the preparation has run; the bytes let go."""
-        return self._read(node, arrays)
+        return sum(self._let_go(v, arrays) for v in self._is_read(node))
 
-    def bound(self, node: Node, unread: tuple[int, ...], arrays: dict) -> int:
+    def bound(self, node: Node, call, unread: tuple[int, ...], arrays: dict) -> int:
         """A node was bound, and reads its operands in each replay but for those at the positions `unread`; the bytes let go."""
-        for i, argument in enumerate(node.arguments):
-            if i not in unread:
-                self.held.update(v for v in (argument if isinstance(argument, list) else [argument])
-                                 if isinstance(v, Value) and v in self.places)
-        return self._read(node, arrays)
+        self._hold(node, unread)
+        return sum(self._let_go(v, arrays) for v in self._is_read(node))
 
     def taken(self, node: Node, arrays: dict) -> list:
         """The arrays of weights that this node reads last, and that nobody else holds."""
@@ -98,22 +129,89 @@ class Release:
                 tensor.array = arrays[v] = holder[0]
         return found
 
-    def _read(self, node: Node, arrays: dict) -> int:
-        values = self._read_by(node)
-        for v in values:
-            self._readers[v].discard(id(node))
-        return sum(self._let_go(v, arrays) for v in values if not self._readers[v] and v not in self.held)
-
-    def _tensor(self, value: Value):
-        registry, key = self.places[value]
-        return registry[key]
-
     def _let_go(self, value: Value, arrays: dict) -> int:
         arrays.pop(value, None)
         tensor = self._tensor(value)
         if tensor.backend is not self.backend:          # the same tensor under another name
             return 0
-        tensor.array, tensor.backend = Nothing(tensor.array), Released(self.backend.name)
+        tensor.array, tensor.backend = Nothing(held(tensor)), Released(self.backend.name)
+        return value.nbytes
+
+
+class Lending(_Readers):
+    """Sends the weights of a graph away one after the other, where the backend can compute them back from what prepared calls hold.
+
+    Parameters
+    ----------
+    graph, places, backend : as of :class:`Release`
+    staying : values that are not sent away, because somebody has asked for them
+
+    Attributes
+    ----------
+    away : dict of value -> (Recoverable, version of its storage)
+    """
+
+    def __init__(self, graph: Graph, places: dict[Value, tuple[dict, str]], backend: Backend, staying: set[Value]):
+        super().__init__(graph, places, backend)
+        self.held |= staying
+        counts = Counter(id(self._tensor(v)) for v in places)
+        self.held |= {v for v in places if counts[id(self._tensor(v))] > 1}     # under two names
+        self._made: dict[Value, tuple[Value, list]] = {}    # what was made of a weight, and how
+        self.away: dict[Value, tuple[Recoverable, int]] = {}
+        self._known: dict[Value, tuple[Recoverable, int]] = {}
+
+    def fetched(self, value: Value, found: Recoverable, version: int) -> None:
+        """The plan has brought a weight back, whose Recoverable will do again unless the weight changes."""
+        self._known[value] = found, version
+
+    def unread(self, arrays: dict) -> int:
+        """What no node reads cannot be computed back."""
+        return 0
+
+    def computed(self, node: Node, arguments: list, arrays: dict) -> int:
+        """A node of the preparation has run."""
+        source = node.arguments[0] if node.arguments else None
+        if isinstance(source, Value) and (source in self.places or source in self._made):
+            weight, steps = self._made.get(source, (source, []))
+            self._made[node.outputs[0]] = weight, [*steps, (node.primitive, tuple(arguments[1:]))]
+        self._is_read(node)
+        return 0
+
+    def bound(self, node: Node, call, unread: tuple[int, ...], arrays: dict) -> int:
+        """A node was bound to a call; the bytes sent away."""
+        self._hold(node, unread)
+        self._is_read(node)
+        freed = 0
+        for i in unread:
+            argument = node.arguments[i]
+            for operand, v in [((i, j), v) for j, v in enumerate(argument)] if isinstance(argument, list) else [(i, argument)]:
+                weight, steps = self._made.get(v, (v, []))
+                if weight in self.places and self._is_done(weight):
+                    freed += self._send(weight, steps, call, operand, arrays)
+        return freed
+
+    def taken(self, node: Node, arrays: dict) -> list:
+        """None: what is computed back from packed weights is compared with the weights first."""
+        return []
+
+    def _send(self, value: Value, steps: list, call, operand, arrays: dict) -> int:
+        tensor = self._tensor(value)
+        if tensor.backend is not self.backend or arrays.pop(value, None) is None:
+            return 0
+        version = tensor.storage.version
+        known, at = self._known.get(value, (None, None))
+        if at != version:
+            known = None
+
+        def make(array):
+            computes = known and known.compute
+            made = self.backend.recovery(array, steps, call, operand, computes) or computes
+            return known if known is not None and made is computes else made
+        found = send_away(tensor, self.backend, make)
+        if found is None:
+            arrays[value] = tensor.array
+            return 0
+        self.away[value] = found, version
         return value.nbytes
 
 

@@ -15,6 +15,7 @@ from numbanet.autograd.grad_mode import no_grad
 from numbanet.backends import ArraySpec, Backend, Primitive, dense_strides, get_backend, order_of
 from numbanet.errors import BackendError, UnsupportedOperationError, UsageError
 from numbanet.graph.graph import Graph, Node, Value
+from numbanet.graph.recoverable import Later, Recoverable, held, put
 from numbanet.random import fork_rng
 
 
@@ -224,16 +225,18 @@ def _swapped(tracer: Tracer, state: dict[str, Tensor]):
     saved = []
     try:
         for name, t in state.items():
-            saved.append((t, t.array, t.backend, t.grad, t.storage.version))
-            twin = tracer.symbol(t.array, "state", name)
+            found = held(t)
+            saved.append((t, found, t.backend, t.grad, t.storage.version))
+            twin = tracer.symbol(found, "state", name)
             tracer.graph.state[name] = twin.value
-            tracer.graph.initial[twin.value] = t.array
+            tracer.graph.initial[twin.value] = Later(lambda t=t: t) if isinstance(found, Recoverable) else found
             tracer.graph.storages[twin.value] = t.storage
             t.array, t.backend, t.grad = twin, tracer, None
         yield
     finally:
         for t, array, backend, gradient, version in saved:
-            t.array, t.backend, t.grad, t.storage.version = array, backend, gradient, version
+            put(t, array)
+            t.backend, t.grad, t.storage.version = backend, gradient, version
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from numbanet.backends.cpu.convolution.forward import (
     forward,
     grouped,
     has_adjacent_pixels,
+    hold_chain,
     kernels,
     pack_chain,
     run_chain,
@@ -91,7 +92,7 @@ def _prepare_activated(arguments, constant):
     def call(x, weight, bias, residual, geometry, activation, out):
         run(x, residual, out)
     call.kernels = lambda x, weight, bias, residual, geometry, activation, out: run.kernels(x, residual, out)
-    return run and _named(call, arguments)
+    return run and _named(call, arguments, run.weights)
 
 
 @prepares("conv2d_fused")
@@ -102,7 +103,7 @@ def _prepare_fused(arguments, constant):
     def call(x, weight, bias, residual, geometry, minimum, maximum, out):
         run(x, residual, out)
     call.kernels = lambda x, weight, bias, residual, geometry, minimum, maximum, out: run.kernels(x, residual, out)
-    return run and _named(call, arguments)
+    return run and _named(call, arguments, run.weights)
 
 
 @prepares("conv2d_forward")
@@ -112,15 +113,15 @@ def _prepare_forward(arguments, constant):
     def call(x, weight, bias, geometry, out):
         run(x, None, out)
     call.kernels = lambda x, weight, bias, geometry, out: run.kernels(x, None, out)
-    return run and _named(call, arguments)
+    return run and _named(call, arguments, run.weights)
 
 
-def _named(call, arguments):
+def _named(call, arguments, weights):
     """The call, which says what it runs."""
     x, geometry = arguments[0], next(a for a in arguments if isinstance(a, ConvGeometry))
     packing = forward(geometry, x.shape[0], has_adjacent_pixels(x), True).packing
     call.kernel = f"conv2d {packing if isinstance(packing, str) else packing[0]}"
-    return holding(call, 1, 2)
+    return holding(call, 1, 2, weights=weights)
 
 
 def _prepared(x, weight, bias, geometry, minimum, maximum, constant, activation=None):
@@ -134,6 +135,7 @@ def _prepared(x, weight, bias, geometry, minimum, maximum, constant, activation=
     def run(x, residual, out):
         execute(algorithm, packed.value, x, out, residual, low, high, activation)
     run.kernels = lambda x, residual, out: kernels(algorithm, packed.value, x, out, residual, low, high, activation)
+    run.weights = {1: algorithm.hold(packed)} if algorithm.hold else None
     return run
 
 
@@ -164,7 +166,7 @@ def _prepare_chain(arguments, constant):
     def call(x, weights, biases, residual, geometries, endings, out):
         run_chain(plan, packed.value, bounds, table, x, residual, out)
     call.kernel = f"conv2d chain of {half}"
-    return holding(call, 1, 2)
+    return holding(call, 1, 2, weights={(1, i): held for i, held in enumerate(hold_chain(plan, geometries, packed))})
 
 
 @implements

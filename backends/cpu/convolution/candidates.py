@@ -78,7 +78,7 @@ def _forward_call(algorithm: Algorithm, arguments: tuple, are_packed: bool) -> C
     def call(*given):
         run(*given[:3], given[3] if len(given) > 5 else None, given[-1])
     call.kernel = f"conv2d {kind(algorithm)}"
-    return holding(call, 1, 2) if are_packed else call
+    return holding(call, 1, 2, weights={1: algorithm.hold(packed)}) if are_packed else call
 
 
 @offers("conv2d_backward_input", "conv2d_backward_input_added")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from functools import lru_cache
-from math import gcd
+from math import gcd, prod
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from numbanet.backends.cpu.convolution.columns import FILTERS, conv2d_forward_co
 from numbanet.backends.cpu.convolution.depthwise import conv2d_forward_depthwise
 from numbanet.backends.cpu.convolution.gather import MR, conv2d_forward_gather
 from numbanet.backends.cpu.convolution.small_groups import conv2d_forward_small_groups
+from numbanet.backends.cpu.convolution.unpacking import read_packed, read_small_groups, read_taps, read_transformed
 from numbanet.backends.cpu.convolution.walk import forward_walk, make_walk, mirrored_walk
 from numbanet.backends.cpu.convolution.weights import pack_weights, packed_size
 from numbanet.backends.cpu.convolution.windows import conv2d_forward_windows
@@ -28,6 +29,7 @@ from numbanet.backends.cpu.layout import copy_into
 from numbanet.backends.cpu.limits import limits
 from numbanet.backends.cpu.memory import empty
 from numbanet.backends.cpu.memory import scratch as borrowed
+from numbanet.backends.cpu.prepared import Held, Packed
 from numbanet.backends.cpu.simd import L
 from numbanet.backends.precision import get_float32_precision
 
@@ -45,6 +47,7 @@ class Algorithm(NamedTuple):
     takes_residual: bool = True
     alone: Callable | None = None   # (as `run`) -> the one (kernel, arguments) that it is, where one thread does it
     takes_activation: bool = False
+    hold: Callable | None = None    # (Packed) -> Held, where the weights can be read back
 
 
 def execute(algorithm: Algorithm, packed, x, out, residual=None, low=-np.inf, high=np.inf, activation: str | None = None) -> None:
@@ -188,7 +191,8 @@ def product(walk, batch, may_use_winograd, are_packed, arranged, size: int | Non
         scratch = borrowed((min(threads.get_num_threads(), plan.jobs), 2 * MR * L if apart else plan.scratch), F32)
         return x, packed, rows, added, low, high, activation, scratch, walk, plan.block, plan.chunk, plan.parts, apart
     run, once = _runs(conv2d_forward_gather, arguments, is_small)
-    return Algorithm(("gather", plan.chunk), pack, run, _has_even_pixels, True, once, True)
+    return Algorithm(("gather", plan.chunk), pack, run, _has_even_pixels, True, once, True,
+                     lambda packed: Held(packed, G, read_packed(plan.chunk, G)))
 
 
 def _runs(kernel, arguments, is_small: bool) -> tuple[Callable, Callable | None]:
@@ -212,7 +216,7 @@ def _winograd(walk, plan, arranged) -> Algorithm:
             scratch = borrowed((slots, plan.scratch), F32)
             conv2d_forward_winograd(x, *packed, y, residual, low, high, activation, scratch, walk, plan.block, plan.size)
     return Algorithm(("winograd 2x2" if plan.size == 2 and walk[5] == 3 else "winograd", plan.size), pack, run, _has_adjacent_channels,
-                     takes_activation=True)
+                     takes_activation=True, hold=lambda packed: Held(packed, 1, read_transformed))
 
 
 def _depthwise(walk, batch) -> Algorithm:
@@ -221,7 +225,8 @@ def _depthwise(walk, batch) -> Algorithm:
 
     def run(x, packed, y, residual, low, high, activation):
         conv2d_forward_depthwise(x, packed, y, residual, low, high, activation, walk, band, threads.get_num_threads())
-    return Algorithm("depthwise", _pack_depthwise, run, _has_adjacent_channels, takes_activation=True)
+    return Algorithm("depthwise", _pack_depthwise, run, _has_adjacent_channels, takes_activation=True,
+                     hold=lambda packed: Held(packed, 1, read_taps))
 
 
 def _pack_depthwise(weight, bias):
@@ -288,7 +293,7 @@ def _small_groups(walk, step, arranged) -> Algorithm:
 
     def run(x, packed, y, residual, low, high, activation):
         conv2d_forward_small_groups(x, packed, y, residual, low, high, walk, step)
-    return Algorithm("small groups", pack, run, _has_adjacent_channels)
+    return Algorithm("small groups", pack, run, _has_adjacent_channels, hold=lambda packed: Held(packed, 1, read_small_groups))
 
 
 def _columns(walk, floats, is_small) -> Algorithm:
@@ -331,6 +336,24 @@ def pack_chain(plan, geometries, weights, biases):
             floats = packed_size(1, geometry.filters, weight[0].size)
             pack_weights(weight[None], bias, place[:floats], geometry.channels)
     return packed
+
+
+def hold_chain(plan, geometries, packed: Packed) -> list[Held]:
+    """Where the weights of each stage of a chain are."""
+    found = []
+    for stage, geometry in zip(plan.table, geometries):
+        begin, taps = int(stage[WEIGHTS]), prod(geometry.kernel_size)
+        if stage[KIND] == DEPTHWISE:
+            width = -(-geometry.filters // L) * L
+            read, size, shape = read_taps, (taps + 1) * width, (taps + 1, width)
+        else:
+            size = packed_size(1, geometry.filters, taps * geometry.channels)
+            read, shape = read_packed(geometry.channels), (size,)
+
+        def read_stage(whole, *given, begin=begin, size=size, shape=shape, read=read):
+            read(whole[begin:begin + size].reshape(shape), *given)
+        found.append(Held(packed, 1, read_stage))
+    return found
 
 
 def chain_endings(plan, endings):

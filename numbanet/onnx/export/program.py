@@ -119,7 +119,7 @@ class _Overlay:
             self.program.arrays[a] = self._array(a, b, where)
 
     def _array(self, a: Value, b: Value, where: str) -> np.ndarray:
-        values, others = (get_backend(g.device).to_numpy(g.initial[v]) for g, v in ((self.first, a), (self.second, b)))
+        values, others = (get_backend(g.device).to_numpy(g.array_of(v)) for g, v in ((self.first, a), (self.second, b)))
         if values is others or a.kind == "state":
             return values
         for axis, (n, m) in enumerate(zip(values.shape, others.shape)):
