@@ -49,7 +49,7 @@ def _usable(x, *shapes) -> bool:
     return x.dtype == F32 and all(0 not in shape for shape in (x.shape, *shapes))
 
 
-@offers("conv2d_forward", "conv2d_fused", "conv2d_activated")
+@offers("conv2d_forward", "conv2d_fused", "conv2d_activated", "conv2d_with_statistics")
 def forward_candidates(arguments, constant) -> dict[str, Callable]:
     """Of a convolution whose weights may be packed once, or change."""
     x, weight, bias = arguments[:3]

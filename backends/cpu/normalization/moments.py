@@ -11,11 +11,13 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+from numba import prange
 
-from numbanet.backends.cpu.compile import worker
+from numbanet.backends.cpu.compile import kernel, worker
 
 LONG_ENOUGH = 512             # columns: loop overhead vanishes, and accumulators stay in the L1 cache
 BLOCK_ELEMENTS = 1 << 15      # of x and grad_y in float32: 256 KB, which a second pass finds in the L2 cache
+LINE = 16                     # channels of a cache line
 BLOCKS = 32                   # for fewer elements, down to half a block: work for many cores
 
 
@@ -30,6 +32,12 @@ def block_rows(S: int, V: int) -> int:
     """Rows of a block."""
     most = max(BLOCK_ELEMENTS // V, 8)
     return min(max(-(-S // BLOCKS), most // 2), most, S)
+
+
+@lru_cache(maxsize=4096)
+def block_counts(S: int, rows: int) -> np.ndarray:
+    """Rows of each block."""
+    return np.minimum(rows, S - np.arange(0, S, rows))
 
 
 @worker
@@ -57,6 +65,41 @@ def block_moments(x, begin, end, mean, m2):
         correction = np.float64(first[v]) / (end - begin)
         mean[v] = center[v] + correction
         m2[v] = second[v] - correction * first[v]
+
+
+@worker
+def _merge_channels(moments, counts, begin, end, mean, variance):
+    """Channels begin, ..., end - 1."""
+    B, V, C = len(counts), moments.shape[2], len(mean)
+    total, squares, elements = np.zeros(end - begin), np.zeros(end - begin), np.int64(0)
+    for b in range(B):
+        count = np.float64(counts[b])
+        elements += counts[b] * (V // C)
+        for fold in range(begin, V, C):
+            for j in range(end - begin):
+                total[j] += count * np.float64(moments[b, 0, fold + j]) + np.float64(moments[b, 1, fold + j])
+    for j in range(end - begin):
+        total[j] /= elements
+    for b in range(B):
+        count = np.float64(counts[b])
+        for fold in range(begin, V, C):
+            for j in range(end - begin):
+                distance = np.float64(moments[b, 0, fold + j]) - total[j]
+                squares[j] += np.float64(moments[b, 2, fold + j]) + distance * (2 * np.float64(moments[b, 1, fold + j]) + count * distance)
+    for j in range(end - begin):
+        mean[begin + j], variance[begin + j] = total[j], squares[j] / elements
+
+
+@kernel("void(const T[:,:,::1], const i8[::1], T[::1], T[::1])", parallel=True)
+def merge_block_moments(moments, counts, mean, variance):
+    """Fill mean and variance (C,) from the rows center, first and second of each block's columns, moments (B, 3, V).
+
+    Each column of block b is of counts[b] elements x: first and second are the sums of x - center and of its square. In float64, in the
+    order of the blocks, by the sum of (x - mean)^2 = second + 2 d first + n d^2, d = center - mean (Chan, Golub and LeVeque, 1983).
+    """
+    C = len(mean)
+    for strip in prange((C + LINE - 1) // LINE):
+        _merge_channels(moments, counts, np.int64(strip) * LINE, min(C, np.int64(strip) * LINE + LINE), mean, variance)
 
 
 @worker
