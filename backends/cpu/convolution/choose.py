@@ -217,11 +217,11 @@ def winograd_blocks(batch: int, channels: int, filters: int, output_size: tuple[
 
 
 def winograd_counts(batch: int, output_size: tuple[int, int], plan: WinogradPlan) -> np.ndarray:
-    """Pixels of y in each job, or in each run of a phase."""
+    """Pixels of y in each run of MR tiles, or in each run of a phase."""
     heights, widths = (np.minimum(plan.size, n - np.arange(0, n, plan.size)) for n in output_size)
     tiles = np.tile(np.outer(heights, widths).ravel(), batch)
     if not plan.in_phases:
-        return _sums(tiles, plan.block)
+        return _sums(tiles, MR)
     return np.concatenate([_sums(tiles[first:first + plan.block], RUN) for first in range(0, len(tiles), plan.block)])
 
 

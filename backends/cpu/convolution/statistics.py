@@ -16,7 +16,7 @@ from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.simd import L, fma, load_partial, splat, store_partial
 
 NO_MOMENTS = np.empty((0, 0, 0), np.float32)
-FIRST = 8       # pixels of a line that the center is a mean of, at most
+FIRST = 8       # lines, and pixels of each, that the center is a mean of, at most
 
 
 @worker(borrows=True)
@@ -32,9 +32,11 @@ def take_moments(moments, block, k, y, offset, lines, line, count, pixel, filter
         left = filters - v
         if is_first:
             sums = splat(np.float32(0))
-            for j in range(min(count, FIRST)):
-                sums = sums + load_partial(y, offset + j * pixel + v, left)
-            center = sums * (np.float32(1) / np.float32(min(count, FIRST)))
+            tall, wide = min(lines, FIRST), min(count, FIRST)
+            for i in range(tall):
+                for j in range(wide):
+                    sums = sums + load_partial(y, offset + i * line + j * pixel + v, left)
+            center = sums * (np.float32(1) / np.float32(tall * wide))
             store_partial(moments, at + v, center, left)
             first, second = splat(np.float32(0)), splat(np.float32(0))
         else:

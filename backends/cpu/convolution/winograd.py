@@ -147,7 +147,7 @@ def _winograd_jobs(slot, counters, jobs, x, U, bias, y, residual, low, high, act
             for i in range(count):
                 n, th, tw = (first + i) // (TH * TW), (first + i) // TW % TH, (first + i) % TW
                 _transform_output(scratch, m + i * FILTERS, m_plane, t, bias, k0, k1, y, n, th * size, tw * size,
-                                  size, residual, low, high, activation, moments, job, i == 0, window)
+                                  size, residual, low, high, activation, moments, (first + i) // MR, i % MR == 0, window)
         job = next_job(counters, slot, slots, jobs)
 
 
@@ -156,7 +156,7 @@ def _winograd_jobs(slot, counters, jobs, x, U, bias, y, residual, low, high, act
 def conv2d_forward_winograd(x, U, bias, y, residual, low, high, activation, moments, scratch, walk, block, size):
     """x (N, H, W, C), y and residual (N, OH, OW, K), scratch (slots, floats); an empty bias or residual adds nothing.
 
-    moments (jobs, 3, K), or empty: see `statistics.py`.
+    moments (runs of MR tiles, 3, K), or empty: see `statistics.py`.
     """
     N, OH, OW, _ = y.shape
     jobs = (N * ((OH + size - 1) // size) * ((OW + size - 1) // size) + block - 1) // block

@@ -29,6 +29,6 @@ def take_statistics(graph: Graph) -> None:
         residual, *rest = NORMS[node.primitive](*node.arguments)
         replaced[id(convolution)] = Node("conv2d_with_statistics", convolution.arguments, (x, mean, variance), None, convolution.path,
                                          convolution.phase)
-        replaced[id(node)] = Node("batch_norm_given_forward", (x, weight, bias, residual, mean, variance, *rest), (result,), None, node.path,
-                                  node.phase)
+        replaced[id(node)] = Node("batch_norm_given_forward", (x, weight, bias, residual, mean, variance, *rest), (result,), None,
+                                  node.path, node.phase)
     graph.nodes = [replaced.get(id(n), n) for n in graph.nodes]
