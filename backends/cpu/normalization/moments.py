@@ -69,25 +69,29 @@ def block_moments(x, begin, end, mean, m2):
 
 @worker
 def _merge_channels(moments, counts, begin, end, mean, variance):
-    """Channels begin, ..., end - 1."""
+    """Channels begin, ..., end - 1, LINE at most."""
     B, V, C = len(counts), moments.shape[2], len(mean)
-    total, squares, elements = np.zeros(end - begin), np.zeros(end - begin), np.int64(0)
+    start, total, squares, elements = np.zeros(LINE), np.zeros(LINE), np.zeros(LINE), np.int64(0)
+    for j in range(end - begin):
+        start[j] = moments[0, 0, begin + j]
     for b in range(B):
-        count = np.float64(counts[b])
         elements += counts[b] * (V // C)
         for fold in range(begin, V, C):
-            for j in range(end - begin):
-                total[j] += count * np.float64(moments[b, 0, fold + j]) + np.float64(moments[b, 1, fold + j])
+            if end - begin == LINE:             # a constant, so that LLVM makes vectors of it
+                _merge_block(moments, b, fold, LINE, np.float64(counts[b]), start, total, squares)
+            else:
+                _merge_block(moments, b, fold, end - begin, np.float64(counts[b]), start, total, squares)
     for j in range(end - begin):
-        total[j] /= elements
-    for b in range(B):
-        count = np.float64(counts[b])
-        for fold in range(begin, V, C):
-            for j in range(end - begin):
-                distance = np.float64(moments[b, 0, fold + j]) - total[j]
-                squares[j] += np.float64(moments[b, 2, fold + j]) + distance * (2 * np.float64(moments[b, 1, fold + j]) + count * distance)
-    for j in range(end - begin):
-        mean[begin + j], variance[begin + j] = total[j], squares[j] / elements
+        distance = total[j] / elements
+        mean[begin + j], variance[begin + j] = start[j] + distance, squares[j] / elements - distance * distance
+
+
+@worker(inline=True)
+def _merge_block(moments, b, fold, columns, count, start, total, squares):
+    for j in range(columns):
+        distance, first = np.float64(moments[b, 0, fold + j]) - start[j], np.float64(moments[b, 1, fold + j])
+        total[j] += count * distance + first
+        squares[j] += np.float64(moments[b, 2, fold + j]) + distance * (2 * first + count * distance)
 
 
 @kernel("void(const T[:,:,::1], const i8[::1], T[::1], T[::1])", parallel=True)
@@ -95,7 +99,8 @@ def merge_block_moments(moments, counts, mean, variance):
     """Fill mean and variance (C,) from the rows center, first and second of each block's columns, moments (B, 3, V).
 
     Each column of block b is of counts[b] elements x: first and second are the sums of x - center and of its square. In float64, in the
-    order of the blocks, by the sum of (x - mean)^2 = second + 2 d first + n d^2, d = center - mean (Chan, Golub and LeVeque, 1983).
+    order of the blocks, all are brought to the first block's center: sum of (x - start)^2 = second + 2 d first + n d^2, d = center - start
+    (Chan, Golub and LeVeque, 1983). A center is near elements of x, so that at most 1e-16 times their number is lost.
     """
     C = len(mean)
     for strip in prange((C + LINE - 1) // LINE):
