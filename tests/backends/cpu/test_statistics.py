@@ -12,6 +12,7 @@ import pytest
 from numbanet.backends import get_backend
 from numbanet.backends.cpu.convolution import candidates, forward, takes_statistics
 from numbanet.geometry import conv_geometry
+from tests.backends.cpu.narrower import on_narrower_vectors, run_narrower
 from tests.cases.case import channels_last, floats, strided
 
 CPU = get_backend("cpu")
@@ -136,3 +137,8 @@ def test_other_algorithms_take_them_too(name, rng):
         CPU.prepare("conv2d_with_statistics", given, frozenset(), choice)(*given, (y, mean, variance))
         np.testing.assert_allclose(variance, _exact(y)[1], rtol=2e-6)
         np.testing.assert_allclose(mean, _exact(y)[0], rtol=1e-6, atol=1e-6)
+
+
+@on_narrower_vectors
+def test_on_narrower_vectors(width, cpu):
+    run_narrower(__file__, "exact or far or number", width, cpu, 2)
