@@ -392,6 +392,13 @@ class Backend:
         """
         return False
 
+    def takes_statistics(self, geometry, batch: int) -> bool:
+        """Whether a plan should let this convolution take the statistics for the batch norm behind it: `conv2d_with_statistics`.
+
+        That pays where they are taken before a result leaves the caches.
+        """
+        return False
+
     def synchronize(self) -> None:
         """Wait until everything asked for so far is done."""
 

@@ -10,7 +10,7 @@ from numbanet.backends.contract.checks import check_float, check_shape
 from numbanet.backends.contract.convolution import conv2d_backward_bias, conv2d_backward_input, conv2d_backward_weight
 from numbanet.backends.contract.fused import check_limits, conv2d_fused, limited
 from numbanet.backends.contract.linear import linear_backward_bias, linear_backward_input, linear_backward_weight
-from numbanet.backends.contract.normalization import batch_norm_backward, batch_norm_forward
+from numbanet.backends.contract.normalization import batch_norm_backward, batch_norm_forward, batch_norm_inference_forward
 from numbanet.backends.contract.pooling import max_pool2d_backward_input, max_pool2d_forward
 from numbanet.backends.interface import Array, ArraySpec, channels_last, primitive
 from numbanet.errors import UsageError
@@ -46,6 +46,25 @@ def _batch_norm_fused_forward(backend, x, weight, bias, residual, epsilon, minim
 
 
 @primitive
+def batch_norm_given_forward(x: Array, weight: Array | None, bias: Array | None, residual: Array | None, mean: Array, variance: Array,
+                             epsilon: float, minimum: float | None, maximum: float | None):
+    """y of `batch_norm_fused_forward`, whose statistics are known: those of `conv2d_with_statistics`, which made x."""
+    spec = batch_norm_inference_forward.specification(x, weight, bias, mean, variance, epsilon)
+    check_float("batch_norm", x=x, residual=residual)
+    check_shape("batch_norm", "residual", residual, x.shape)
+    check_limits("batch_norm", minimum, maximum)
+    return spec
+
+
+@batch_norm_given_forward.composed
+def _batch_norm_given_forward(backend, x, weight, bias, residual, mean, variance, epsilon, minimum, maximum):
+    y = backend.batch_norm_inference_forward(x, weight, bias, mean, variance, epsilon)
+    if residual is not None:
+        y = backend.add(y, residual)
+    return limited(backend, y, minimum, maximum)
+
+
+@primitive
 def batch_norm_fused_backward(grad_y: Array, y: Array | None, x: Array, weight: Array | None, bias: Array | None, mean: Array,
                               variance: Array, epsilon: float, minimum: float | None, maximum: float | None):
     """(grad_x, grad_weight (C,), grad_bias (C,), grad_residual) of `batch_norm_fused_forward`.
@@ -64,6 +83,20 @@ def _batch_norm_fused_backward(backend, grad_y, y, x, weight, bias, mean, varian
     limited = y if y is not None else backend.batch_norm_inference_forward(x, weight, bias, mean, variance, epsilon)
     passed = _inside(backend, grad_y, limited, minimum, maximum)
     return *backend.batch_norm_backward(passed, x, weight, mean, variance, epsilon), None if y is None else passed
+
+
+@primitive
+def conv2d_with_statistics(x: Array, weight: Array, bias: Array | None, residual: Array | None, geometry: ConvGeometry,
+                           minimum: float | None, maximum: float | None):
+    """(y, mean (K,), variance (K,)): y of `conv2d_fused`, and what `batch_norm_forward` says of it."""
+    spec = conv2d_fused.specification(x, weight, bias, residual, geometry, minimum, maximum)
+    return batch_norm_forward.specification(spec, None, None, 0.0)
+
+
+@conv2d_with_statistics.composed
+def _conv2d_with_statistics(backend, x, weight, bias, residual, geometry, minimum, maximum):
+    y = backend.conv2d_fused(x, weight, bias, residual, geometry, minimum, maximum)
+    return y, *backend.batch_norm_forward(y, None, None, 0.0)[1:]
 
 
 @primitive

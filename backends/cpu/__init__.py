@@ -74,6 +74,10 @@ class CPUBackend(HostBackend):
         from numbanet.backends.cpu.convolution.max_pooling import pools
         return pools(geometry, pooling) is not None
 
+    def takes_statistics(self, geometry, batch):
+        from numbanet.backends.cpu.convolution import takes_statistics
+        return takes_statistics(geometry, batch)
+
     def may_share_memory(self, first, second):
         return not memory.are_apart(first, second) and super().may_share_memory(first, second)
 

@@ -52,7 +52,12 @@ def _batch_norms():
                     if residual is not None:        # what was limited: some of it is at the limits
                         y = layout(np.clip(floats(rng, *x.shape) * 4, *limits) if limits != (None, None) else floats(rng, *x.shape))
                     return layout(floats(rng, *x.shape)), y, x, weight, bias, mean, variance, 1e-5, *limits
+                def given(rng, parts=parts, limits=limits):
+                    x, weight, bias, residual = parts(rng)
+                    mean, variance = _statistics(x)
+                    return x, weight, bias, residual, mean + 0.25, variance * 1.5, 1e-5, *limits
                 yield PrimitiveCase("batch_norm_fused_forward", forward, label=name)
+                yield PrimitiveCase("batch_norm_given_forward", given, label=name)
                 # a value that rounding moves over a limit lets another gradient pass: in float32 only where y says which
                 if residual or limits == (None, None):
                     yield PrimitiveCase("batch_norm_fused_backward", backward, tolerance=3e-5, label=name)
@@ -67,6 +72,21 @@ def _far_from_limits():
         return channels_last(floats(rng, *shape)), None, channels_last(n * 2 + 5), weight, bias, np.full(20, 5, np.float32), \
             np.full(20, 4, np.float32), 1e-5, 0.0, 3.25
     yield PrimitiveCase("batch_norm_fused_backward", arguments, label="from-x")
+
+
+def _convolutions_with_statistics():
+    """y is exact, and so far from 0 that its variance would be lost beside its square."""
+    with_gaps = {f"{name}-with-gaps": GEOMETRIES[name] for name in ("few", "pointwise")}
+    for i, (label, (batch, g)) in enumerate((GEOMETRIES | with_gaps).items()):
+        for residual, limits in ((False, (None, None)), (True, LIMITS[i % 4])):
+            layout = strided if label.endswith("gaps") else channels_last
+
+            def arguments(rng, batch=batch, g=g, residual=residual, limits=limits, layout=layout):
+                added = layout(integers(rng, batch, g.filters, *g.output_size)) if residual else None
+                bias = integers(rng, g.filters) + (0 if residual else 10000)
+                return layout(integers(rng, batch, g.channels, *g.input_size)), integers(rng, *g.weight_shape), bias, added, g, *limits
+            yield PrimitiveCase("conv2d_with_statistics", arguments, label=f"{label}-{'residual-' * residual}{limits[0]}-{limits[1]}",
+                                large=is_large(batch, g))
 
 
 def _added_gradients():
@@ -158,4 +178,5 @@ def _linears():
             yield PrimitiveCase("linear_fused_backward", arguments, exact=True, label=f"{M}-{I}-{O}-{of_input}")
 
 
-PRIMITIVE_CASES = [*_linears(), *_batch_norms(), *_far_from_limits(), *_added_gradients(), *_pooled(), *_extremes()]
+PRIMITIVE_CASES = [*_linears(), *_batch_norms(), *_far_from_limits(), *_convolutions_with_statistics(), *_added_gradients(), *_pooled(),
+                   *_extremes()]

@@ -102,6 +102,29 @@ def test_the_pass_before_and_after():
     assert any(copied in node.operands() for node in graph.nodes[again + 1:again + 3])
 
 
+def test_what_is_computed_again_takes_no_statistics_again():
+    """Nor does batch norm: it has them."""
+    model = nn.Sequential(*(layer for _ in range(4) for layer in (nn.Conv2d(5, 5, 3, padding=1), nn.BatchNorm2d(5), nn.ReLU())))
+    x, y = numbanet.randn(4, 5, 16, 16), numbanet.randn(4, 5, 16, 16)
+
+    def steps(limit):
+        numbanet.manual_seed(2)
+        mine = copy.deepcopy(model)
+        step = numbanet.compile(mine, (x, y), loss=F.mse_loss, optimizer=numbanet.optim.SGD(mine.parameters(), lr=0.1), memory_limit=limit)
+        return step.plan(), [step(x, y).item() for _ in range(3)], mine.state_dict()
+    plan, losses, state = steps(None)
+    names = plan.graph.primitives()
+    assert names.count("conv2d_with_statistics") == names.count("batch_norm_given_forward") == 4 and "conv2d_fused" not in names
+    with pytest.raises(MemoryLimitError) as caught:
+        steps(1000)
+    limited, received, after = steps(int(str(caught.value).split(" takes ")[1].split(" ")[0].replace(",", "")))
+    again = [node.primitive for node in limited.graph.nodes if node.phase == "recompute"]
+    assert {"conv2d_fused", "batch_norm_given_forward"} == set(again)
+    assert received == losses
+    for name, expected in state.items():
+        np.testing.assert_array_equal(after[name].numpy(), expected.numpy(), err_msg=name)
+
+
 def test_what_cannot_be_met_is_said_with_the_least_possible():
     least = _least(Dense())
     assert _step(Dense(), least)[0].plan().nbytes == least

@@ -16,6 +16,7 @@ from numbanet.graph.passes import (
     fuse_linear_gradients,
     limit_before_pooling,
     pool_convolutions,
+    take_statistics,
 )
 from numbanet.graph.trace import trace_step
 from numbanet.nn import functional as F
@@ -121,6 +122,34 @@ def test_gradients_are_added_by_convolutions():
     assert before.count("conv2d_backward_input") == 2 and before.count("add") == 4
     assert after.count("conv2d_backward_input") == after.count("conv2d_backward_input_added") == 1
     assert after.count("add") == 2                          # which count batches
+
+
+@pytest.mark.parametrize("passes", [[fuse_batch_norm, fuse_epilogues], [fuse_epilogues]])
+@pytest.mark.parametrize("affine", [True, False])
+def test_convolutions_take_the_statistics_of_batch_norm(passes, affine):
+    without, before = _rewrite(Residual(affine=affine), passes)
+    norm = "batch_norm_fused_forward" if fuse_batch_norm in passes else "batch_norm_forward"
+    assert before.count(norm) == 2 and before.count("conv2d_fused") == 3
+    after = _rewrite(Residual(affine=affine), [*passes, take_statistics])[1]
+    renamed = {norm: "batch_norm_given_forward"}
+    assert after.count("conv2d_with_statistics") == 2 and after.count("conv2d_fused") == 1      # of the stem, behind which is none
+    assert [n for n in after if not n.startswith("conv2d")] == [renamed.get(n, n) for n in before if not n.startswith("conv2d")]
+
+
+def test_statistics_of_what_two_layers_normalize():
+    """The map of one convolution is read by two batch norms and an addition: one of them gets its statistics of it."""
+    class Twice(Residual):
+        def forward(self, x):
+            y = self.second(self.first(x) + x)
+            return F.relu(self.norms[0](y)) + self.norms[1](y) * y
+    after = _rewrite(Twice(), [drop_unused, fuse_batch_norm, fuse_epilogues, take_statistics])[1]
+    assert after.count("conv2d_with_statistics") == after.count("batch_norm_given_forward") == 1
+    assert after.count("batch_norm_fused_forward") + after.count("batch_norm_forward") == 1
+
+
+def test_backends_are_asked_before_convolutions_take_statistics(monkeypatch):
+    monkeypatch.setattr(type(numbanet.backends.get_backend("cpu")), "takes_statistics", lambda self, geometry, batch: False)
+    assert "conv2d_with_statistics" not in _rewrite(Residual(), FOR_TRAINING)[1]
 
 
 @pytest.mark.parametrize("activation", [F.relu, F.relu6])

@@ -40,6 +40,7 @@ def _same(one, other):
         np.testing.assert_array_equal(a.numpy(), b.numpy(), err_msg=name)
 
 
+@pytest.mark.usefixtures("same_kernels")
 def test_accumulated_and_clipped_gradients(rng):
     eager, theirs, model, mine = _pair()
     data = _data(rng)
@@ -60,6 +61,7 @@ def test_accumulated_and_clipped_gradients(rng):
     _same(eager, model)
 
 
+@pytest.mark.usefixtures("same_kernels")
 def test_zeros_instead_of_no_gradients(rng):
     eager, theirs, model, mine = _pair()
     step = numbanet.compile(model, _data(rng)[0][0], loss=F.cross_entropy, optimizer=mine)
@@ -143,6 +145,7 @@ def test_gradients_that_are_views(rng):
         np.testing.assert_array_equal(g.numpy(), k)
 
 
+@pytest.mark.usefixtures("same_kernels")
 def test_layers_frozen_and_set_free_after_compiling(rng):
     eager, theirs, model, mine = _pair()
     data = _data(rng, 4)
@@ -218,6 +221,7 @@ def test_several_losses_of_several_heads(rng):
         np.testing.assert_allclose(p.grad.numpy(), q.grad.numpy(), rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.usefixtures("same_kernels")
 @pytest.mark.parametrize("make", [lambda p: numbanet.optim.SGD(p, lr=0.1, momentum=0.5), lambda p: numbanet.optim.Adam(p, lr=0.01),
                                   lambda p: numbanet.optim.RMSprop(p, lr=0.01)], ids=["sgd", "adam", "rmsprop"])
 def test_numbers_of_the_optimiser_and_random_masks_advance_without_compiling(make, rng, monkeypatch):

@@ -20,6 +20,7 @@ from numbanet.backends.cpu.convolution.forward import (
     chain_endings,
     channels_last,
     execute,
+    execute_with_statistics,
     forward,
     grouped,
     has_adjacent_pixels,
@@ -44,6 +45,7 @@ from numbanet.backends.cpu.gemm import gemm
 from numbanet.backends.cpu.layout import copy_into
 from numbanet.backends.cpu.limits import limits
 from numbanet.backends.cpu.memory import empty
+from numbanet.backends.cpu.normalization.batch import moments_of_map
 from numbanet.backends.cpu.prepared import holding, prepares, shared
 from numbanet.backends.cpu.registry import implements
 from numbanet.backends.cpu.simd import L
@@ -72,6 +74,26 @@ def conv2d_fused(x, weight, bias, residual, geometry, minimum, maximum, out):
         algorithm = forward(geometry, x.shape[0], has_adjacent_pixels(x))
         packed = algorithm.pack(weight, NO_BIAS if bias is None else bias)
         execute(algorithm, packed, x, out, residual, *limits(minimum, maximum))
+
+
+@implements
+def conv2d_with_statistics(x, weight, bias, residual, geometry, minimum, maximum, out):
+    y, mean, variance = out
+    if x.dtype == F64:
+        conv2d_fused(x, weight, bias, residual, geometry, minimum, maximum, y)
+        mean[...], variance[...] = (y.mean((0, 2, 3)), y.var((0, 2, 3))) if y.size else (np.nan, np.nan)
+    elif not y.size or residual is None and whole.covers_the_map(geometry):
+        conv2d_fused(x, weight, bias, residual, geometry, minimum, maximum, y)
+        moments_of_map(y, mean, variance)
+    else:
+        algorithm = forward(geometry, x.shape[0], has_adjacent_pixels(x))
+        packed = algorithm.pack(weight, NO_BIAS if bias is None else bias)
+        execute_with_statistics(algorithm, packed, x, out, residual, *limits(minimum, maximum))
+
+
+def takes_statistics(geometry, batch: int) -> bool:
+    """Whether `conv2d_with_statistics` spares a pass over y."""
+    return not whole.covers_the_map(geometry) and forward(geometry, batch, True).counts is not None
 
 
 @implements

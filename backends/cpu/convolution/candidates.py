@@ -17,6 +17,7 @@ from numbanet.backends.cpu.convolution.forward import (
     Algorithm,
     backward_input,
     execute,
+    execute_with_statistics,
     forward,
     grouped,
     has_adjacent_pixels,
@@ -49,7 +50,7 @@ def _usable(x, *shapes) -> bool:
     return x.dtype == F32 and all(0 not in shape for shape in (x.shape, *shapes))
 
 
-@offers("conv2d_forward", "conv2d_fused", "conv2d_activated")
+@offers("conv2d_forward", "conv2d_fused", "conv2d_activated", "conv2d_with_statistics")
 def forward_candidates(arguments, constant) -> dict[str, Callable]:
     """Of a convolution whose weights may be packed once, or change."""
     x, weight, bias = arguments[:3]
@@ -73,7 +74,11 @@ def _forward_call(algorithm: Algorithm, arguments: tuple, are_packed: bool) -> C
     packed = shared(algorithm.packing, pack, *arguments[1:3]) if are_packed else None
 
     def run(x, weight, bias, residual, out):
-        execute(algorithm, packed.value if are_packed else pack(weight, bias), x, out, residual, low, high, activation)
+        ready = packed.value if are_packed else pack(weight, bias)
+        if isinstance(out, tuple):
+            execute_with_statistics(algorithm, ready, x, out, residual, low, high)
+        else:
+            execute(algorithm, ready, x, out, residual, low, high, activation)
 
     def call(*given):
         run(*given[:3], given[3] if len(given) > 5 else None, given[-1])

@@ -8,12 +8,15 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
+
 from numbanet.backends.cpu.convolution.columns import FILTERS, PLANES
 from numbanet.backends.cpu.convolution.depthwise import PIXELS as DEPTHWISE_ROWS
 from numbanet.backends.cpu.convolution.gather import MR
 from numbanet.backends.cpu.convolution.weight_gradient import MK
 from numbanet.backends.cpu.convolution.windows import FOLDED, PIXELS
 from numbanet.backends.cpu.convolution.winograd import FILTERS as WINOGRAD_FILTERS
+from numbanet.backends.cpu.convolution.winograd import RUN
 from numbanet.backends.cpu.convolution.winograd_gradient import BLOCK, GROUP
 from numbanet.backends.cpu.hardware import cache_sizes
 from numbanet.backends.cpu.simd import L
@@ -213,6 +216,20 @@ def winograd_blocks(batch: int, channels: int, filters: int, output_size: tuple[
     return WinogradPlan(size, group, group, weights, _up(positions * (group * row + 2 * L) + 2 * L, 16), True)
 
 
+def winograd_counts(batch: int, output_size: tuple[int, int], plan: WinogradPlan) -> np.ndarray:
+    """Pixels of y in each run of MR tiles, or in each run of a phase."""
+    heights, widths = (np.minimum(plan.size, n - np.arange(0, n, plan.size)) for n in output_size)
+    tiles = np.tile(np.outer(heights, widths).ravel(), batch)
+    if not plan.in_phases:
+        return _sums(tiles, MR)
+    return np.concatenate([_sums(tiles[first:first + plan.block], RUN) for first in range(0, len(tiles), plan.block)])
+
+
+def _sums(values: np.ndarray, count: int) -> np.ndarray:
+    """Of each `count` neighbours; the last are fewer."""
+    return np.add.reduceat(values.astype(np.int64), np.arange(0, len(values), count))
+
+
 def may_use_winograd(geometry: ConvGeometry) -> bool:
     return (geometry.kernel_size in ((3, 3), (5, 5)) and geometry.stride == geometry.dilation == (1, 1) and geometry.groups == 1
             and get_float32_precision() == "fast")
@@ -292,6 +309,11 @@ def gather_plan(pixels: int, channels: int, filters: int, taps: int) -> GatherPl
                       _up(block * _pitch(taps * chunk) + MR * STRIP + 2 * L, 16))
 
 
+def gather_counts(pixels: int, block: int) -> np.ndarray:
+    """Pixels of each block."""
+    return np.minimum(block, pixels - np.arange(0, pixels, block))
+
+
 @lru_cache(maxsize=4096)
 def depthwise_band(batch: int, channels: int, stride: tuple[int, int], output_size: tuple[int, int]) -> int:
     """Rows of y in a job: those whose pixels, of all channels, take half of the second-level cache in x and y.
@@ -302,6 +324,11 @@ def depthwise_band(batch: int, channels: int, stride: tuple[int, int], output_si
     bands = -(-OH // max(3 * DEPTHWISE_ROWS, cache_sizes().l2 // 2 // ((stride[0] * stride[1] + 1) * OW * channels * FLOAT)))
     bands = max(bands, min(-(-OH // (3 * DEPTHWISE_ROWS)), -(-WANTED_JOBS // max(1, batch * -(-channels // (4 * L))))))
     return _up(-(-OH // bands), DEPTHWISE_ROWS)
+
+
+def depthwise_counts(batch: int, output_size: tuple[int, int], band: int) -> np.ndarray:
+    """Pixels of each band."""
+    return np.tile(gather_counts(output_size[0], band) * output_size[1], batch)
 
 
 class DepthwiseGradientPlan(NamedTuple):

@@ -17,6 +17,7 @@ from numba import prange
 from numbanet.backends.cpu.activating import activate
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.convolution.depthwise_tile import pixels_tiles
+from numbanet.backends.cpu.convolution.statistics import take_moments
 from numbanet.backends.cpu.convolution.walk import first_inside, last_inside, strides_of
 from numbanet.backends.cpu.hardware import vector_registers
 from numbanet.backends.cpu.out_of_line import out_of_line
@@ -106,7 +107,7 @@ def _inner_range(size, outputs, taps, stride, pad, dilation):
 
 
 @worker(borrows=True)
-def _forward_jobs(slot, slots, counters, jobs, parts, x, weight, y, residual, low, high, activation, walk, band):
+def _forward_jobs(slot, slots, counters, jobs, parts, x, weight, y, residual, low, high, activation, moments, walk, band):
     """What one slot does; a job is a band of rows and a range of vectors of channels."""
     out_of_line()
     _, OH, OW, C = y.shape
@@ -126,15 +127,22 @@ def _forward_jobs(slot, slots, counters, jobs, parts, x, weight, y, residual, lo
                        y, (n * y_n, y_h, y_w), residual, (n * r_n, r_h, r_w), low, high, walk)
         for oh in range(begin, min(OH, begin + band)):
             activate(activation, y, n * y_n + oh * y_h + v0 * L, OW, y_w, (v1 - v0) * lanes)
+        if moments.size:
+            take_moments(moments, job // parts, v0 * L, y, n * y_n + begin * y_h + v0 * L, min(OH - begin, band), y_h, OW, y_w,
+                         (v1 - v0) * lanes, True)
         job = next_job(counters, slot, slots, jobs)
 
 
-@kernel("void(const T[:,:,:,:], const T[:,::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, i8, const i8[::1], i8, i8)", parallel=True)
-def conv2d_forward_depthwise(x, weight, y, residual, low, high, activation, walk, band, slots):
-    """x (N, H, W, C), weight (T + 1, C rounded up to L), y and residual (N, OH, OW, C); bands of `band` rows of y."""
+@kernel("void(const T[:,:,:,:], const T[:,::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, i8, T[:,:,::1], const i8[::1], i8, i8)",
+        parallel=True)
+def conv2d_forward_depthwise(x, weight, y, residual, low, high, activation, moments, walk, band, slots):
+    """x (N, H, W, C), weight (T + 1, C rounded up to L), y and residual (N, OH, OW, C); bands of `band` rows of y.
+
+    moments (N * bands, 3, C), or empty: see `statistics.py`.
+    """
     N, OH, _, C = y.shape
     parts = (C // L + VECTORS - 1) // VECTORS + (1 if C % L else 0)
     jobs = N * ((OH + band - 1) // band) * parts
     counters = begin_shares(slots, jobs)
     for slot in prange(slots):
-        _forward_jobs(np.int64(slot), slots, counters, jobs, parts, x, weight, y, residual, low, high, activation, walk, band)
+        _forward_jobs(np.int64(slot), slots, counters, jobs, parts, x, weight, y, residual, low, high, activation, moments, walk, band)

@@ -20,6 +20,7 @@ from numbanet.backends.cpu.convolution.columns import FILTERS, conv2d_forward_co
 from numbanet.backends.cpu.convolution.depthwise import conv2d_forward_depthwise
 from numbanet.backends.cpu.convolution.gather import MR, conv2d_forward_gather
 from numbanet.backends.cpu.convolution.small_groups import conv2d_forward_small_groups
+from numbanet.backends.cpu.convolution.statistics import NO_MOMENTS
 from numbanet.backends.cpu.convolution.unpacking import read_packed, read_small_groups, read_taps, read_transformed
 from numbanet.backends.cpu.convolution.walk import forward_walk, make_walk, mirrored_walk
 from numbanet.backends.cpu.convolution.weights import pack_weights, packed_size
@@ -29,6 +30,8 @@ from numbanet.backends.cpu.layout import copy_into
 from numbanet.backends.cpu.limits import limits
 from numbanet.backends.cpu.memory import empty
 from numbanet.backends.cpu.memory import scratch as borrowed
+from numbanet.backends.cpu.normalization.batch import moments_of_map
+from numbanet.backends.cpu.normalization.moments import merge_block_moments
 from numbanet.backends.cpu.prepared import Held, Packed
 from numbanet.backends.cpu.simd import L
 from numbanet.backends.precision import get_float32_precision
@@ -42,15 +45,17 @@ class Algorithm(NamedTuple):
 
     packing: Hashable           # equal where packed weights are the same
     pack: Callable              # (weight (K, Cg, R, S), bias (K,) or empty) -> packed
-    run: Callable               # (x (N, H, W, C), packed, y (N, OH, OW, K), residual as y or empty, low, high, activation's address)
+    run: Callable       # (x (N, H, W, C), packed, y (N, OH, OW, K), residual as y or empty, low, high, activation's address, moments)
     fits: Callable              # whether `run` can write a y with these strides
     takes_residual: bool = True
     alone: Callable | None = None   # (as `run`) -> the one (kernel, arguments) that it is, where one thread does it
     takes_activation: bool = False
     hold: Callable | None = None    # (Packed) -> Held, where the weights can be read back
+    counts: np.ndarray | None = None    # pixels of each block whose statistics `run` can take, into moments (len(counts), 3, K)
 
 
-def execute(algorithm: Algorithm, packed, x, out, residual=None, low=-np.inf, high=np.inf, activation: str | None = None) -> None:
+def execute(algorithm: Algorithm, packed, x, out, residual=None, low=-np.inf, high=np.inf, activation: str | None = None,
+            moments=NO_MOMENTS) -> None:
     """Fill `out` (N, K, OH, OW) from x (N, C, H, W): in place where the algorithm can, otherwise through a copy."""
     if activation is not None and not algorithm.takes_activation:
         execute(algorithm, packed, x, out, residual, low, high)
@@ -62,13 +67,24 @@ def execute(algorithm: Algorithm, packed, x, out, residual=None, low=-np.inf, hi
         y = empty(y.shape, F32)
     residual = NO_RESIDUAL if residual is None else channels_last(residual)
     if residual is not NO_RESIDUAL and residual.size and not algorithm.takes_residual:
-        algorithm.run(channels_last(x), packed, y, NO_RESIDUAL, -np.inf, np.inf, activating.NONE)
+        algorithm.run(channels_last(x), packed, y, NO_RESIDUAL, -np.inf, np.inf, activating.NONE, NO_MOMENTS)
         np.add(y, residual, out=y)
         np.clip(y, np.float32(low), np.float32(high), out=y)
     else:
-        algorithm.run(channels_last(x), packed, y, residual, low, high, function)
+        algorithm.run(channels_last(x), packed, y, residual, low, high, function, moments)
     if is_copy:
         copy_into(y.transpose(0, 3, 1, 2), out)
+
+
+def execute_with_statistics(algorithm: Algorithm, packed, x, out, residual, low, high) -> None:
+    """`out`: y, and its mean and variance (K,), which the algorithm takes as it goes where it can."""
+    y, mean, variance = out
+    if algorithm.counts is None:
+        execute(algorithm, packed, x, y, residual, low, high)
+        return moments_of_map(y, mean, variance)
+    moments = empty((len(algorithm.counts), 3, len(mean)), F32)
+    execute(algorithm, packed, x, y, residual, low, high, moments=moments)
+    merge_block_moments(moments, algorithm.counts, mean, variance)
 
 
 def kernels(algorithm: Algorithm, packed, x, out, residual=None, low=-np.inf, high=np.inf,
@@ -83,7 +99,7 @@ def kernels(algorithm: Algorithm, packed, x, out, residual=None, low=-np.inf, hi
         return None
     function = activating.NONE if activation is None else activating.address(activation)
     residual = NO_RESIDUAL if residual is None else residual.transpose(0, 2, 3, 1)
-    return [algorithm.alone(x.transpose(0, 2, 3, 1), packed, y, residual, low, high, function)]
+    return [algorithm.alone(x.transpose(0, 2, 3, 1), packed, y, residual, low, high, function, NO_MOMENTS)]
 
 
 def channels_last(x):
@@ -175,7 +191,7 @@ def product(walk, batch, may_use_winograd, are_packed, arranged, size: int | Non
     if may_use_winograd and (plan := choose.winograd_plan(batch, Cg, Kg, output_size, are_packed, R)) is not None:
         if size is not None:
             plan = choose.winograd_blocks(batch, Cg, Kg, output_size, size, R)
-        return _winograd(walk, plan, arranged)
+        return _winograd(walk, batch, output_size, plan, arranged)
     plan = choose.gather_plan(batch * output_size[0] * output_size[1], Cg, Kg, R * S)
     are_pixels = R == S == 1 and all(walk[7:9] == 1) and not any(walk[9:11]) and tuple(walk[3:5]) == output_size
     is_small = batch * output_size[0] * output_size[1] * G * Cg * Kg * R * S <= choose.SMALL
@@ -185,14 +201,15 @@ def product(walk, batch, may_use_winograd, are_packed, arranged, size: int | Non
         pack_weights(arranged(weight), bias, packed, plan.chunk)
         return packed
 
-    def arguments(x, packed, y, residual, low, high, activation):
+    def arguments(x, packed, y, residual, low, high, activation, moments):
         rows, added = y.reshape(-1, y.shape[3]), residual.reshape(-1, y.shape[3]) if residual.size else NO_ROWS
         apart = _pixel_distance(x) if are_pixels else 0
         scratch = borrowed((min(threads.get_num_threads(), plan.jobs), 2 * MR * L if apart else plan.scratch), F32)
-        return x, packed, rows, added, low, high, activation, scratch, walk, plan.block, plan.chunk, plan.parts, apart
+        return x, packed, rows, added, low, high, activation, moments, scratch, walk, plan.block, plan.chunk, plan.parts, apart
     run, once = _runs(conv2d_forward_gather, arguments, is_small)
+    counts = choose.gather_counts(batch * output_size[0] * output_size[1], plan.block)
     return Algorithm(("gather", plan.chunk), pack, run, _has_even_pixels, True, once, True,
-                     lambda packed: Held(packed, G, read_packed(plan.chunk, G)))
+                     lambda packed: Held(packed, G, read_packed(plan.chunk, G)), counts)
 
 
 def _runs(kernel, arguments, is_small: bool) -> tuple[Callable, Callable | None]:
@@ -201,32 +218,34 @@ def _runs(kernel, arguments, is_small: bool) -> tuple[Callable, Callable | None]
     return lambda *given: chosen(*arguments(*given)), (lambda *given: (kernel, arguments(*given))) if is_small else None
 
 
-def _winograd(walk, plan, arranged) -> Algorithm:
+def _winograd(walk, batch, output_size, plan, arranged) -> Algorithm:
     def pack(weight, bias):
         transformed = empty((plan.weights,), F32)
         transform_weights(arranged(weight), transformed, plan.size)
         return transformed, np.ascontiguousarray(bias)
 
-    def run(x, packed, y, residual, low, high, activation):
+    def run(x, packed, y, residual, low, high, activation, moments):
         slots = min(threads.get_num_threads(), plan.jobs)
         if plan.in_phases:
             scratch = borrowed((slots * 36 * L + plan.scratch,), F32)
-            conv2d_forward_winograd_phases(x, *packed, y, residual, low, high, activation, scratch, walk, plan.block, slots, plan.size)
+            conv2d_forward_winograd_phases(x, *packed, y, residual, low, high, activation, moments, scratch, walk, plan.block, slots,
+                                           plan.size)
         else:
             scratch = borrowed((slots, plan.scratch), F32)
-            conv2d_forward_winograd(x, *packed, y, residual, low, high, activation, scratch, walk, plan.block, plan.size)
+            conv2d_forward_winograd(x, *packed, y, residual, low, high, activation, moments, scratch, walk, plan.block, plan.size)
     return Algorithm(("winograd 2x2" if plan.size == 2 and walk[5] == 3 else "winograd", plan.size), pack, run, _has_adjacent_channels,
-                     takes_activation=True, hold=lambda packed: Held(packed, 1, read_transformed))
+                     takes_activation=True, hold=lambda packed: Held(packed, 1, read_transformed),
+                     counts=choose.winograd_counts(batch, output_size, plan))
 
 
 def _depthwise(walk, batch) -> Algorithm:
     stride, output_size = tuple(map(int, walk[7:9])), tuple(map(int, walk[13:]))
     band = choose.depthwise_band(batch, int(walk[2]), stride, output_size)
 
-    def run(x, packed, y, residual, low, high, activation):
-        conv2d_forward_depthwise(x, packed, y, residual, low, high, activation, walk, band, threads.get_num_threads())
+    def run(x, packed, y, residual, low, high, activation, moments):
+        conv2d_forward_depthwise(x, packed, y, residual, low, high, activation, moments, walk, band, threads.get_num_threads())
     return Algorithm("depthwise", _pack_depthwise, run, _has_adjacent_channels, takes_activation=True,
-                     hold=lambda packed: Held(packed, 1, read_taps))
+                     hold=lambda packed: Held(packed, 1, read_taps), counts=choose.depthwise_counts(batch, output_size, band))
 
 
 def _pack_depthwise(weight, bias):
@@ -257,13 +276,13 @@ def _depthwise_phases(geometry, batch) -> Algorithm:
         return {(p, q): made and made.pack(weight[:, :, phases[0][p][0]][:, :, :, phases[1][q][0]], bias)
                 for (p, q), made in algorithms.items()}
 
-    def run(x, packed, y, residual, low, high, activation):
+    def run(x, packed, y, residual, low, high, activation, moments):
         for (p, q), made in algorithms.items():
             part = y[:, p::geometry.stride[0], q::geometry.stride[1]]
             if made is None:
                 part.fill(0)
             else:
-                made.run(x, packed[p, q], part, residual, low, high, activation)
+                made.run(x, packed[p, q], part, residual, low, high, activation, moments)
     return Algorithm("depthwise phases", pack, run, _has_adjacent_channels, False)
 
 
@@ -291,7 +310,7 @@ def _small_groups(walk, step, arranged) -> Algorithm:
             packed[-1, :G * width] = bias
         return packed
 
-    def run(x, packed, y, residual, low, high, activation):
+    def run(x, packed, y, residual, low, high, activation, moments):
         conv2d_forward_small_groups(x, packed, y, residual, low, high, walk, step)
     return Algorithm("small groups", pack, run, _has_adjacent_channels, hold=lambda packed: Held(packed, 1, read_small_groups))
 
@@ -307,7 +326,7 @@ def _columns(walk, floats, is_small) -> Algorithm:
             shifts[:K] = bias
         return np.ascontiguousarray(rows.reshape(blocks, FILTERS, steps).transpose(0, 2, 1)), shifts
 
-    def arguments(x, packed, y, residual, low, high, activation):
+    def arguments(x, packed, y, residual, low, high, activation, moments):
         scratch = borrowed((min(threads.get_num_threads(), x.shape[0]), floats), F32)
         return x, *packed, y, low, high, scratch, walk
     run, once = _runs(conv2d_forward_columns, arguments, is_small)
@@ -318,7 +337,7 @@ def _windows(is_small) -> Algorithm:
     def pack(weight, bias):
         return np.ascontiguousarray(weight.transpose(2, 3, 1, 0)), np.ascontiguousarray(bias)
 
-    def arguments(x, packed, y, residual, low, high, activation):
+    def arguments(x, packed, y, residual, low, high, activation, moments):
         return x, *packed, y, low, high, min(threads.get_num_threads(), y.shape[0] * y.shape[1])
     run, once = _runs(conv2d_forward_windows, arguments, is_small)
     return Algorithm("windows", pack, run, _is_dense, False, once)

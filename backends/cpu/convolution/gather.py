@@ -19,6 +19,7 @@ from numbanet.backends.cpu.activating import activate
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.convolution.finishing_tile import ACCUMULATE, LIMITS, RESIDUAL, finishing_tile
 from numbanet.backends.cpu.convolution.flat import flat_to_read
+from numbanet.backends.cpu.convolution.statistics import take_moments
 from numbanet.backends.cpu.convolution.walk import end_of, odd_pitch, pack_windows, strides_of
 from numbanet.backends.cpu.convolution.weights import bias_offset, chunk_offset
 from numbanet.backends.cpu.limits import limited
@@ -119,7 +120,8 @@ def multiply_panel(panel, base, pitch, spare, corner, packed, b, y, c, y_row, co
 
 
 @worker(borrows=True)
-def _gather_jobs(slot, counters, jobs, x, packed, y, residual, low, high, activation, scratch, walk, block, chunk, parts, apart):
+def _gather_jobs(slot, counters, jobs, x, packed, y, residual, low, high, activation, moments, scratch, walk, block, chunk, parts,
+                 apart):
     """What one slot does; a job is a block of pixels and, of each group, one of `parts` ranges of strips."""
     out_of_line()
     Cg, Kg, G, T = walk[0], walk[1], walk[2], walk[5] * walk[6]
@@ -149,19 +151,21 @@ def _gather_jobs(slot, counters, jobs, x, packed, y, residual, low, high, activa
                                 y, first * y_row + k, y_row, count, T * channels, k1 - k0, bias_offset(Cg, Kg, G, T, g) + k0,
                                 residual, first * r_row + k, r_row, low, high, steps, before)
             activate(activation, y, first * y_row + k, count, y_row, k1 - k0)
+            if moments.size:
+                take_moments(moments, job // parts, k, y, first * y_row + k, 1, 0, count, y_row, k1 - k0, True)
         job = next_job(counters, slot, slots, jobs)
 
 
-@kernel("void(const T[:,:,:,:], const T[::1], T[:,:], const T[:,:], f4, f4, i8, T[:,::1], const i8[::1], i8, i8, i8, i8)",
-        parallel=True)
-def conv2d_forward_gather(x, packed, y, residual, low, high, activation, scratch, walk, block, chunk, parts, apart):
+@kernel("void(const T[:,:,:,:], const T[::1], T[:,:], const T[:,:], f4, f4, i8, T[:,:,::1], T[:,::1], const i8[::1], i8, i8, i8, "
+        "i8)", parallel=True)
+def conv2d_forward_gather(x, packed, y, residual, low, high, activation, moments, scratch, walk, block, chunk, parts, apart):
     """x (N, H, W, C), y and residual (pixels, K), scratch (slots, floats).
 
-    An empty residual adds nothing; y is limited to [low, high], and then given to `activation`. Where `apart` is not 0, windows are
-    pixels, that many floats apart in x, and are read there.
+    An empty residual adds nothing; y is limited to [low, high], and then given to `activation`; moments (blocks, 3, K), or empty: see
+    `statistics.py`. Where `apart` is not 0, windows are pixels, that many floats apart in x, and are read there.
     """
     jobs = (y.shape[0] + block - 1) // block * parts
     counters = begin_shares(scratch.shape[0], jobs)
     for slot in prange(scratch.shape[0]):
-        _gather_jobs(np.int64(slot), counters, jobs, x, packed, y, residual, low, high, activation, scratch, walk, block, chunk, parts,
-                     apart)
+        _gather_jobs(np.int64(slot), counters, jobs, x, packed, y, residual, low, high, activation, moments, scratch, walk, block, chunk,
+                     parts, apart)

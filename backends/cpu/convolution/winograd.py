@@ -21,6 +21,7 @@ from numba import prange
 from numbanet.backends.cpu.activating import activate
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.convolution.gather import MR
+from numbanet.backends.cpu.convolution.statistics import take_moments
 from numbanet.backends.cpu.convolution.walk import odd_pitch, strides_of
 from numbanet.backends.cpu.convolution.winograd_tile import (
     transform_filters,
@@ -64,7 +65,8 @@ def _transform_input(x, n, h0, w0, scratch, v, v_plane, t, window):
 
 
 @worker(inline=True)
-def _transform_output(scratch, m, m_plane, t, bias, k0, k1, y, n, oh, ow, size, residual, low, high, activation, window):
+def _transform_output(scratch, m, m_plane, t, bias, k0, k1, y, n, oh, ow, size, residual, low, high, activation, moments, run, is_first,
+                      window):
     if window == 4:
         transform_small_output_tile(scratch, m, m_plane, t, bias, k0, k1, y, n, oh, ow, residual, low, high)
     else:
@@ -73,6 +75,10 @@ def _transform_output(scratch, m, m_plane, t, bias, k0, k1, y, n, oh, ow, size, 
         y_n, y_h, y_w = strides_of(y)
         for i in range(oh, min(y.shape[1], oh + size)):
             activate(activation, y, n * y_n + i * y_h + ow * y_w + k0, min(y.shape[2] - ow, size), y_w, k1 - k0)
+    if moments.size:
+        y_n, y_h, y_w = strides_of(y)
+        take_moments(moments, run, k0, y, n * y_n + oh * y_h + ow * y_w + k0, min(y.shape[1] - oh, size), y_h, min(y.shape[2] - ow, size),
+                     y_w, k1 - k0, is_first)
 
 
 @worker(borrows=True)
@@ -114,7 +120,7 @@ def _multiply_block(scratch, v, v_pitch, v_plane, U, strip0, strip1, K, C, m, m_
 
 
 @worker(borrows=True)
-def _winograd_jobs(slot, counters, jobs, x, U, bias, y, residual, low, high, activation, scratch, walk, block, size):
+def _winograd_jobs(slot, counters, jobs, x, U, bias, y, residual, low, high, activation, moments, scratch, walk, block, size):
     """What one slot does; a job is `block` tiles, a multiple of MR."""
     out_of_line()
     pad_h, pad_w = walk[9], walk[10]
@@ -141,19 +147,22 @@ def _winograd_jobs(slot, counters, jobs, x, U, bias, y, residual, low, high, act
             for i in range(count):
                 n, th, tw = (first + i) // (TH * TW), (first + i) // TW % TH, (first + i) % TW
                 _transform_output(scratch, m + i * FILTERS, m_plane, t, bias, k0, k1, y, n, th * size, tw * size,
-                                  size, residual, low, high, activation, window)
+                                  size, residual, low, high, activation, moments, (first + i) // MR, i % MR == 0, window)
         job = next_job(counters, slot, slots, jobs)
 
 
-@kernel("void(const T[:,:,:,:], const T[::1], const T[::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, i8, T[:,::1], const i8[::1], i8, i8)",
-        parallel=True)
-def conv2d_forward_winograd(x, U, bias, y, residual, low, high, activation, scratch, walk, block, size):
-    """x (N, H, W, C), y and residual (N, OH, OW, K), scratch (slots, floats); an empty bias or residual adds nothing."""
+@kernel("void(const T[:,:,:,:], const T[::1], const T[::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, i8, T[:,:,::1], T[:,::1], "
+        "const i8[::1], i8, i8)", parallel=True)
+def conv2d_forward_winograd(x, U, bias, y, residual, low, high, activation, moments, scratch, walk, block, size):
+    """x (N, H, W, C), y and residual (N, OH, OW, K), scratch (slots, floats); an empty bias or residual adds nothing.
+
+    moments (runs of MR tiles, 3, K), or empty: see `statistics.py`.
+    """
     N, OH, OW, _ = y.shape
     jobs = (N * ((OH + size - 1) // size) * ((OW + size - 1) // size) + block - 1) // block
     counters = begin_shares(scratch.shape[0], jobs)
     for slot in prange(scratch.shape[0]):
-        _winograd_jobs(np.int64(slot), counters, jobs, x, U, bias, y, residual, low, high, activation, scratch, walk, block, size)
+        _winograd_jobs(np.int64(slot), counters, jobs, x, U, bias, y, residual, low, high, activation, moments, scratch, walk, block, size)
 
 
 @worker(borrows=True)
@@ -184,7 +193,7 @@ def _multiply_strips(slot, slots, counters, scratch, v, v_pitch, v_plane, U, str
 
 @worker(borrows=True)
 def _transform_outputs(slot, slots, counters, count, scratch, first, t, m, m_pitch, m_plane, bias, y, residual, low, high, activation,
-                       TH, TW, size, window):
+                       moments, runs_before, TH, TW, size, window):
     """Of tiles first, ..., first + count - 1."""
     out_of_line()
     jobs = (count + RUN - 1) // RUN
@@ -193,14 +202,17 @@ def _transform_outputs(slot, slots, counters, count, scratch, first, t, m, m_pit
         for i in range(job * RUN, min(count, job * RUN + RUN)):
             n, th, tw = (first + i) // (TH * TW), (first + i) // TW % TH, (first + i) % TW
             _transform_output(scratch, m + i * m_pitch, m_plane, t, bias, 0, y.shape[3], y, n, th * size, tw * size, size,
-                              residual, low, high, activation, window)
+                              residual, low, high, activation, moments, runs_before + job, i == job * RUN, window)
         job = next_job(counters, slot, slots, jobs)
 
 
-@kernel("void(const T[:,:,:,:], const T[::1], const T[::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, i8, T[::1], const i8[::1], i8, i8, i8)",
-        parallel=True)
-def conv2d_forward_winograd_phases(x, U, bias, y, residual, low, high, activation, scratch, walk, group, slots, size):
-    """As `conv2d_forward_winograd`, `group` tiles at a time; scratch (see `choose.winograd_plan`) is shared by all slots."""
+@kernel("void(const T[:,:,:,:], const T[::1], const T[::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, i8, T[:,:,::1], T[::1], "
+        "const i8[::1], i8, i8, i8)", parallel=True)
+def conv2d_forward_winograd_phases(x, U, bias, y, residual, low, high, activation, moments, scratch, walk, group, slots, size):
+    """As `conv2d_forward_winograd`, `group` tiles at a time; scratch (see `choose.winograd_plan`) is shared by all slots.
+
+    moments (runs of all groups, 3, K), or empty.
+    """
     C, (N, OH, OW, K), window = x.shape[3], y.shape, size + walk[5] - 1
     positions = window * window
     TH, TW, strips = (OH + size - 1) // size, (OW + size - 1) // size, (K + 2 * L - 1) // (2 * L)
@@ -220,4 +232,5 @@ def conv2d_forward_winograd_phases(x, U, bias, y, residual, low, high, activatio
                              positions)
         for slot in prange(slots):
             _transform_outputs(np.int64(slot), slots, outputs, count, scratch, first, np.int64(slot) * 36 * L, m, m_pitch, m_plane,
-                               bias, y, residual, low, high, activation, TH, TW, size, window)
+                               bias, y, residual, low, high, activation, moments, first // group * ((group + RUN - 1) // RUN), TH, TW, size,
+                               window)

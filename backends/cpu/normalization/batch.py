@@ -27,10 +27,9 @@ from numbanet.backends.cpu.normalization import channels
 from numbanet.backends.cpu.normalization.channels import (
     backward_coefficients,
     forward_coefficients,
-    merge_moments,
     vector_or_constant,
 )
-from numbanet.backends.cpu.normalization.moments import block_rows, fold_rows
+from numbanet.backends.cpu.normalization.moments import block_counts, block_rows, fold_rows, merge_block_moments
 from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.registry import implements
 from numbanet.backends.cpu.simd import L, fma, load, load_partial, select, store, store_partial, store_streamed
@@ -49,8 +48,8 @@ def _read(array, at, left):
 
 
 @worker
-def _moments(x, begin, end, mean, m2):
-    """As `moments.block_moments`, for rows at any distance."""
+def _moments(x, begin, end, moments):
+    """Fill the rows (3, V) of a block, see `merge_block_moments`: the center is the rounded mean."""
     out_of_line()
     V, row = x.shape[1], x.strides[0] // 4
     center, first, second = np.zeros(V + L, np.float32), np.zeros(V + L, np.float32), np.zeros(V + L, np.float32)
@@ -65,9 +64,7 @@ def _moments(x, begin, end, mean, m2):
             store(first, v, load(first, v) + deviation)
             store(second, v, fma(deviation, deviation, load(second, v)))
     for v in range(V):
-        correction = np.float64(first[v]) / (end - begin)
-        mean[v] = center[v] + correction
-        m2[v] = second[v] - correction * first[v]
+        moments[0, v], moments[1, v], moments[2, v] = center[v], first[v], second[v]
 
 
 @worker(inline=True)
@@ -95,20 +92,26 @@ def _normalize(x, begin, end, coefficients, residual, low, high, streamed, y):
             _write(y, s * y_row + v, limited(value, low, high), V - v, streamed)
 
 
-@kernel("void(const T[:,:], const T[::1], const T[::1], const T[:,:], f8, i8, f4, f4, b1, T[:,::1], T[:,::1], f8[:,:,:,::1], T[:,:,::1], "
-        "T[:,:])", parallel=True)
-def batch_norm_forward_rows(x, weight, bias, residual, epsilon, rows, low, high, streamed, mean, variance, partial, coefficients, y):
-    """Fill y, mean and variance (1, C). x, y and residual (S, V), partial (1, B, 2, V), coefficients (1, 3, V or more)."""
-    S, V = x.shape
-    B, C = partial.shape[1], len(weight)
-    for i in prange(B):                 # backwards: the layer before wrote the last block last, and the next loop begins with the first
+@kernel("void(const T[:,:], i8, T[:,:,::1])", parallel=True)
+def batch_moments_rows(x, rows, moments):
+    """Fill moments (B, 3, V) of the blocks of x (S, V), for `merge_block_moments`."""
+    B = len(moments)
+    for i in prange(B):                 # backwards: the layer before wrote the last block last, and what follows begins with the first
         b = B - 1 - np.int64(i)
-        _moments(x, b * rows, min((b + 1) * rows, S), partial[0, b, 0], partial[0, b, 1])
+        _moments(x, b * rows, min((b + 1) * rows, x.shape[0]), moments[b])
+
+
+@kernel("void(const T[:,:], const T[::1], const T[::1], const T[:,:], T[:,::1], T[:,::1], f8, i8, f4, f4, b1, b1, T[:,:,::1], T[:,:])",
+        parallel=True)
+def batch_norm_forward_rows(x, weight, bias, residual, mean, variance, epsilon, rows, low, high, streamed, backwards, coefficients, y):
+    """Fill y by mean and variance (1, C). x, y and residual (S, V), coefficients (1, 3, V or more)."""
+    S, C = x.shape[0], len(weight)
+    B = (S + rows - 1) // rows
     for c in prange(C):
-        merge_moments(partial, S, rows, C, 0, np.int64(c), mean, variance)
         forward_coefficients(weight, bias, mean, variance, epsilon, 0, np.int64(c), coefficients[0])
-    for b in prange(B):
-        _normalize(x, np.int64(b) * rows, min((np.int64(b) + 1) * rows, S), coefficients, residual, low, high, streamed, y)
+    for i in prange(B):
+        b = B - 1 - np.int64(i) if backwards else np.int64(i)
+        _normalize(x, b * rows, min((b + 1) * rows, S), coefficients, residual, low, high, streamed, y)
 
 
 @worker(inline=True)
@@ -205,21 +208,30 @@ def _is_streamed(rows) -> bool:
     return rows.nbytes > cache_sizes().l3 // 2 and rows.ctypes.data % width == 0 and rows.strides[0] % width == 0
 
 
-def forward(x, weight, bias, residual, epsilon, low, high, out) -> None:
-    """`out`: y, mean, variance."""
-    y, mean, variance = out
-    C = x.shape[1]
+def moments_of_map(x, mean, variance) -> None:
+    """Fill mean and variance (C,)."""
     if not x.size:
         mean.fill(np.nan)
         variance.fill(np.nan)
         return
-    x_rows, y_rows, *added = _rows(x, y, *(() if residual is None else (residual,)))
+    x_rows, = _rows(x)
     S, V = x_rows.shape
     rows = block_rows(S, V)
-    partial = np.empty((1, -(-S // rows), 2, V))
-    batch_norm_forward_rows(x_rows, *_affine(weight, bias, C), added[0] if added else NO_ROWS, epsilon, rows, low, high,
-                            _is_streamed(y_rows), mean[None], variance[None], partial, _coefficients(3, V), y_rows)
-    _finish(y_rows, y)
+    counts = block_counts(S, rows)
+    moments = np.empty((len(counts), 3, V), F32)
+    batch_moments_rows(x_rows, rows, moments)
+    merge_block_moments(moments, counts, mean, variance)
+
+
+def normalize(x, weight, bias, residual, mean, variance, epsilon, low, high, out, backwards: bool) -> None:
+    """Fill `out` by mean and variance; `backwards` where the end of x was written or read last, and is in a cache."""
+    if not x.size:
+        return
+    x_rows, y_rows, *added = _rows(x, out, *(() if residual is None else (residual,)))
+    S, V = x_rows.shape
+    batch_norm_forward_rows(x_rows, *_affine(weight, bias, x.shape[1]), added[0] if added else NO_ROWS, mean[None], variance[None], epsilon,
+                            block_rows(S, V), low, high, _is_streamed(y_rows), backwards, _coefficients(3, V), y_rows)
+    _finish(y_rows, out)
 
 
 def backward(grad_y, y, x, weight, bias, mean, variance, epsilon, low, high, out) -> None:
@@ -261,11 +273,25 @@ def batch_norm_forward(x, weight, bias, epsilon, out):
 
 @implements
 def batch_norm_fused_forward(x, weight, bias, residual, epsilon, minimum, maximum, out):
-    if x.dtype == F32:
-        forward(x, weight, bias, residual, epsilon, *limits(minimum, maximum), out)
-        return
     y, mean, variance = out
+    if x.dtype == F32:
+        moments_of_map(x, mean, variance)
+        normalize(x, weight, bias, residual, mean, variance, epsilon, *limits(minimum, maximum), y, backwards=False)
+        return
     channels.forward(x, weight, bias, epsilon, 1, False, mean[None], variance[None], y)
+    _finish_plain(y, residual, minimum, maximum)
+
+
+@implements
+def batch_norm_given_forward(x, weight, bias, residual, mean, variance, epsilon, minimum, maximum, out):
+    if x.dtype == F32:
+        normalize(x, weight, bias, residual, mean, variance, epsilon, *limits(minimum, maximum), out, backwards=True)
+        return
+    channels.forward(x, weight, bias, epsilon, 1, True, mean[None], variance[None], out)
+    _finish_plain(out, residual, minimum, maximum)
+
+
+def _finish_plain(y, residual, minimum, maximum) -> None:
     if residual is not None:
         np.add(y, residual, out=y)
     np.clip(y, minimum, maximum, out=y)

@@ -20,12 +20,13 @@ from numbanet.graph.passes.nest_concatenations import nest_concatenations
 from numbanet.graph.passes.pool_convolutions import pool_convolutions
 from numbanet.graph.passes.recompute import recompute
 from numbanet.graph.passes.round_linear_weights import round_linear_weights
+from numbanet.graph.passes.take_statistics import take_statistics
 
 FOR_INFERENCE = (drop_unused, fold_batch_norm, fold_scales, activate_before_views, fuse_epilogues, chain_convolutions, pool_convolutions,
                  nest_concatenations, drop_unused, chain_elementwise)
 FOR_TRAINING = (drop_unused, fuse_batch_norm, fuse_epilogues, limit_before_pooling, pool_convolutions, fuse_linear_gradients, add_gradients,
-                chain_elementwise)
+                take_statistics, chain_elementwise)
 
 __all__ = ["FOR_INFERENCE", "FOR_TRAINING", "activate_before_views", "add_gradients", "chain_convolutions", "chain_elementwise",
            "drop_unused", "fold_batch_norm", "fold_scales", "fuse_batch_norm", "fuse_epilogues", "fuse_linear_gradients",
-           "limit_before_pooling", "nest_concatenations", "pool_convolutions", "recompute", "round_linear_weights"]
+           "limit_before_pooling", "nest_concatenations", "pool_convolutions", "recompute", "round_linear_weights", "take_statistics"]

@@ -18,6 +18,7 @@ from numbanet.graph.graph import Graph, Node, Value
 from numbanet.graph.memory import Layout
 
 RECOMPUTED = "recompute"    # the phase of nodes that compute again
+PLAIN = {"conv2d_with_statistics": "conv2d_fused"}      # what gives the first result alone, of the same arguments, bit by bit
 SMALLEST = 1 << 12          # bytes: what is smaller is not worth a call
 DEPTHS = (1, 2, 4)          # of chains of cheap maps: longer ones, as along residuals, would all be alive again at once
 SEGMENTS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -179,9 +180,12 @@ class _Rewriting:
             if missing:
                 stack.extend(missing)
                 continue
-            outputs = tuple(None if o is None else Value(f"{o.name}.again", o.shape, o.dtype, o.order, "result") for o in node.outputs)
-            self.nodes.append(Node(node.primitive, self._arguments(node), outputs, None, node.path, RECOMPUTED, node))
-            self.copies.update({o: c for o, c in zip(node.outputs, outputs) if o is v or (o is not None and self._is_gone(o))})
+            name, wanted = node.primitive, node.outputs
+            if name in PLAIN and not any(map(self._is_gone, wanted[1:])):
+                name, wanted = PLAIN[name], wanted[:1]
+            outputs = tuple(None if o is None else Value(f"{o.name}.again", o.shape, o.dtype, o.order, "result") for o in wanted)
+            self.nodes.append(Node(name, self._arguments(node), outputs, None, node.path, RECOMPUTED, node))
+            self.copies.update({o: c for o, c in zip(wanted, outputs) if o is v or (o is not None and self._is_gone(o))})
             stack[-1] = self.placed.get(v, v)           # of a part the whole concatenation
 
     def _arguments(self, node: Node) -> tuple:
