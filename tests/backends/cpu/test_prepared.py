@@ -18,7 +18,7 @@ from tests.cases.convolution import GEOMETRIES
 
 CPU, REFERENCE = get_backend("cpu"), get_backend("reference")
 WINOGRAD = conv_geometry(33, 70, (9, 10), (3, 3), padding=((1, 0), (1, 1)))          # ragged tiles, channels and filters
-PHASES = conv_geometry(48, 160, (14, 13), (3, 3), padding=1)
+PHASES = conv_geometry(48, 160, (18, 19), (3, 3), padding=1)
 FIVE = conv_geometry(33, 70, (9, 10), (5, 5), padding=((2, 1), (2, 2)))
 WINOGRADS = ((WINOGRAD, 11), (PHASES, 1), (FIVE, 4), (FIVE, 1))
 NAMES = ("few", "narrow", "lenet-1", "lenet-2", "strip-and-lanes", "deep", "grouped", "groups-of-four", "groups-of-two", "depthwise",

@@ -105,7 +105,7 @@ def test_not_a_number_spreads_like_its_window(rng):
 
 def test_where_they_are_chosen(monkeypatch):
     """Few tiles of 4 x 4 pixels, large weights that are at hand."""
-    large = choose.cache_sizes()._replace(l3=1 << 25)
+    large = choose.cache_sizes()._replace(l2=1 << 20, l3=1 << 25)
     monkeypatch.setattr(choose, "cache_sizes", lambda: large)
     monkeypatch.setattr(choose, "MR", 12)
 
@@ -113,7 +113,7 @@ def test_where_they_are_chosen(monkeypatch):
         plan = choose.winograd_plan.__wrapped__(batch, width, width, (side, side), are_packed, taps)
         return plan and plan.size
     assert size(1, 14, True) == size(4, 7, True) == 2                           # 16 tiles of 4 x 4
-    assert size(1, 28, True) == size(16, 14, True) == size(16, 14, False) == size(1, 14, True, width=128) == 4
+    assert size(1, 28, True) == size(16, 14, True) == size(16, 14, False) == size(1, 14, True, width=64) == 4
     assert size(1, 7, True) is size(1, 14, False) is None and size(4, 14, True, 5) == 2
     full = choose.winograd_blocks(1, 256, 256, (14, 14), 4, 3)
     assert choose.winograd_blocks(1, 256, 256, (14, 14), 2, 3).weights * 36 == full.weights * 16
