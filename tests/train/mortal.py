@@ -65,6 +65,13 @@ def end(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def wait_for_more(checkpoints: Checkpoints, child: int) -> None:
+    """Until there is a checkpoint that was not there, or the child has ended."""
+    before = checkpoints.list()
+    while checkpoints.list() == before and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        time.sleep(0.002)
+
+
 def main(folder: Path, kills: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     assert end(life(folder / "first", 0, 1)) == 0           # compiles kernels, which would make the next one seem long
@@ -81,7 +88,11 @@ def main(folder: Path, kills: int, seed: int) -> None:
             gone_on += bool(checkpoints.list())
             child = life(run, int(rng.integers(3)), int(rng.integers(1, 3)))
             if killed < kills:
-                time.sleep(float(rng.uniform(0.05, 1.0)) * duration)
+                if rng.random() < 0.5:                      # half of them live until they have saved something, however slow the machine
+                    wait_for_more(checkpoints, child)
+                    time.sleep(float(rng.uniform(0.0, 0.2)) * duration)
+                else:
+                    time.sleep(float(rng.uniform(0.05, 1.0)) * duration)
                 os.kill(child, signal.SIGKILL)
             code = end(child)
             assert code in (0, -signal.SIGKILL), code
