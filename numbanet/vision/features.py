@@ -32,6 +32,10 @@ class Map:
     def high(self) -> float:
         return float(self.values.max())
 
+    @property
+    def mean(self) -> float:
+        return float(self.values.mean())
+
 
 def strongest_maps(output: Tensor, most: int = MOST_MAPS) -> list[Map]:
     """The maps of one image (1, C, H, W) with the greatest activation, the strongest first; equal ones in order.
@@ -138,7 +142,7 @@ def _chosen(maps: list[Activation]) -> list[Activation]:
 
 def _facts(activation, found) -> dict:
     return {"layer": activation.path, "kind": activation.kind, "shape": list(activation.output.shape[1:]),
-            "maps": [{"index": m.index, "minimum": m.low, "maximum": m.high} for m in found]}
+            "maps": [{"index": m.index, "minimum": m.low, "maximum": m.high, "mean": m.mean} for m in found]}
 
 
 def _how_many(shown: int, there: int) -> str:

@@ -33,7 +33,10 @@ def test_every_verb(trained, digit):
     assert looked("filters", trained.run, "--layer", "features.c3", "--out", "c3.png")["shape"] == [16, 6, 5, 5]
     layers = looked("features", trained.run, digit)["layers"]
     assert [layer["layer"] for layer in layers][:2] == ["features.c1", "features.relu1"] and len(layers[0]["maps"]) == 6
-    assert sorted(m["index"] for m in layers[1]["maps"]) == list(range(6)) and all(m["minimum"] == 0 for m in layers[1]["maps"])
+    maps = layers[1]["maps"]
+    strengths = [m["maximum"] - m["mean"] for m in maps]
+    assert sorted(m["index"] for m in maps) == list(range(6)) and strengths == sorted(strengths, reverse=True)
+    assert all(0 <= m["minimum"] < m["mean"] < m["maximum"] for m in maps)
     output, = looked("features", trained.run, digit, "--layer", "classifier.output")["layers"]
     assert output["units"][0]["index"] == 3
     field = looked("receptive-field", trained.run, digit, "--layer", "features.s4", "--unit", "1,2")
