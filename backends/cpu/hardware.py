@@ -16,13 +16,14 @@ LEGAL_WIDTHS = (4, 8, 16)
 
 
 class CacheSizes(NamedTuple):
-    """Data cache sizes in bytes; `l1` and `l2` per core, `l3` as the first core sees it."""
+    """Data cache sizes in bytes; `l1` and `l2` per core, `l3` as the first core sees it, but at most `LARGEST_L3`."""
 
     l1: int
     l2: int
     l3: int
 
 
+LARGEST_L3 = 64 * 1024 * 1024     # a larger one serves dozens of cores, and on a rented machine other people's
 TYPICAL_CACHES = CacheSizes(32 * 1024, 512 * 1024, 8 * 1024 * 1024)
 
 
@@ -114,7 +115,8 @@ def cache_sizes() -> CacheSizes:
                 found[int((index / "level").read_text())] = _parse_size((index / "size").read_text().strip())
         except (OSError, ValueError):
             continue
-    return CacheSizes(*(found.get(level, typical) for level, typical in enumerate(TYPICAL_CACHES, start=1)))
+    l1, l2, l3 = (found.get(level, typical) for level, typical in enumerate(TYPICAL_CACHES, start=1))
+    return CacheSizes(l1, l2, min(l3, LARGEST_L3))
 
 
 def _parse_size(text: str) -> int:

@@ -52,10 +52,11 @@ def _product_rows(x, x_at, end, begin, stop, packed, y, y_at, residual, r_at, lo
             if kind == GATHERED:
                 pack_windows(x, x_0, (np.int64(0), x_h, x_w), end, walk, row * OW + p, count, C, scratch, panel, pitch)
                 multiply_panel(scratch, panel, pitch, scratch, base, packed, walk[WEIGHTS], y, y_0 + row * y_h + p * y_w, y_w, count,
-                               T * C, K, shifts, residual, r_0 + row * r_h + p * r_w, r_w, low, high, steps, np.int64(-1))
+                               T * C, K, shifts, residual, r_0 + row * r_h + p * r_w, r_w, low, high, steps, np.int64(-1),
+                               walk[WEIGHTS])
             else:
                 multiply_panel(x, x_0 + row * x_h + p * x_w, x_w, scratch, base, packed, walk[WEIGHTS], y, y_0 + row * y_h + p * y_w,
-                               y_w, count, C, K, shifts, residual, r_0 + row * r_h + p * r_w, r_w, low, high, steps, p)
+                               y_w, count, C, K, shifts, residual, r_0 + row * r_h + p * r_w, r_w, low, high, steps, p, walk[WEIGHTS])
 
 
 @worker(borrows=True)

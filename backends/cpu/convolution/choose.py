@@ -12,7 +12,7 @@ import numpy as np
 
 from numbanet.backends.cpu.convolution.columns import FILTERS, PLANES
 from numbanet.backends.cpu.convolution.depthwise import PIXELS as DEPTHWISE_ROWS
-from numbanet.backends.cpu.convolution.gather import MR
+from numbanet.backends.cpu.convolution.gather import CORNER, MR
 from numbanet.backends.cpu.convolution.weight_gradient import MK
 from numbanet.backends.cpu.convolution.windows import FOLDED, PIXELS
 from numbanet.backends.cpu.convolution.winograd import FILTERS as WINOGRAD_FILTERS
@@ -175,9 +175,7 @@ def winograd_plan(batch: int, channels: int, filters: int, output_size: tuple[in
     and with it). Transformed weights are 4 times as large as plain ones, and making them takes as long as the products of some 20
     tiles: where `are_packed` says that they are at hand, reading them remains. 512 channels, 7x7, weights transformed anew: batch 8 (32
     tiles) in 12.1 ms instead of 13.6, batch 16 in 13.8 instead of 23.4.
-    Each block reads all weights, which the last cache gives fast enough; phases write and read transformed tiles instead. 64 to 192
-    channels, 56x56, batch 16: 425 effective GFLOP/s in blocks, 344 in phases; 512 channels, 7x7, whose weights leave the last
-    cache: 441 and 517.
+    Each block reads all weights; phases write and read transformed tiles instead, see `_are_read_too_often`.
     """
     size = 4 if taps == 3 else 2
     down, across = (-(-n // size) for n in output_size)
@@ -200,6 +198,17 @@ def reads_weights_longer(tiles: int, channels: int, filters: int) -> bool:
     return tiles < 2 * MR and 36 * channels * filters * FLOAT > cache_sizes().l2
 
 
+def _are_read_too_often(positions: int, channels: int, filters: int, block: int) -> bool:
+    """Whether weights that no second-level cache holds are more, for each tile of a block, than the tile and its products in three passes.
+
+    These are written, read, and fetched before they are written. Effective GFLOP/s at batch 16 in blocks and in phases, 256 channels at
+    14x14: 540 and 655; 512 at 7x7: 314 and 626; 160 to 320 at 14x14, where both move as much: 581 and 549; 64 to 192 at 56x56, on a
+    machine of half the arithmetic: 425 and 344.
+    """
+    weights = channels * filters
+    return positions * weights * FLOAT > cache_sizes().l2 and weights > 3 * block * (channels + filters)
+
+
 def winograd_blocks(batch: int, channels: int, filters: int, output_size: tuple[int, int], size: int, taps: int) -> WinogradPlan:
     """The blocks of tiles of size x size pixels."""
     positions = (size + taps - 1) ** 2
@@ -207,7 +216,7 @@ def winograd_blocks(batch: int, channels: int, filters: int, output_size: tuple[
     weights = positions * channels * _up(filters, STRIP)
     fitting = cache_sizes().l2 * 3 // 4 // (positions * FLOAT * (_pitch(channels) + WINOGRAD_FILTERS)) // MR * MR
     block = max(MR, min(fitting, _up(-(-tiles // WANTED_JOBS), MR)))
-    if tiles >= FEW_BLOCKS * block and weights * FLOAT <= cache_sizes().l3 // 2:
+    if tiles >= FEW_BLOCKS * block and not _are_read_too_often(positions, channels, filters, block):
         scratch = 36 * L + positions * (block * (_pitch(channels) + WINOGRAD_FILTERS) + 2 * L)
         return WinogradPlan(size, block, -(-tiles // block), weights, _up(scratch, 16), False)
     row = _pitch(channels) + _pitch(_up(filters, STRIP))
@@ -287,15 +296,21 @@ class GatherPlan(NamedTuple):
     chunk: int              # channels of a panel
     parts: int              # ranges of filters
     jobs: int
-    scratch: int            # floats for each thread
+    together: bool          # whether windows are packed once for all jobs
+    scratch: int            # floats for each thread, or for all of them
+
+    def floats(self, threads: int) -> int:
+        """Of scratch memory."""
+        return threads * CORNER + (self.scratch if self.together else threads * self.scratch)
 
 
 @lru_cache(maxsize=4096)
-def gather_plan(pixels: int, channels: int, filters: int, taps: int) -> GatherPlan:
+def gather_plan(pixels: int, channels: int, filters: int, taps: int, groups: int = 1) -> GatherPlan:
     """Panels of PANEL_TILES tiles, which read each packed weight so often that it may come from the third-level cache.
 
     Channels are split so that a panel takes half of the second-level cache at most; filters, then pixels, so that there
-    are WANTED_JOBS jobs. For 512 channels at 7x7 that is 1.4 times as fast as panels of two tiles and all channels.
+    are WANTED_JOBS jobs. Several ranges of filters read the same windows, which are packed once for all of them then. For 512 channels
+    at 7x7 that is 1.4 times as fast as panels of two tiles and all channels.
     """
     blocks = -(-pixels // (PANEL_TILES * MR))
     strips = -(-filters // STRIP)
@@ -305,8 +320,10 @@ def gather_plan(pixels: int, channels: int, filters: int, taps: int) -> GatherPl
     # as if the panel were full, so that packed weights serve any number of pixels
     chunks = -(-_pitch(taps * channels) * PANEL_TILES * MR * FLOAT // (cache_sizes().l2 // 2))
     chunk = min(channels, _up(-(-channels // chunks), 16))
-    return GatherPlan(block, chunk, parts, -(-pixels // block) * parts,
-                      _up(block * _pitch(taps * chunk) + MR * STRIP + 2 * L, 16))
+    jobs, panels = -(-pixels // block) * parts, pixels * groups * -(-channels // chunk) * _pitch(taps * chunk + L)
+    if parts > 1 and panels * FLOAT <= cache_sizes().l3 // 2:
+        return GatherPlan(block, chunk, parts, jobs, True, panels + 2 * L)
+    return GatherPlan(block, chunk, parts, jobs, False, block * _pitch(taps * chunk) + 2 * L)
 
 
 def gather_counts(pixels: int, block: int) -> np.ndarray:

@@ -16,10 +16,10 @@ from numba import prange
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.convolution.compact import compact
 from numbanet.backends.cpu.convolution.depthwise_tile import gradient_tile
-from numbanet.backends.cpu.convolution.prefetch import prefetch
 from numbanet.backends.cpu.convolution.walk import first_inside, last_inside
 from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.simd import L, load, load_partial, splat, store
+from numbanet.backends.cpu.simd.prefetch import prefetch
 
 
 @worker

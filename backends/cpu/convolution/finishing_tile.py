@@ -13,6 +13,7 @@ from numbanet.backends.cpu.compile import JIT
 from numbanet.backends.cpu.simd import L
 
 ACCUMULATE, RESIDUAL, LIMITS = 1, 2, 4
+AHEAD = 4       # tiles that together ask for a whole strip of B: as many as the loop has steps in a turn, of which each asks for one
 
 
 if JIT:
@@ -20,25 +21,25 @@ if JIT:
     from numba import types
     from numba.extending import intrinsic
 
-    from numbanet.backends.cpu.convolution.prefetch import prefetch_value
     from numbanet.backends.cpu.simd.memory import first_lanes, pointer
+    from numbanet.backends.cpu.simd.prefetch import prefetch_value
     from numbanet.backends.cpu.simd.tiles import TileGenerator
     from numbanet.backends.cpu.simd.types import I64, f32xL, splat_value
 
     @intrinsic(prefer_literal=True)
     def finishing_tile(typingctx, MR, NV, a, a_offset, a_row, b, b_offset, b_step, c, c_offset, c_row, depth, bias,
-                       bias_offset, residual, residual_offset, residual_row, low, high, steps, last_lanes):
+                       bias_offset, residual, residual_offset, residual_row, low, high, steps, last_lanes, ahead):
         """C[:MR, :(NV - 1) * L + last_lanes]; a literal 0 as `last_lanes` stands for all L, without masks."""
         if not (isinstance(MR, types.IntegerLiteral) and isinstance(NV, types.IntegerLiteral)):
             return None
         is_partial = not (isinstance(last_lanes, types.IntegerLiteral) and last_lanes.literal_value == 0)
         integer, number = types.int64, types.float32
         sig = types.void(MR, NV, a, *[integer] * 2, b, *[integer] * 2, c, *[integer] * 3, bias, integer, residual,
-                         *[integer] * 2, number, number, integer, integer if is_partial else last_lanes)
+                         *[integer] * 2, number, number, integer, integer if is_partial else last_lanes, integer)
 
         def codegen(context, builder, sig, args):
             (_, _, a, a_offset, a_row, b, b_offset, b_step, c, c_offset, c_row, depth, bias, bias_offset, residual,
-             residual_offset, residual_row, low, high, steps, last_lanes) = args
+             residual_offset, residual_row, low, high, steps, last_lanes, ahead) = args
             mask = first_lanes(builder, last_lanes) if is_partial else None
             generator = _FinishingGenerator(builder, MR.literal_value, NV.literal_value, mask)
             generator.a = pointer(context, builder, sig.args[2], a, a_offset)
@@ -48,6 +49,7 @@ if JIT:
             generator.residual = pointer(context, builder, sig.args[14], residual, residual_offset)
             generator.a_row, generator.a_step, generator.b_step, generator.c_row = a_row, I64(1), b_step, c_row
             generator.residual_row, generator.low, generator.high, generator.wanted = residual_row, low, high, steps
+            generator.ahead = ahead
             generator.emit_finished(depth)
             return context.get_dummy_value()
         return sig, codegen
@@ -128,7 +130,7 @@ else:
     from numbanet.backends.cpu.simd import load_partial, store_partial, tile_partial
 
     def finishing_tile(MR, NV, a, a_offset, a_row, b, b_offset, b_step, c, c_offset, c_row, depth, bias, bias_offset,
-                       residual, residual_offset, residual_row, low, high, steps, last_lanes):
+                       residual, residual_offset, residual_row, low, high, steps, last_lanes, ahead):
         """The scalar twin."""
         last = last_lanes or L
         for i in range(MR):

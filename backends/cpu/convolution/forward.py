@@ -18,7 +18,7 @@ from numbanet.backends.cpu.convolution import choose
 from numbanet.backends.cpu.convolution.chain import ACTIVATION, DEPTHWISE, KIND, WEIGHTS, conv2d_chain_bands
 from numbanet.backends.cpu.convolution.columns import FILTERS, conv2d_forward_columns
 from numbanet.backends.cpu.convolution.depthwise import conv2d_forward_depthwise
-from numbanet.backends.cpu.convolution.gather import MR, conv2d_forward_gather
+from numbanet.backends.cpu.convolution.gather import CORNER, conv2d_forward_gather
 from numbanet.backends.cpu.convolution.small_groups import conv2d_forward_small_groups
 from numbanet.backends.cpu.convolution.statistics import NO_MOMENTS
 from numbanet.backends.cpu.convolution.unpacking import read_packed, read_small_groups, read_taps, read_transformed
@@ -192,7 +192,7 @@ def product(walk, batch, may_use_winograd, are_packed, arranged, size: int | Non
         if size is not None:
             plan = choose.winograd_blocks(batch, Cg, Kg, output_size, size, R)
         return _winograd(walk, batch, output_size, plan, arranged)
-    plan = choose.gather_plan(batch * output_size[0] * output_size[1], Cg, Kg, R * S)
+    plan = choose.gather_plan(batch * output_size[0] * output_size[1], Cg, Kg, R * S, G)
     are_pixels = R == S == 1 and all(walk[7:9] == 1) and not any(walk[9:11]) and tuple(walk[3:5]) == output_size
     is_small = batch * output_size[0] * output_size[1] * G * Cg * Kg * R * S <= choose.SMALL
 
@@ -204,8 +204,10 @@ def product(walk, batch, may_use_winograd, are_packed, arranged, size: int | Non
     def arguments(x, packed, y, residual, low, high, activation, moments):
         rows, added = y.reshape(-1, y.shape[3]), residual.reshape(-1, y.shape[3]) if residual.size else NO_ROWS
         apart = _pixel_distance(x) if are_pixels else 0
-        scratch = borrowed((min(threads.get_num_threads(), plan.jobs), 2 * MR * L if apart else plan.scratch), F32)
-        return x, packed, rows, added, low, high, activation, moments, scratch, walk, plan.block, plan.chunk, plan.parts, apart
+        slots = min(threads.get_num_threads(), plan.jobs)
+        scratch = borrowed((slots, CORNER if apart else -(-plan.floats(slots) // slots)), F32)
+        return (x, packed, rows, added, low, high, activation, moments, scratch, walk, plan.block, plan.chunk, plan.parts, apart,
+                int(plan.together))
     run, once = _runs(conv2d_forward_gather, arguments, is_small)
     counts = choose.gather_counts(batch * output_size[0] * output_size[1], plan.block)
     return Algorithm(("gather", plan.chunk), pack, run, _has_even_pixels, True, once, True,

@@ -20,7 +20,7 @@ from numba import prange
 
 from numbanet.backends.cpu.activating import activate
 from numbanet.backends.cpu.compile import kernel, worker
-from numbanet.backends.cpu.convolution.gather import MR
+from numbanet.backends.cpu.convolution.gather import MR, ahead_of
 from numbanet.backends.cpu.convolution.statistics import take_moments
 from numbanet.backends.cpu.convolution.walk import odd_pitch, strides_of
 from numbanet.backends.cpu.convolution.winograd_tile import (
@@ -32,7 +32,7 @@ from numbanet.backends.cpu.convolution.winograd_tile import (
 )
 from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.shares import begin_shares, next_job
-from numbanet.backends.cpu.simd import L, tile
+from numbanet.backends.cpu.simd import L, tile, tile_ahead
 
 FILTERS = 4 * L         # of a block whose products are transformed back together
 RUN = 4                 # tiles that a thread takes at once in a phase
@@ -82,11 +82,11 @@ def _transform_output(scratch, m, m_plane, t, bias, k0, k1, y, n, oh, ow, size, 
 
 
 @worker(borrows=True)
-def _multiply_tiles(scratch, v, v_pitch, U, b, C, m, m_pitch, count):
-    """M[tile, :2L] = V[tile] times one strip of U, for `count` tiles, and up to FEW - 1 more."""
+def _multiply_tiles(scratch, v, v_pitch, U, b, far, C, m, m_pitch, count):
+    """M[tile, :2L] = V[tile] times one strip of U, for `count` tiles, and up to FEW - 1 more; the strip `far` behind is asked for."""
     p = 0
     while count - p > MR - FEW:
-        tile(MR, 2, scratch, v + p * v_pitch, v_pitch, 1, U, b, 2 * L, scratch, m + p * m_pitch, m_pitch, C, 0)
+        tile_ahead(MR, 2, scratch, v + p * v_pitch, v_pitch, 1, U, b, 2 * L, scratch, m + p * m_pitch, m_pitch, C, 0, ahead_of(p, far))
         p += MR
     while p < count:
         tile(FEW, 2, scratch, v + p * v_pitch, v_pitch, 1, U, b, 2 * L, scratch, m + p * m_pitch, m_pitch, C, 0)
@@ -112,7 +112,8 @@ def _multiply_block(scratch, v, v_pitch, v_plane, U, strip0, strip1, K, C, m, m_
     strips, whole = (K + 2 * L - 1) // (2 * L), (K + L - 1) // (2 * L)
     for position in range(positions):
         for strip in range(strip0, min(strip1, whole)):
-            _multiply_tiles(scratch, v + position * v_plane, v_pitch, U, (position * strips + strip) * C * 2 * L, C,
+            far = 1 if strip + 1 < strip1 else strips - strip + strip0
+            _multiply_tiles(scratch, v + position * v_plane, v_pitch, U, (position * strips + strip) * C * 2 * L, far * C * 2 * L, C,
                             m + position * m_plane + (strip - strip0) * 2 * L, FILTERS, count)
         if strip1 > whole:
             _multiply_narrow_tiles(scratch, v + position * v_plane, v_pitch, U, (position * strips + whole) * C * 2 * L, C,
@@ -186,7 +187,7 @@ def _multiply_strips(slot, slots, counters, scratch, v, v_pitch, v_plane, U, str
     job = next_job(counters, slot, slots, positions * strips)
     while job >= 0:
         position, strip = job // strips, job % strips
-        _multiply_tiles(scratch, v + position * v_plane, v_pitch, U, job * C * 2 * L, C,
+        _multiply_tiles(scratch, v + position * v_plane, v_pitch, U, job * C * 2 * L, C * 2 * L, C,
                         m + position * m_plane + strip * 2 * L, m_pitch, count)
         job = next_job(counters, slot, slots, positions * strips)
 

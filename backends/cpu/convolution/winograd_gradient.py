@@ -21,12 +21,12 @@ from numba import prange
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.convolution.compact import compact
 from numbanet.backends.cpu.convolution.gather import MR
-from numbanet.backends.cpu.convolution.prefetch import prefetch
 from numbanet.backends.cpu.convolution.summing_tile import summing_tile
 from numbanet.backends.cpu.convolution.walk import odd_pitch
 from numbanet.backends.cpu.convolution.winograd_tile import pixel_or_zeros, transform_input_tile
 from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.simd import L, fma, load, load_partial, splat, store, store_partial, store_strided
+from numbanet.backends.cpu.simd.prefetch import prefetch
 
 MK = min(8, MR)     # filters of a register tile
 GROUP = 64          # tiles of a product: 2L channels of them take a quarter of the first-level cache

@@ -10,9 +10,9 @@ import numpy as np
 
 from numbanet.backends.cpu.compile import worker
 from numbanet.backends.cpu.convolution.compact import compact
-from numbanet.backends.cpu.convolution.prefetch import prefetch
 from numbanet.backends.cpu.limits import limited
 from numbanet.backends.cpu.simd import L, fma, load, load_partial, load_strided, splat, store, store_partial
+from numbanet.backends.cpu.simd.prefetch import prefetch
 
 
 @worker(inline=True)

@@ -152,6 +152,10 @@ def tile(MR, NV, a, a_offset, a_row, a_step, b, b_offset, b_step, c, c_offset, c
     tile_partial(MR, NV, a, a_offset, a_row, a_step, b, b_offset, b_step, c, c_offset, c_row, depth, accumulate, L)
 
 
+def tile_ahead(MR, NV, a, a_offset, a_row, a_step, b, b_offset, b_step, c, c_offset, c_row, depth, accumulate, ahead):
+    tile(MR, NV, a, a_offset, a_row, a_step, b, b_offset, b_step, c, c_offset, c_row, depth, accumulate)
+
+
 def tile_partial(MR, NV, a, a_offset, a_row, a_step, b, b_offset, b_step, c, c_offset, c_row, depth, accumulate,
                  last_lanes):
     width = (NV - 1) * L + last_lanes

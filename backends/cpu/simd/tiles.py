@@ -17,9 +17,11 @@ from numba.extending import intrinsic
 
 from numbanet.backends.cpu.simd.arithmetic import fma_value
 from numbanet.backends.cpu.simd.memory import first_lanes, load_masked, load_value, pointer, store_masked, store_value
+from numbanet.backends.cpu.simd.prefetch import SECOND, prefetch_value
 from numbanet.backends.cpu.simd.types import I64, L, f32xL, llvm_type, merged_values, splat_value
 
 UNROLL = 4      # steps of k in one turn of the loop
+TOGETHER = 3    # rows of A that one address and the distance of rows reach
 
 
 @intrinsic(prefer_literal=True)
@@ -35,7 +37,13 @@ def tile_partial(typingctx, MR, NV, a, a_offset, a_row, a_step, b, b_offset, b_s
     return _tile(MR, NV, (a, b, c), partial=True)
 
 
-def _tile(MR, NV, arrays, partial: bool):
+@intrinsic(prefer_literal=True)
+def tile_ahead(typingctx, MR, NV, a, a_offset, a_row, a_step, b, b_offset, b_step, c, c_offset, c_row, depth, accumulate, ahead):
+    """As `tile`; in each turn of the loop it asks for the line of B that lies `ahead` behind, which a later product reads."""
+    return _tile(MR, NV, (a, b, c), partial=False, ahead=True)
+
+
+def _tile(MR, NV, arrays, partial: bool, ahead: bool = False):
     if not (isinstance(MR, types.IntegerLiteral) and isinstance(NV, types.IntegerLiteral)):
         return None
     if not all(isinstance(array, types.Array) and array.dtype == types.float32 for array in arrays):
@@ -43,7 +51,7 @@ def _tile(MR, NV, arrays, partial: bool):
     a, b, c = arrays
     integer = types.int64
     sig = types.void(MR, NV, a, integer, integer, integer, b, integer, integer, c, integer, integer,
-                     *[integer] * (3 if partial else 2))
+                     *[integer] * (2 + partial + ahead))
 
     def codegen(context, builder, sig, args):
         _, _, a, a_offset, a_row, a_step, b, b_offset, b_step, c, c_offset, c_row, depth, accumulate = args[:14]
@@ -53,6 +61,7 @@ def _tile(MR, NV, arrays, partial: bool):
         generator.b = pointer(context, builder, sig.args[6], b, b_offset)
         generator.c = pointer(context, builder, sig.args[9], c, c_offset)
         generator.a_row, generator.a_step, generator.b_step, generator.c_row = a_row, a_step, b_step, c_row
+        generator.ahead = args[14] if ahead else None
         generator.emit(depth, accumulate)
         return context.get_dummy_value()
     return sig, codegen
@@ -66,8 +75,15 @@ def _no_unrolling(module: ir.Module) -> ir.MDValue:
     return loop
 
 
+def opaque(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
+    """The same value, of which the compiler does not know where it comes from."""
+    return builder.asm(ir.FunctionType(value.type, [value.type]), "", "=r,0", [value], side_effect=False)
+
+
 class TileGenerator:
     """Emits one tile. The state of its loops is (k, address in A, address in B, MR * NV accumulators)."""
+
+    ahead = None        # floats from a step of B to what is asked for meanwhile
 
     def __init__(self, builder: ir.IRBuilder, rows: int, vectors: int, last_mask: ir.Value | None):
         self.builder, self.rows, self.vectors, self.last_mask = builder, rows, vectors, last_mask
@@ -98,7 +114,9 @@ class TileGenerator:
         before = builder.block
         loop, tail_check, tail, done = (
             builder.function.append_basic_block(f"tile.{name}") for name in ("loop", "tail_check", "tail", "done"))
-        begin = [I64(0), a or self.a, b or self.b, *begin]
+        bases = self._bases(a or self.a)
+        self.count = len(bases)
+        begin = [I64(0), b or self.b, *bases, *begin]
         whole = builder.and_(depth, I64(-UNROLL))
         builder.cbranch(builder.icmp_signed(">", whole, I64(0)), loop, tail_check)
 
@@ -109,7 +127,7 @@ class TileGenerator:
 
         after_tail = self._loop(tail, 1, depth, state, tail_check, done)
         builder.position_at_end(done)
-        return self._phis((state, tail_check), (after_tail, tail))[3:]
+        return self._phis((state, tail_check), (after_tail, tail))[2 + self.count:]
 
     def _phis(self, *pairs):
         return merged_values(self.builder, *pairs)
@@ -125,19 +143,40 @@ class TileGenerator:
         branch.set_metadata("llvm.loop", _no_unrolling(self.builder.module))
         return result
 
-    def _steps(self, steps, k, a, b, *accumulators):
-        builder, sums = self.builder, list(accumulators)
+    def _bases(self, a: ir.Value) -> list:
+        """Addresses of every third row of A, as values that the compiler cannot derive from each other.
+
+        It reaches the rows between by one register that holds `a_row`. Left to itself it keeps the address of each row, for which the
+        registers do not suffice, and then loads numbers long before they are needed and spills these: half of the speed.
+        """
+        if isinstance(self.a_row, ir.Constant):
+            return [a]
+        rows = [self.builder.gep(a, [self.builder.mul(self.a_row, I64(i))]) for i in range(0, self.rows, TOGETHER)]
+        return [opaque(self.builder, address) for address in rows]
+
+    def _steps(self, steps, k, b, *others):
+        builder, bases, sums = self.builder, others[:self.count], list(others[self.count:])
         for step in range(steps):
             b_k = builder.gep(b, [builder.mul(self.b_step, I64(step))])
+            if step == 0 and steps > 1:
+                self._look_ahead(b)
             b_vectors = [self._load(builder.gep(b_k, [I64(L * j)]), j) for j in range(self.vectors)]
-            a_k = builder.gep(a, [builder.mul(self.a_step, I64(step))])
             for i in range(self.rows):
-                number = builder.load(builder.gep(a_k, [builder.mul(self.a_row, I64(i))]))
+                base, row = (bases[i // TOGETHER], i % TOGETHER) if self.count > 1 else (bases[0], i)
+                a_k = builder.gep(base, [builder.mul(self.a_step, I64(step))])
+                number = builder.load(builder.gep(a_k, [builder.mul(self.a_row, I64(row))]))
                 broadcast = splat_value(builder, f32xL, number)
                 for j, b_vector in enumerate(b_vectors):
                     sums[i * self.vectors + j] = fma_value(builder, broadcast, b_vector, sums[i * self.vectors + j])
-        return [builder.add(k, I64(steps)), builder.gep(a, [builder.mul(self.a_step, I64(steps))]),
-                builder.gep(b, [builder.mul(self.b_step, I64(steps))]), *sums]
+        forward = builder.mul(self.a_step, I64(steps))
+        return [builder.add(k, I64(steps)), builder.gep(b, [builder.mul(self.b_step, I64(steps))]),
+                *(builder.gep(base, [forward]) for base in bases), *sums]
+
+    def _look_ahead(self, b):
+        """Ask for a step of what B will be later; as many tiles as a turn has steps ask for all of it, each with a distance of its own."""
+        if self.ahead is not None:
+            for line in range(0, self.vectors * L, 16):
+                prefetch_value(self.builder, self.builder.gep(b, [self.builder.add(self.ahead, I64(line))]), level=SECOND)
 
     def _c_address(self, i, j):
         return self.builder.gep(self.c, [self.builder.add(self.builder.mul(self.c_row, I64(i)), I64(L * j))])

@@ -36,7 +36,7 @@ if JIT:
         store_strided,
         transpose_block,
     )
-    from numbanet.backends.cpu.simd.tiles import tile, tile_partial
+    from numbanet.backends.cpu.simd.tiles import tile, tile_ahead, tile_partial
 else:
     from numbanet.backends.cpu.simd.scalar import (
         absolute,
@@ -65,6 +65,7 @@ else:
         store_streamed,
         store_strided,
         tile,
+        tile_ahead,
         tile_partial,
         times_power_of_two,
         to_float,
@@ -84,5 +85,5 @@ __all__ = [
     "L", "absolute", "any_lane", "bits", "copysign", "floor", "fma", "from_bits", "lane_indices", "load",
     "load_partial", "load_strided", "maximum", "minimum", "reduce_add", "reduce_max", "reduce_min", "round_even",
     "select", "splat", "splat_int", "sqrt", "store", "store_partial", "store_streamed",
-    "store_strided", "tile", "tile_partial", "tile_shapes", "times_power_of_two", "to_float", "to_int", "transpose_block",
+    "store_strided", "tile", "tile_ahead", "tile_partial", "tile_shapes", "times_power_of_two", "to_float", "to_int", "transpose_block",
 ]

@@ -13,14 +13,14 @@ if JIT:
     from numbanet.backends.cpu.simd.memory import pointer
 
     I32 = ir.IntType(32)
-    DATA, NEAREST = I32(1), I32(3)
+    DATA, NEAREST, SECOND = I32(1), I32(3), I32(2)
 
-    def prefetch_value(builder: ir.IRBuilder, address: ir.Value, for_writing: bool = False) -> None:
-        """Fetch the line of an address into the first-level cache."""
+    def prefetch_value(builder: ir.IRBuilder, address: ir.Value, for_writing: bool = False, level=NEAREST) -> None:
+        """Fetch the line of an address into the first-level cache, or the second."""
         byte_pointer = ir.IntType(8).as_pointer()
         function_type = ir.FunctionType(ir.VoidType(), [byte_pointer, I32, I32, I32])
         function = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
-        builder.call(function, [builder.bitcast(address, byte_pointer), I32(int(for_writing)), NEAREST, DATA])
+        builder.call(function, [builder.bitcast(address, byte_pointer), I32(int(for_writing)), level, DATA])
 
     @intrinsic
     def prefetch(typingctx, array, offset):
