@@ -3,7 +3,7 @@ import numpy as np
 
 from numbanet.backends.cpu import activating, memory, threads
 from numbanet.backends.cpu.compile import alone
-from numbanet.backends.cpu.gemm.blocking import PACKING_PAYS, PANEL, blocking, is_small
+from numbanet.backends.cpu.gemm.blocking import PACKING_PAYS, PANEL, SHALLOW, blocking, is_small
 from numbanet.backends.cpu.gemm.dots import multiply_dots, multiply_dots_bfloat16
 from numbanet.backends.cpu.gemm.kernels import gemm_plain, gemm_tiled, multiply_rows, pack_panels
 from numbanet.errors import ShapeError
@@ -166,12 +166,13 @@ def _gemm_float32(a: np.ndarray, b: np.ndarray, c: np.ndarray, bias: np.ndarray,
     if bias.strides[1] != item:
         bias = np.ascontiguousarray(bias)
     a = _spread(a, N)
-    rows, panels, depth = blocking(G, M, N, K)
     multiply = alone(gemm_tiled, is_small(G, M, N, K))
-    if (N == 1 or b.strides[2] == item) and (M <= PACKING_PAYS or N <= PANEL):
+    if (N == 1 or b.strides[2] == item) and (M <= PACKING_PAYS or N <= PANEL or K <= SHALLOW):
         batch, step = b.strides[0] // item, b.strides[1] // item
+        rows, panels, depth = blocking(G, M, N, K, step)
         return multiply(a, b, c, bias, accumulate, rows, panels, depth, batch, PANEL, step, low, high, activation,
                         threads.get_num_threads())
+    rows, panels, depth = blocking(G, M, N, K)
     matrices = b if b.strides[0] else b[:1]
     packed = memory.empty((matrices.shape[0], -(-N // PANEL), K, PANEL), c.dtype)
     alone(pack_panels, packed.size <= SMALL_PANELS)(matrices, packed)

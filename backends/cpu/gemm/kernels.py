@@ -12,7 +12,7 @@ from numba import prange
 
 from numbanet.backends.cpu.activating import activate
 from numbanet.backends.cpu.compile import kernel, worker
-from numbanet.backends.cpu.gemm.blocking import PANEL, ROWS, VECTORS
+from numbanet.backends.cpu.gemm.blocking import PANEL, ROWS, SHALLOW, VECTORS
 from numbanet.backends.cpu.limits import limited
 from numbanet.backends.cpu.shares import begin_shares, next_job
 from numbanet.backends.cpu.simd import (
@@ -107,18 +107,20 @@ def _multiply_block(a, b, c, bias, g, i, rows, p, panels, b_offset, b_panel, b_s
     a_row, a_step, c_row = a.strides[1] // 4, a.strides[2] // 4, c.strides[1] // 4
     a_offset = g * (a.strides[0] // 4) + i * a_row
     c_offset = g * (c.strides[0] // 4) + i * c_row
-    for k in range(0, K, depth_block):
-        depth = min(depth_block, K - k)
-        for panel in range(p, p + panels):
-            j = panel * PANEL
-            columns = min(PANEL, N - j)
-            multiply_rows(rows, columns, a, a_offset + k * a_step, a_row, a_step,
-                          b, b_offset + panel * b_panel + k * b_step, b_step,
-                          c, c_offset + j, c_row, depth, accumulate + k)
-            if k + depth == K:
-                if bias.shape[0] or low > -np.inf or high < np.inf:
-                    finish(rows, columns, c, c_offset + j, c_row, bias, i, j, low, high)
-                activate(activation, c, c_offset + j, rows, c_row, columns)
+    together = ROWS if K <= SHALLOW else rows
+    for r in range(0, rows, together):
+        count = min(together, rows - r)
+        for k in range(0, K, depth_block):
+            depth = min(depth_block, K - k)
+            for panel in range(p, p + panels):
+                j = panel * PANEL
+                columns, at = min(PANEL, N - j), c_offset + r * c_row + j
+                multiply_rows(count, columns, a, a_offset + r * a_row + k * a_step, a_row, a_step,
+                              b, b_offset + panel * b_panel + k * b_step, b_step, c, at, c_row, depth, accumulate + k)
+                if k + depth == K:
+                    if bias.shape[0] or low > -np.inf or high < np.inf:
+                        finish(count, columns, c, at, c_row, bias, i + r, j, low, high)
+                    activate(activation, c, at, count, c_row, columns)
 
 
 @worker

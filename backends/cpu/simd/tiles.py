@@ -156,25 +156,26 @@ class TileGenerator:
 
     def _steps(self, steps, k, b, *others):
         builder, bases, sums = self.builder, others[:self.count], list(others[self.count:])
-        for step in range(steps):
-            b_k = builder.gep(b, [builder.mul(self.b_step, I64(step))])
-            if step == 0 and steps > 1:
-                self._look_ahead(b)
-            b_vectors = [self._load(builder.gep(b_k, [I64(L * j)]), j) for j in range(self.vectors)]
+        self._look_ahead(b, steps)
+        for _ in range(steps):
+            b_vectors = [self._load(builder.gep(b, [I64(L * j)]), j) for j in range(self.vectors)]
             for i in range(self.rows):
                 base, row = (bases[i // TOGETHER], i % TOGETHER) if self.count > 1 else (bases[0], i)
-                a_k = builder.gep(base, [builder.mul(self.a_step, I64(step))])
-                number = builder.load(builder.gep(a_k, [builder.mul(self.a_row, I64(row))]))
+                number = builder.load(builder.gep(base, [builder.mul(self.a_row, I64(row))]))
                 broadcast = splat_value(builder, f32xL, number)
                 for j, b_vector in enumerate(b_vectors):
                     sums[i * self.vectors + j] = fma_value(builder, broadcast, b_vector, sums[i * self.vectors + j])
-        forward = builder.mul(self.a_step, I64(steps))
-        return [builder.add(k, I64(steps)), builder.gep(b, [builder.mul(self.b_step, I64(steps))]),
-                *(builder.gep(base, [forward]) for base in bases), *sums]
+            b, bases = self._next(b, self.b_step), [self._next(base, self.a_step) for base in bases]
+        return [builder.add(k, I64(steps)), b, *bases, *sums]
 
-    def _look_ahead(self, b):
+    def _next(self, address: ir.Value, step: ir.Value) -> ir.Value:
+        """The address of the next step; where the distance is not known, one addition, not a register for each of its multiples."""
+        following = self.builder.gep(address, [step])
+        return following if isinstance(step, ir.Constant) else opaque(self.builder, following)
+
+    def _look_ahead(self, b, steps):
         """Ask for a step of what B will be later; as many tiles as a turn has steps ask for all of it, each with a distance of its own."""
-        if self.ahead is not None:
+        if self.ahead is not None and steps > 1:
             for line in range(0, self.vectors * L, 16):
                 prefetch_value(self.builder, self.builder.gep(b, [self.builder.add(self.ahead, I64(line))]), level=SECOND)
 
