@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from numbanet.backends.cpu.compile import JIT
 
+AHEAD = 256             # numbers of W: what is asked for ahead of the products, since a row's next page is what no prefetcher foresees
+
 if JIT:
     import llvmlite.ir as ir
     from numba import types
@@ -19,6 +21,7 @@ if JIT:
 
     from numbanet.backends.cpu.simd.arithmetic import fma_value, sum_of_lanes
     from numbanet.backends.cpu.simd.memory import first_lanes, load_float_lanes, pointer
+    from numbanet.backends.cpu.simd.prefetch import prefetch_value
     from numbanet.backends.cpu.simd.types import I64, L, f32xL, llvm_type, merged_values
 
     @intrinsic(prefer_literal=True)
@@ -45,6 +48,9 @@ if JIT:
             """The sums with L more products each, or with those under the mask."""
             x = [load_float_lanes(builder, builder.gep(row, [k]), mask) for row in a_rows]
             result = []
+            if mask is None:
+                for row in w_rows:
+                    prefetch_value(builder, builder.gep(row, [builder.add(k, I64(AHEAD))]))
             for j, row in enumerate(w_rows):
                 v = load_float_lanes(builder, builder.gep(row, [k]), mask)
                 result.append([fma_value(builder, x[i], v, sums[i * columns + j]) for i in range(rows)])
