@@ -58,38 +58,33 @@ def _copy_rows(x, n, first, count, walk, scratch, base, pitch):
 
 
 @worker(borrows=True)
-def _wide_strip(rows, a, line, step, pitch, packed, b, y, c, y_h, y_w, count, OW, runs, run, shifts, residual, r, r_h, r_w, low, high, steps):
-    """2L filters of all whole tiles of `count` rows of pixels."""
-    for i in range(count):
-        for p in range(0, OW - MR + 1, MR):
-            finishing_run_tile(MR, 2, rows, a + i * line + p * step, step, pitch, packed, b, 2 * L, run * 2 * L, y, c + i * y_h + p * y_w,
-                               y_w, runs, run, packed, shifts, residual, r + i * r_h + p * r_w, r_w, low, high, steps, 0)
+def _wide_strip(rows, a, step, pitch, packed, b, y, c, y_w, OW, runs, run, shifts, residual, r, r_w, low, high, steps):
+    """2L filters of all whole tiles of a row of pixels."""
+    for p in range(0, OW - MR + 1, MR):
+        finishing_run_tile(MR, 2, rows, a + p * step, step, pitch, packed, b, 2 * L, run * 2 * L, y, c + p * y_w, y_w, runs, run,
+                           packed, shifts, residual, r + p * r_w, r_w, low, high, steps, 0)
 
 
 @worker(borrows=True)
-def _wide_strip_partial(rows, a, line, step, pitch, packed, b, y, c, y_h, y_w, count, OW, runs, run, shifts, residual, r, r_h, r_w, low,
-                        high, steps, lanes):
+def _wide_strip_partial(rows, a, step, pitch, packed, b, y, c, y_w, OW, runs, run, shifts, residual, r, r_w, low, high, steps, lanes):
     """L + lanes filters."""
-    for i in range(count):
-        for p in range(0, OW - MR + 1, MR):
-            finishing_run_tile(MR, 2, rows, a + i * line + p * step, step, pitch, packed, b, 2 * L, run * 2 * L, y, c + i * y_h + p * y_w,
-                               y_w, runs, run, packed, shifts, residual, r + i * r_h + p * r_w, r_w, low, high, steps, lanes)
+    for p in range(0, OW - MR + 1, MR):
+        finishing_run_tile(MR, 2, rows, a + p * step, step, pitch, packed, b, 2 * L, run * 2 * L, y, c + p * y_w, y_w, runs, run,
+                           packed, shifts, residual, r + p * r_w, r_w, low, high, steps, lanes)
 
 
 @worker(borrows=True)
-def _narrow_strip(rows, a, line, step, pitch, packed, b, y, c, y_h, y_w, count, OW, runs, run, shifts, residual, r, r_h, r_w, low, high,
-                  steps, lanes):
+def _narrow_strip(rows, a, step, pitch, packed, b, y, c, y_w, OW, runs, run, shifts, residual, r, r_w, low, high, steps, lanes):
     """At most L filters."""
-    for i in range(count):
-        for p in range(0, OW - MR + 1, MR):
-            finishing_run_tile(MR, 1, rows, a + i * line + p * step, step, pitch, packed, b, L, run * L, y, c + i * y_h + p * y_w,
-                               y_w, runs, run, packed, shifts, residual, r + i * r_h + p * r_w, r_w, low, high, steps, lanes)
+    for p in range(0, OW - MR + 1, MR):
+        finishing_run_tile(MR, 1, rows, a + p * step, step, pitch, packed, b, L, run * L, y, c + p * y_w, y_w, runs, run,
+                           packed, shifts, residual, r + p * r_w, r_w, low, high, steps, lanes)
 
 
 @worker(borrows=True)
 def _ragged_tile(rows, a, step, pitch, packed, b, b_step, spare, y, c, y_w, pixels, runs, run, shifts, residual, r, r_w, low, high, steps,
                  lanes):
-    """The last pixels of a row, fewer than MR, through a corner of `rows`; the windows behind them are zeros, or of the next row."""
+    """The last pixels of a row, fewer than MR, through a corner of `rows`; behind them are zeros."""
     b_run = run * b_step
     if pixels <= THIRD:
         finishing_run_tile(THIRD, 2, rows, a, step, pitch, packed, b, b_step, b_run, rows, spare, 2 * L, runs, run, packed, shifts,
@@ -111,29 +106,23 @@ def _ragged_tile(rows, a, step, pitch, packed, b, b_step, spare, y, c, y_w, pixe
 
 
 @worker(borrows=True)
-def _multiply_band(rows, a, line, step, pitch, spare, packed, y, c, y_h, y_w, count, OW, K, runs, run, residual, r, r_h, r_w, low, high,
-                   steps):
-    """All filters of `count` rows of OW pixels."""
+def _multiply_row(rows, a, step, pitch, spare, packed, y, c, y_w, OW, K, runs, run, residual, r, r_w, low, high, steps):
+    """All filters of a row of OW pixels, whose windows are `runs` runs of `run` floats, `step` apart, from offset `a` on."""
     out_of_line()
-    ragged = OW % MR
-    bias = bias_offset(run, K, 1, runs, 0)
+    p, bias = OW - OW % MR, bias_offset(run, K, 1, runs, 0)
     for k in range(0, K, 2 * L):
         left, b, shifts = K - k, k * runs * run, bias + k
         if left >= 2 * L:
-            _wide_strip(rows, a, line, step, pitch, packed, b, y, c + k, y_h, y_w, count, OW, runs, run, shifts, residual, r + k, r_h,
-                        r_w, low, high, steps)
+            _wide_strip(rows, a, step, pitch, packed, b, y, c + k, y_w, OW, runs, run, shifts, residual, r + k, r_w, low, high, steps)
         elif left > L:
-            _wide_strip_partial(rows, a, line, step, pitch, packed, b, y, c + k, y_h, y_w, count, OW, runs, run, shifts, residual,
-                                r + k, r_h, r_w, low, high, steps, left - L)
+            _wide_strip_partial(rows, a, step, pitch, packed, b, y, c + k, y_w, OW, runs, run, shifts, residual, r + k, r_w, low, high,
+                                steps, left - L)
         else:
-            _narrow_strip(rows, a, line, step, pitch, packed, b, y, c + k, y_h, y_w, count, OW, runs, run, shifts, residual, r + k, r_h,
-                          r_w, low, high, steps, left)
-        if ragged:
-            p = OW - ragged
-            for i in range(count):
-                _ragged_tile(rows, a + i * line + p * step, step, pitch, packed, b, L if left <= L else 2 * L, spare, y,
-                             c + k + i * y_h + p * y_w, y_w, ragged, runs, run, shifts, residual, r + k + i * r_h + p * r_w, r_w, low,
-                             high, steps, min(left, 2 * L))
+            _narrow_strip(rows, a, step, pitch, packed, b, y, c + k, y_w, OW, runs, run, shifts, residual, r + k, r_w, low, high, steps,
+                          left)
+        if p < OW:
+            _ragged_tile(rows, a + p * step, step, pitch, packed, b, L if left <= L else 2 * L, spare, y, c + k + p * y_w, y_w, OW - p,
+                         runs, run, shifts, residual, r + k + p * r_w, r_w, low, high, steps, min(left, 2 * L))
 
 
 @worker(borrows=True)
@@ -154,9 +143,9 @@ def _band_jobs(slot, counters, jobs, x, packed, y, residual, low, high, activati
         count = min(band, OH - first)
         _copy_rows(x, n, first * stride_h - pad_h, (count - 1) * stride_h + R, walk, scratch, base, pitch)
         at = n * y_n + first * y_h
-        _multiply_band(scratch, base, stride_h * pitch, stride_w * C, pitch, spare, packed, y, at, y_h, y_w, count, OW, K, R, S * C,
-                       residual, n * r_n + first * r_h, r_h, r_w, low, high, steps)
         for i in range(count):
+            _multiply_row(scratch, base + i * stride_h * pitch, stride_w * C, pitch, spare, packed, y, at + i * y_h, y_w, OW, K, R, S * C,
+                          residual, n * r_n + (first + i) * r_h, r_w, low, high, steps)
             activate(activation, y, at + i * y_h, OW, y_w, K)
         if moments.size:
             take_moments(moments, job, 0, y, at, count, y_h, OW, y_w, K, True)
