@@ -51,7 +51,10 @@ def test_as_the_gathered_product(label, rng):
 @pytest.mark.parametrize("geometry, expected", [
     (conv_geometry(3, 64, (224, 224), (7, 7), 2, 3), True),
     (conv_geometry(3, 64, (224, 224), (11, 11), 4, 2), True),
-    (conv_geometry(5, 64, (224, 224), (7, 7), 2, 3), False),        # windows are long enough
+    (conv_geometry(15, 64, (13, 24), (3, 3), padding=1), True),
+    (conv_geometry(16, 64, (13, 24), (3, 3), padding=1), False),    # Winograd's
+    (conv_geometry(3, 64, (224, 224), (1, 1)), False),              # a product of pixels
+    (conv_geometry(3, 768, (224, 224), (16, 16), 16), False),       # weights that every row would read from afar
     (conv_geometry(3, 64, (224, 224), (3, 3), 1, 2, 2), False),     # taps apart
     (conv_geometry(4, 64, (224, 224), (3, 3), 1, 1, groups=2), False),
     (conv_geometry(3, 64, (30, 1), (3, 1)), False),                 # a tile has one pixel
