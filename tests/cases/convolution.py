@@ -92,6 +92,13 @@ GEOMETRIES = {
     "whole-and-stride": (2, conv_geometry(40, 18, (3, 4), (3, 4), 2)),
     "whole-pixel": (3, conv_geometry(33, 7, (1, 1), (1, 1))),
     "first-layer": (1, conv_geometry(3, 20, (23, 21), (7, 7), 2, 3)),
+    "bands": (3, conv_geometry(3, 35, (41, 50), (11, 11), 4, 2)),                   # few channels: ends of rows of every length
+    "bands-of-one": (2, conv_geometry(1, 33, (9, 26), (3, 3), padding=1)),
+    "bands-of-two": (1, conv_geometry(2, 21, (3, 5), (2, 2), 1, 5)),
+    "bands-of-four": (2, conv_geometry(4, 50, (7, 19), (2, 3), (1, 3), ((0, 2), (3, 1)))),
+    "bands-and-stride-beyond-kernel": (2, conv_geometry(3, 17, (13, 40), (1, 2), (2, 3))),
+    "bands-beyond-map": (1, conv_geometry(3, 64, (2, 3), (5, 4), (3, 1), ((6, 7), (11, 9)))),
+    "bands-of-no-images": (0, conv_geometry(3, 32, (9, 12), (3, 3), padding=1)),
     "large-kernel": (1, conv_geometry(2, 9, (25, 24), (11, 11), 4, 2)),
     "grouped": (2, conv_geometry(24, 36, (7, 6), (3, 3), (1, 2), 1, groups=2)),
     "many-groups": (2, conv_geometry(24, 48, (5, 6), (3, 3), padding=1, groups=12)),
@@ -145,8 +152,8 @@ def _primitive_cases(label, batch, g, layout):
 
 PRIMITIVE_CASES = [
     *(case for label, (batch, g) in GEOMETRIES.items() for case in _primitive_cases(label, batch, g, channels_last)),
-    *(case for label in ("few", "strip-and-lanes", "grouped", "depthwise-strided")
+    *(case for label in ("few", "strip-and-lanes", "grouped", "depthwise-strided", "bands")
       for case in _primitive_cases(label + "-row-major", *GEOMETRIES[label], lambda x: x)),
-    *(case for label in ("few", "depthwise", "strided")
+    *(case for label in ("few", "depthwise", "strided", "bands-of-one", "bands-of-four")
       for case in _primitive_cases(label + "-with-gaps", *GEOMETRIES[label], strided)),
 ]

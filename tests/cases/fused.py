@@ -24,7 +24,7 @@ def _convolutions():
     for i, (label, (batch, g)) in enumerate(GEOMETRIES.items()):
         yield _convolution(label, batch, g, channels_last, True, (0.0, None))
         yield _convolution(label, batch, g, channels_last, False, LIMITS[i % 4])
-    for label in ("few", "strip-and-lanes", "depthwise", "lenet-2", "groups-of-four"):
+    for label in ("few", "strip-and-lanes", "depthwise", "lenet-2", "groups-of-four", "bands"):
         yield _convolution(f"{label}-with-gaps", *GEOMETRIES[label], strided, True, (-5.0, 5.0))
 
 
@@ -133,7 +133,7 @@ def _activated():
         "winograd": (2, conv_geometry(64, 48, (11, 13), (3, 3), 1, 1)), "winograd-few": (1, conv_geometry(128, 144, (7, 7), (3, 3), 1, 1)),
         "depthwise": (2, conv_geometry(37, 37, (9, 7), (3, 3), 1, 1, 1, 37)), "one-map": (2, conv_geometry(1, 6, (12, 11), (5, 5))),
         "few-filters": (2, conv_geometry(6, 16, (10, 10), (5, 5))), "pairs": (2, conv_geometry(8, 8, (7, 6), (3, 3), 1, 1, 1, 4)),
-        "empty": (0, conv_geometry(3, 4, (5, 5), (3, 3)))}
+        "bands": (2, conv_geometry(3, 35, (19, 26), (3, 3), 2, 1)), "empty": (0, conv_geometry(3, 4, (5, 5), (3, 3)))}
     for i, (label, (batch, g)) in enumerate(geometries.items()):
         for activation in ACTIVATIONS if label in ("pixels", "depthwise") else (list(ACTIVATIONS)[i % len(ACTIVATIONS)],):
             for layout, residual in ((channels_last, False), (strided, True)):

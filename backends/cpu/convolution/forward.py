@@ -15,6 +15,7 @@ import numpy as np
 from numbanet.backends.cpu import activating, threads
 from numbanet.backends.cpu.compile import alone
 from numbanet.backends.cpu.convolution import choose
+from numbanet.backends.cpu.convolution.band import conv2d_forward_band
 from numbanet.backends.cpu.convolution.chain import ACTIVATION, DEPTHWISE, KIND, WEIGHTS, conv2d_chain_bands
 from numbanet.backends.cpu.convolution.columns import FILTERS, conv2d_forward_columns
 from numbanet.backends.cpu.convolution.depthwise import conv2d_forward_depthwise
@@ -156,6 +157,8 @@ def _forward(geometry, batch, adjacent_pixels, are_packed, precision) -> Algorit
         return _columns(walk, choose.columns_scratch(geometry), batch == 1 or choose.is_small(geometry, batch))
     if choose.has_few_filters(geometry) and adjacent_pixels:
         return _windows(choose.is_small(geometry, batch))
+    if choose.has_few_channels(geometry):
+        return _band(walk, choose.band_plan(geometry, batch), batch, choose.is_small(geometry, batch))
     return product(walk, batch, choose.may_use_winograd(geometry), are_packed, lambda weight: grouped(weight, geometry))
 
 
@@ -247,7 +250,7 @@ def _depthwise(walk, batch) -> Algorithm:
     def run(x, packed, y, residual, low, high, activation, moments):
         conv2d_forward_depthwise(x, packed, y, residual, low, high, activation, moments, walk, band, threads.get_num_threads())
     return Algorithm("depthwise", _pack_depthwise, run, _has_adjacent_channels, takes_activation=True,
-                     hold=lambda packed: Held(packed, 1, read_taps), counts=choose.depthwise_counts(batch, output_size, band))
+                     hold=lambda packed: Held(packed, 1, read_taps), counts=choose.band_counts(batch, output_size, band))
 
 
 def _pack_depthwise(weight, bias):
@@ -343,6 +346,22 @@ def _windows(is_small) -> Algorithm:
         return x, *packed, y, low, high, min(threads.get_num_threads(), y.shape[0] * y.shape[1])
     run, once = _runs(conv2d_forward_windows, arguments, is_small)
     return Algorithm("windows", pack, run, _is_dense, False, once)
+
+
+def _band(walk, plan, batch, is_small) -> Algorithm:
+    C, output_size = int(walk[0]), tuple(map(int, walk[13:]))
+
+    def pack(weight, bias):
+        packed = empty((packed_size(1, len(weight), weight[0].size),), F32)
+        pack_weights(weight[None], bias, packed, C)
+        return packed
+
+    def arguments(x, packed, y, residual, low, high, activation, moments):
+        scratch = borrowed((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
+        return x, packed, y, residual, low, high, activation, moments, scratch, walk, plan.band, plan.pitch
+    run, once = _runs(conv2d_forward_band, arguments, is_small)
+    return Algorithm("band", pack, run, _has_adjacent_channels, True, once, True, lambda packed: Held(packed, 1, read_packed(C)),
+                     choose.band_counts(batch, output_size, plan.band))
 
 
 def pack_chain(plan, geometries, weights, biases):

@@ -20,6 +20,7 @@ CONVOLUTIONS = {
     "gather": (2, conv_geometry(19, 70, (9, 8), (3, 2)), None),
     "gather-in-chunks": (2, conv_geometry(1100, 37, (5, 6), (3, 3), 2), "gather"),
     "gather-in-groups": (1, conv_geometry(3 * 24, 3 * 50, (7, 6), (3, 3), groups=3), None),
+    "band": (2, conv_geometry(3, 70, (19, 24), (5, 3), 2, 1), None),
     "pointwise": (1, conv_geometry(40, 33, (6, 7), (1, 1)), None),
     "winograd": (11, conv_geometry(33, 70, (9, 10), (3, 3), padding=1), "winograd"),
     "winograd-2x2": (4, conv_geometry(33, 70, (7, 7), (3, 3), padding=1), "winograd 2x2"),

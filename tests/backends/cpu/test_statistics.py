@@ -28,6 +28,8 @@ LAYERS = {
     "winograd-phases": (3, conv_geometry(190, 180, (15, 14), (3, 3), 1, 1), "winograd"),
     "depthwise": (2, conv_geometry(83, 83, (23, 19), (3, 3), 1, 1, groups=83), "depthwise"),
     "depthwise-strided": (1, conv_geometry(17, 17, (40, 21), (5, 5), 2, 2, groups=17), "depthwise"),
+    "bands": (3, conv_geometry(3, 70, (37, 45), (7, 7), 2, 3), "band"),
+    "bands-of-one-row": (1, conv_geometry(1, 19, (9, 25), (3, 2), (1, 2)), "band"),
     "columns": (2, conv_geometry(1, 6, (14, 13), (5, 5)), None),
     "small-groups": (2, conv_geometry(22, 22, (9, 6), (3, 3), 1, 1, groups=11), None),
     "whole": (5, conv_geometry(3, 21, (5, 4), (5, 4)), None),

@@ -1,0 +1,166 @@
+"""Convolution of few channels, such as the first layer of a network: any stride and padding, no window gathered.
+
+    y[oh, ow, k] = bias[k] + sum over r, (s, c) of rows[oh * stride_h + r, ow * stride_w + s, c] * packed[r, s, c, k]
+
+A job is a band of output rows of one image. It copies the input rows under the band once, with zeros for the padding, into rows of scratch
+memory that stay in the nearer caches. There a window is R runs of S * C neighbouring numbers, and the windows of neighbouring pixels
+are stride_w * C numbers apart: the register tile reads them in place. Gathering copies each number R * S / (stride_h * stride_w) times, in
+pieces shorter than two vectors. Sums run in the same order as in `gather.py`, over the same packed weights: the bits are the same.
+Letters: `walk.py`; packed weights: `weights.py`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from numbanet.backends.cpu.activating import activate
+from numbanet.backends.cpu.compile import kernel, worker
+from numbanet.backends.cpu.convolution.compact import compact
+from numbanet.backends.cpu.convolution.finishing_run_tile import finishing_run_tile
+from numbanet.backends.cpu.convolution.finishing_tile import LIMITS, RESIDUAL
+from numbanet.backends.cpu.convolution.gather import MR, THIRD, THIRDS
+from numbanet.backends.cpu.convolution.statistics import take_moments
+from numbanet.backends.cpu.convolution.walk import clear_run, copy_run, end_of, strides_of
+from numbanet.backends.cpu.convolution.weights import bias_offset
+from numbanet.backends.cpu.limits import limited
+from numbanet.backends.cpu.out_of_line import out_of_line
+from numbanet.backends.cpu.shares import begin_shares, next_job
+from numbanet.backends.cpu.simd import L, load, load_partial, store_partial
+
+
+@worker(borrows=True)
+def _copy_rows(x, n, first, count, walk, scratch, base, pitch):
+    """scratch[i, pad_w + w, c] = x[n, first + i, w, c] for `count` rows `pitch` floats apart, zeros outside of x.
+
+    Up to L floats behind the last row are overwritten.
+    """
+    compact()
+    C, H, pad_w = walk[0], walk[3], walk[10]
+    x_n, x_h, x_w = strides_of(x)
+    end = end_of(x)
+    before = min(pad_w * C, pitch)
+    columns = max(np.int64(0), min(walk[4], (walk[14] - 1) * walk[8] + walk[6] - pad_w))     # as far as windows reach
+    for i in range(count):
+        h, target = first + i, base + i * pitch
+        if h < 0 or h >= H or columns == 0:
+            clear_run(scratch, target, pitch)
+        else:
+            clear_run(scratch, target, before)
+            source = n * x_n + h * x_h
+            if x_w == C:
+                copy_run(x, source, scratch, target + before, columns * C, end)
+            else:
+                for w in range(columns):
+                    copy_run(x, source + w * x_w, scratch, target + before + w * C, C, end)
+            behind = before + columns * C
+            clear_run(scratch, target + behind, pitch - behind)
+
+
+@worker(borrows=True)
+def _wide_strip(rows, a, step, pitch, packed, b, y, c, y_w, OW, runs, run, shifts, residual, r, r_w, low, high, steps):
+    """2L filters of all whole tiles of a row of pixels."""
+    for p in range(0, OW - MR + 1, MR):
+        finishing_run_tile(MR, 2, rows, a + p * step, step, pitch, packed, b, 2 * L, run * 2 * L, y, c + p * y_w, y_w, runs, run,
+                           packed, shifts, residual, r + p * r_w, r_w, low, high, steps, 0)
+
+
+@worker(borrows=True)
+def _wide_strip_partial(rows, a, step, pitch, packed, b, y, c, y_w, OW, runs, run, shifts, residual, r, r_w, low, high, steps, lanes):
+    """L + lanes filters."""
+    for p in range(0, OW - MR + 1, MR):
+        finishing_run_tile(MR, 2, rows, a + p * step, step, pitch, packed, b, 2 * L, run * 2 * L, y, c + p * y_w, y_w, runs, run,
+                           packed, shifts, residual, r + p * r_w, r_w, low, high, steps, lanes)
+
+
+@worker(borrows=True)
+def _narrow_strip(rows, a, step, pitch, packed, b, y, c, y_w, OW, runs, run, shifts, residual, r, r_w, low, high, steps, lanes):
+    """At most L filters."""
+    for p in range(0, OW - MR + 1, MR):
+        finishing_run_tile(MR, 1, rows, a + p * step, step, pitch, packed, b, L, run * L, y, c + p * y_w, y_w, runs, run,
+                           packed, shifts, residual, r + p * r_w, r_w, low, high, steps, lanes)
+
+
+@worker(borrows=True)
+def _ragged_tile(rows, a, step, pitch, packed, b, b_step, spare, y, c, y_w, pixels, runs, run, shifts, residual, r, r_w, low, high, steps,
+                 lanes):
+    """The last pixels of a row, fewer than MR, through a corner of `rows`; behind them are zeros."""
+    b_run = run * b_step
+    if pixels <= THIRD:
+        finishing_run_tile(THIRD, 2, rows, a, step, pitch, packed, b, b_step, b_run, rows, spare, 2 * L, runs, run, packed, shifts,
+                           residual, r, r_w, low, high, 0, 0)
+    elif pixels <= THIRDS:
+        finishing_run_tile(THIRDS, 2, rows, a, step, pitch, packed, b, b_step, b_run, rows, spare, 2 * L, runs, run, packed, shifts,
+                           residual, r, r_w, low, high, 0, 0)
+    else:
+        finishing_run_tile(MR, 2, rows, a, step, pitch, packed, b, b_step, b_run, rows, spare, 2 * L, runs, run, packed, shifts,
+                           residual, r, r_w, low, high, 0, 0)
+    for i in range(pixels):
+        for lane in range(0, lanes, L):
+            total, left = load(rows, spare + i * 2 * L + lane), min(lanes - lane, L)
+            if steps & RESIDUAL:
+                total = total + load_partial(residual, r + i * r_w + lane, left)
+            if steps & LIMITS:
+                total = limited(total, low, high)
+            store_partial(y, c + i * y_w + lane, total, left)
+
+
+@worker(borrows=True)
+def _multiply_row(rows, a, step, pitch, spare, packed, y, c, y_w, OW, K, runs, run, residual, r, r_w, low, high, steps):
+    """All filters of a row of OW pixels, whose windows are `runs` runs of `run` floats, `step` apart, from offset `a` on."""
+    out_of_line()
+    p, bias = OW - OW % MR, bias_offset(run, K, 1, runs, 0)
+    for k in range(0, K, 2 * L):
+        left, b, shifts = K - k, k * runs * run, bias + k
+        if left >= 2 * L:
+            _wide_strip(rows, a, step, pitch, packed, b, y, c + k, y_w, OW, runs, run, shifts, residual, r + k, r_w, low, high, steps)
+        elif left > L:
+            _wide_strip_partial(rows, a, step, pitch, packed, b, y, c + k, y_w, OW, runs, run, shifts, residual, r + k, r_w, low, high,
+                                steps, left - L)
+        else:
+            _narrow_strip(rows, a, step, pitch, packed, b, y, c + k, y_w, OW, runs, run, shifts, residual, r + k, r_w, low, high, steps,
+                          left)
+        if p < OW:
+            _ragged_tile(rows, a + p * step, step, pitch, packed, b, L if left <= L else 2 * L, spare, y, c + k + p * y_w, y_w, OW - p,
+                         runs, run, shifts, residual, r + k + p * r_w, r_w, low, high, steps, min(left, 2 * L))
+
+
+@worker(borrows=True)
+def _band_jobs(slot, counters, jobs, x, packed, y, residual, low, high, activation, moments, scratch, walk, band, pitch):
+    """What one slot does; a job is a band of rows of an image."""
+    out_of_line()
+    slots, bands = scratch.shape[0], (y.shape[1] + band - 1) // band
+    OH, OW, K = y.shape[1], y.shape[2], y.shape[3]
+    C, R, S, stride_h, stride_w, pad_h = walk[0], walk[5], walk[6], walk[7], walk[8], walk[9]
+    y_n, y_h, y_w = strides_of(y)
+    r_n, r_h, r_w = strides_of(residual)
+    steps = (RESIDUAL if residual.size else 0) | (LIMITS if low > -np.inf or high < np.inf else 0)
+    spare = slot * scratch.shape[1]
+    base = spare + MR * 2 * L
+    job = next_job(counters, slot, slots, jobs)
+    while job >= 0:
+        n, first = job // bands, job % bands * band
+        count = min(band, OH - first)
+        _copy_rows(x, n, first * stride_h - pad_h, (count - 1) * stride_h + R, walk, scratch, base, pitch)
+        at = n * y_n + first * y_h
+        for i in range(count):
+            _multiply_row(scratch, base + i * stride_h * pitch, stride_w * C, pitch, spare, packed, y, at + i * y_h, y_w, OW, K, R, S * C,
+                          residual, n * r_n + (first + i) * r_h, r_w, low, high, steps)
+            activate(activation, y, at + i * y_h, OW, y_w, K)
+        if moments.size:
+            take_moments(moments, job, 0, y, at, count, y_h, OW, y_w, K, True)
+        job = next_job(counters, slot, slots, jobs)
+
+
+@kernel("void(const T[:,:,:,:], const T[::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, i8, T[:,:,::1], T[:,::1], const i8[::1], i8, i8)",
+        parallel=True)
+def conv2d_forward_band(x, packed, y, residual, low, high, activation, moments, scratch, walk, band, pitch):
+    """x (N, H, W, C), y and residual (N, OH, OW, K), scratch (slots, floats).
+
+    An empty residual adds nothing; y is limited to [low, high], and then given to `activation`; moments (bands of all images, 3, K), or
+    empty: see `statistics.py`. Copied rows are `pitch` floats apart.
+    """
+    jobs = y.shape[0] * ((y.shape[1] + band - 1) // band)
+    counters = begin_shares(scratch.shape[0], jobs)
+    for slot in prange(scratch.shape[0]):
+        _band_jobs(np.int64(slot), counters, jobs, x, packed, y, residual, low, high, activation, moments, scratch, walk, band, pitch)
