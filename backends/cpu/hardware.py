@@ -23,7 +23,7 @@ class CacheSizes(NamedTuple):
     l3: int
 
 
-LARGEST_L3 = 64 * 1024 * 1024     # a larger one serves dozens of cores, and on a rented machine other people's
+LARGEST_L3 = 32 * 1024 * 1024     # a larger one serves dozens of cores, and on a rented machine other people's
 TYPICAL_CACHES = CacheSizes(32 * 1024, 512 * 1024, 8 * 1024 * 1024)
 
 

@@ -246,8 +246,10 @@ def test_what_others_read_is_not_chained(chains_of_three, rng):
 
 def test_the_cpu_chains_inverted_residuals():
     x = numbanet.zeros(4, 3, 224, 224)
-    names = numbanet.compile(numbanet.create_model("mobilenet_v2"), x).plan().graph.primitives()
-    assert names.count("conv2d_chain") > 10 and "conv2d_fused" not in names
+    graph = numbanet.compile(numbanet.create_model("mobilenet_v2"), x).plan().graph
+    assert graph.primitives().count("conv2d_chain") > 10
+    # where a second-level cache holds the smallest maps anyway, these stay apart
+    assert {node.outputs[0].shape[2:] for node in graph.nodes if node.primitive == "conv2d_fused"} <= {(7, 7)}
 
 
 def test_pooled_convolutions_in_inference(monkeypatch, rng):
