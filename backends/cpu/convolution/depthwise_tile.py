@@ -18,7 +18,7 @@ if JIT:
     from numba.extending import intrinsic
 
     from numbanet.backends.cpu.simd.arithmetic import fma_value
-    from numbanet.backends.cpu.simd.memory import first_lanes, load_masked, load_value, pointer, store_masked, store_value
+    from numbanet.backends.cpu.simd.memory import first_lanes, load_masked, load_value, opaque, pointer, store_masked, store_value
     from numbanet.backends.cpu.simd.types import I64, L, f32xL, merged_values, splat_value
 
     integer, number = types.int64, types.float32
@@ -39,10 +39,6 @@ if JIT:
         builder.cbranch(builder.icmp_signed("<", following[0], count), block, after)
         builder.position_at_end(after)
         return merged_values(builder, (state, before), (following[1:], last))
-
-    def _opaque(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
-        """The value, of unknown origin to LLVM, which would address everything by one index otherwise."""
-        return builder.asm(ir.FunctionType(value.type, [value.type]), "", "=r,0", [value], False)
 
     def _element(builder: ir.IRBuilder, array: ir.Value, index: ir.Value) -> ir.Value:
         return builder.load(builder.gep(array, [index]))
@@ -157,7 +153,7 @@ if JIT:
             def tap(_s, source, weights, *sums):
                 factors, places = self._vectors(weights), [source]
                 for _ in range(1, self.pixels):
-                    places.append(_opaque(builder, builder.gep(places[-1], [self.pixel])))
+                    places.append(opaque(builder, builder.gep(places[-1], [self.pixel])))
                 sums = [fma_value(builder, self._load(places[i], v), factors[v], total)
                         for (i, v), total in zip(self.positions, sums)]
                 return [builder.gep(source, [self.s_step]), builder.gep(weights, [self.w_s]), *sums]
@@ -173,7 +169,7 @@ if JIT:
                 for position, (i, v) in enumerate(self.positions):
                     if 0 <= row - i * self.stride < self.taps:
                         sums[position] = fma_value(builder, values[v], factors[row - i * self.stride][v], sums[position])
-                place = _opaque(builder, builder.gep(place, [self.r_step]))
+                place = opaque(builder, builder.gep(place, [self.r_step]))
             return [builder.gep(source, [self.s_step]), builder.gep(weights, [self.w_s]), *sums]
 
     @intrinsic(prefer_literal=True)
@@ -204,7 +200,7 @@ if JIT:
 
             def pixel(_ow, gradients, *state):
                 gradient = load_masked(builder, f32xL, gradients, mask)
-                pointers = [_opaque(builder, value) for value in state[:len(positions)]]
+                pointers = [opaque(builder, value) for value in state[:len(positions)]]
                 totals = [fma_value(builder, load_value(builder, f32xL, start), gradient, total)
                           for start, total in zip(pointers, state[len(positions):])]
                 return [builder.gep(gradients, [g_w]), *[builder.gep(start, [I64(L)]) for start in pointers], *totals]

@@ -26,6 +26,11 @@ def pointer(context, builder: ir.IRBuilder, array_type: types.Array, array: ir.V
     return builder.gep(data, [offset])
 
 
+def opaque(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
+    """The same address, of unknown origin to LLVM, which would derive addresses from each other by registers that are needed otherwise."""
+    return builder.asm(ir.FunctionType(address.type, [address.type]), "", "=r,0", [address], side_effect=False)
+
+
 def load_value(builder: ir.IRBuilder, vector_type, address: ir.Value) -> ir.Value:
     """L consecutive elements."""
     value = builder.load(builder.bitcast(address, llvm_type(vector_type).as_pointer()))

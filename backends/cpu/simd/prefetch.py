@@ -1,4 +1,4 @@
-"""Asking for a cache line before it is needed, where the hardware does not foresee it: short pieces of distant rows."""
+"""Asking for a cache line before it is needed, where the hardware does not foresee it: short pieces of distant rows, the next page."""
 
 from __future__ import annotations
 

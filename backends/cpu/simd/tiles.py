@@ -16,7 +16,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from numbanet.backends.cpu.simd.arithmetic import fma_value
-from numbanet.backends.cpu.simd.memory import first_lanes, load_masked, load_value, pointer, store_masked, store_value
+from numbanet.backends.cpu.simd.memory import first_lanes, load_masked, load_value, opaque, pointer, store_masked, store_value
 from numbanet.backends.cpu.simd.prefetch import SECOND, prefetch_value
 from numbanet.backends.cpu.simd.types import I64, L, f32xL, llvm_type, merged_values, splat_value
 
@@ -73,11 +73,6 @@ def _no_unrolling(module: ir.Module) -> ir.MDValue:
     loop = ir.MDValue(module, [disable], name=str(len(module.metadata)))
     loop.operands = (loop, disable)                      # a loop's node begins with itself, which makes it unique
     return loop
-
-
-def opaque(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
-    """The same value, of which the compiler does not know where it comes from."""
-    return builder.asm(ir.FunctionType(value.type, [value.type]), "", "=r,0", [value], side_effect=False)
 
 
 class TileGenerator:
