@@ -166,7 +166,8 @@ def _gather_jobs(slot, counters, jobs, x, packed, y, residual, low, high, activa
     strips = (Kg + 2 * L - 1) // (2 * L)
     pitch, y_row, r_row = panel_pitch(T * chunk, together), y.strides[0] // 4, residual.strides[0] // 4
     last = (RESIDUAL if residual.size else 0) | (LIMITS if low > -np.inf or high < np.inf else 0)
-    corner, base = slot * CORNER, slots * CORNER + (0 if together else slot * block * pitch)
+    # up to a vector behind the last row of a panel is overwritten
+    corner, base = slot * CORNER, slots * CORNER + (0 if together else slot * (block * pitch + 2 * L))
     pixels_of_x, panels = flat_to_read(x), flat_to_read(scratch)
     job = next_job(counters, slot, slots, jobs)
     while job >= 0:

@@ -61,6 +61,20 @@ def test_shared_panels(label, monkeypatch):
     assert len(np.unique(expected)) > expected.size // 2
 
 
+def test_panels_of_threads_side_by_side(rng):
+    """Rows are written by whole vectors, and what reaches beyond them must not be another thread's."""
+    g = conv_geometry(8, 40, (21, 19), (2, 3), 2, 2, 2)         # 48 numbers in pieces of 8: the last vector ends behind the row
+    x, weight = channels_last(floats(rng, 60, 8, 21, 19)), floats(rng, *g.weight_shape)
+    algorithm = forward.product(forward_walk(g), 60, False, True, lambda weight: forward.grouped(weight, g))
+    packed = algorithm.pack(weight, forward.NO_BIAS)
+    first, again = (channels_last(np.full((60, 40, *g.output_size), np.nan, np.float32)) for _ in range(2))
+    forward.execute(algorithm, packed, x, first)
+    for _ in range(60):
+        again.fill(np.nan)
+        forward.execute(algorithm, packed, x, again)
+        np.testing.assert_array_equal(again, first)
+
+
 @on_narrower_vectors
 def test_narrower_vectors(width, cpu):
-    run_narrower(__file__, "shared", width, cpu, 2)
+    run_narrower(__file__, "shared or side", width, cpu, 2)
