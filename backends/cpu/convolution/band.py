@@ -19,14 +19,13 @@ from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.convolution.compact import compact
 from numbanet.backends.cpu.convolution.finishing_run_tile import finishing_run_tile
 from numbanet.backends.cpu.convolution.finishing_tile import LIMITS, RESIDUAL
-from numbanet.backends.cpu.convolution.gather import MR, THIRD, THIRDS
+from numbanet.backends.cpu.convolution.gather import MR, THIRD, THIRDS, finish_rows
 from numbanet.backends.cpu.convolution.statistics import take_moments
 from numbanet.backends.cpu.convolution.walk import clear_run, copy_run, end_of, strides_of
 from numbanet.backends.cpu.convolution.weights import bias_offset
-from numbanet.backends.cpu.limits import limited
 from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.shares import begin_shares, next_job
-from numbanet.backends.cpu.simd import L, load, load_partial, store_partial
+from numbanet.backends.cpu.simd import L
 
 
 @worker(borrows=True)
@@ -95,14 +94,7 @@ def _ragged_tile(rows, a, step, pitch, packed, b, b_step, spare, y, c, y_w, pixe
     else:
         finishing_run_tile(MR, 2, rows, a, step, pitch, packed, b, b_step, b_run, rows, spare, 2 * L, runs, run, packed, shifts,
                            residual, r, r_w, low, high, 0, 0)
-    for i in range(pixels):
-        for lane in range(0, lanes, L):
-            total, left = load(rows, spare + i * 2 * L + lane), min(lanes - lane, L)
-            if steps & RESIDUAL:
-                total = total + load_partial(residual, r + i * r_w + lane, left)
-            if steps & LIMITS:
-                total = limited(total, low, high)
-            store_partial(y, c + i * y_w + lane, total, left)
+    finish_rows(rows, spare, pixels, lanes, y, c, y_w, residual, r, r_w, low, high, steps)
 
 
 @worker(borrows=True)

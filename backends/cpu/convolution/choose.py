@@ -237,7 +237,7 @@ def reads_weights_longer(batch: int, tiles: int, channels: int, filters: int) ->
     Reading them takes as long as multiplying. Tiles of 2 x 2 multiply up to 1.8 times as much, and read, and hold, 16 weights for 36:
     ResNet-50 at batch 1 has five such layers (256 channels, 14 x 14), and 26 MB less for the same time (0.99, quartiles 0.95 to 1.08).
     GoogLeNet's smaller ones hold 14 MB less, for 1.5% of its time. At batch 16 the last maps of 7 x 7 pixels have most of ResNet-18's
-    weights: 63 MB less, which is what PyTorch has by 1.2 instead of 1.54 times, for 10% of its time.
+    weights: 204 MB at its peak instead of 281, for 14% of its time.
     """
     few = 6 * MR if tiles <= 4 else 2 * MR
     return batch * tiles < few and 36 * channels * filters * FLOAT > cache_sizes().l2
@@ -247,8 +247,7 @@ def _are_read_too_often(positions: int, channels: int, filters: int, block: int)
     """Whether weights that no second-level cache holds are more, for each tile of a block, than the tile and its products in three passes.
 
     These are written, read, and fetched before they are written. Effective GFLOP/s at batch 16 in blocks and in phases, 256 channels at
-    14x14: 540 and 655; 512 at 7x7: 314 and 626; 160 to 320 at 14x14, where both move as much: 581 and 549; 64 to 192 at 56x56, on a
-    machine of half the arithmetic: 425 and 344.
+    14x14: 540 and 655; 512 at 7x7: 314 and 626; 64 to 192 at 56x56, on a machine of half the arithmetic: 425 and 344.
     """
     weights = channels * filters
     return positions * weights * FLOAT > cache_sizes().l2 and weights > 3 * block * (channels + filters)

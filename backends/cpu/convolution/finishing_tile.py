@@ -23,8 +23,10 @@ if JIT:
 
     from numbanet.backends.cpu.simd.memory import first_lanes, pointer
     from numbanet.backends.cpu.simd.prefetch import prefetch_value
-    from numbanet.backends.cpu.simd.tiles import TileGenerator
+    from numbanet.backends.cpu.simd.tiles import UNROLL, TileGenerator
     from numbanet.backends.cpu.simd.types import I64, f32xL, splat_value
+
+    assert AHEAD == UNROLL
 
     @intrinsic(prefer_literal=True)
     def finishing_tile(typingctx, MR, NV, a, a_offset, a_row, b, b_offset, b_step, c, c_offset, c_row, depth, bias,

@@ -65,6 +65,19 @@ def _narrow_strip(panel, base, pitch, packed, b, y, c, y_row, count, depth, shif
 
 
 @worker(borrows=True)
+def finish_rows(spare, start, rows, lanes, y, c, y_row, residual, r, r_row, low, high, steps):
+    """What `finishing_tile` does with complete sums, for `lanes` filters of the rows of a tile that lie in scratch memory."""
+    for i in range(rows):
+        for lane in range(0, lanes, L):
+            total, left = load(spare, start + i * 2 * L + lane), min(lanes - lane, L)
+            if steps & RESIDUAL:
+                total = total + load_partial(residual, r + i * r_row + lane, left)
+            if steps & LIMITS:
+                total = limited(total, low, high)
+            store_partial(y, c + i * y_row + lane, total, left)
+
+
+@worker(borrows=True)
 def _ragged_tile(panel, base, pitch, packed, b, b_step, spare, corner, y, c, y_row, rows, depth, shifts, residual, r, r_row, low, high,
                  steps, lanes, before, ahead):
     """The last pixels, fewer than MR, through a corner of scratch memory. `before`: as in `multiply_panel`."""
@@ -88,14 +101,7 @@ def _ragged_tile(panel, base, pitch, packed, b, b_step, spare, corner, y, c, y_r
     else:
         finishing_tile(MR, 2, panel, base - back * pitch, pitch, packed, b, b_step, spare, corner, 2 * L, depth, packed, shifts,
                        residual, r, r_row, low, high, steps & ACCUMULATE, 0, ahead)
-    for i in range(rows):
-        for lane in range(0, lanes, L):
-            total, left = load(spare, start + i * 2 * L + lane), min(lanes - lane, L)
-            if steps & RESIDUAL:
-                total = total + load_partial(residual, r + i * r_row + lane, left)
-            if steps & LIMITS:
-                total = limited(total, low, high)
-            store_partial(y, c + i * y_row + lane, total, left)
+    finish_rows(spare, start, rows, lanes, y, c, y_row, residual, r, r_row, low, high, steps)
 
 
 @worker(borrows=True)
