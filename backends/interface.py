@@ -96,7 +96,7 @@ class Primitive:
         self.parameters = tuple(inspect.signature(specification).parameters.values())
         self.view = view
         self.mutates = mutates                      # operands that are changed: running statistics, parameters, moments
-        self.may_overwrite = may_overwrite          # operands that `out` may alias, element by element
+        self.may_overwrite = may_overwrite          # operands whose memory the first output may take
         self.workspace = workspace                  # same parameters -> bytes of scratch a planner should set aside
         self.random = random                        # draws from the counter-based generator through its `key` attribute
         self.composition: Callable | None = None

@@ -28,7 +28,7 @@ def limited(backend, x, minimum, maximum):
     return x if minimum is None and maximum is None else backend.clamp(x, minimum, maximum)
 
 
-@primitive
+@primitive(may_overwrite=("residual",))
 def conv2d_fused(x: Array, weight: Array, bias: Array | None, residual: Array | None, geometry: ConvGeometry,
                  minimum: float | None, maximum: float | None):
     """y (N, K, OH, OW): `conv2d_forward` plus `residual`, of y's shape, limited to [minimum, maximum]."""
@@ -64,7 +64,7 @@ def check_activation(operation: str, activation: str) -> None:
         raise UsageError(f"{operation}: activation expects one of {', '.join(ACTIVATIONS)}, received {activation!r}")
 
 
-@primitive
+@primitive(may_overwrite=("residual",))
 def conv2d_activated(x: Array, weight: Array, bias: Array | None, residual: Array | None, geometry: ConvGeometry, activation: str):
     """y (N, K, OH, OW): an activation of `ACTIVATIONS` of `conv2d_forward` plus `residual`, of y's shape."""
     check_activation("conv2d", activation)
@@ -152,7 +152,7 @@ def _linear_fused_bfloat16(backend, x, weight, bias, minimum, maximum):
     return backend.linear_fused(x, backend.round_to_bfloat16(weight), bias, minimum, maximum)
 
 
-@primitive
+@primitive(may_overwrite=("x",))
 def channel_affine(x: Array, scale: Array, shift: Array, minimum: float | None, maximum: float | None):
     """x (N, C) or (N, C, ...) times scale (C,) plus shift (C,), limited to [minimum, maximum]."""
     check_float("channel_affine", x=x, scale=scale, shift=shift)

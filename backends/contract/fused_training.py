@@ -64,7 +64,7 @@ def _batch_norm_given_forward(backend, x, weight, bias, residual, mean, variance
     return limited(backend, y, minimum, maximum)
 
 
-@primitive
+@primitive(may_overwrite=("grad_y",))
 def batch_norm_fused_backward(grad_y: Array, y: Array | None, x: Array, weight: Array | None, bias: Array | None, mean: Array,
                               variance: Array, epsilon: float, minimum: float | None, maximum: float | None):
     """(grad_x, grad_weight (C,), grad_bias (C,), grad_residual) of `batch_norm_fused_forward`.
@@ -82,10 +82,11 @@ def batch_norm_fused_backward(grad_y: Array, y: Array | None, x: Array, weight: 
 def _batch_norm_fused_backward(backend, grad_y, y, x, weight, bias, mean, variance, epsilon, minimum, maximum):
     limited = y if y is not None else backend.batch_norm_inference_forward(x, weight, bias, mean, variance, epsilon)
     passed = _inside(backend, grad_y, limited, minimum, maximum)
-    return *backend.batch_norm_backward(passed, x, weight, mean, variance, epsilon), None if y is None else passed
+    of_residual = None if y is None else backend.copy(passed) if passed is grad_y else passed      # grad_x may take the place of grad_y
+    return *backend.batch_norm_backward(passed, x, weight, mean, variance, epsilon), of_residual
 
 
-@primitive
+@primitive(may_overwrite=("residual",))
 def conv2d_with_statistics(x: Array, weight: Array, bias: Array | None, residual: Array | None, geometry: ConvGeometry,
                            minimum: float | None, maximum: float | None):
     """(y, mean (K,), variance (K,)): y of `conv2d_fused`, and what `batch_norm_forward` says of it."""
@@ -99,7 +100,7 @@ def _conv2d_with_statistics(backend, x, weight, bias, residual, geometry, minimu
     return y, *backend.batch_norm_forward(y, None, None, 0.0)[1:]
 
 
-@primitive
+@primitive(may_overwrite=("added",))
 def conv2d_backward_input_added(grad_y: Array, weight: Array, added: Array, geometry: ConvGeometry):
     """`conv2d_backward_input` plus `added`, of its shape: the gradient of a map that others have read as well."""
     spec = conv2d_backward_input.specification(grad_y, weight, geometry)

@@ -58,7 +58,7 @@ def batch_norm_forward(x: Array, weight: Array | None, bias: Array | None, epsil
     return _map_like(x), statistics, statistics
 
 
-@primitive
+@primitive(may_overwrite=("grad_y",))
 def batch_norm_backward(grad_y: Array, x: Array, weight: Array | None, mean: Array, variance: Array, epsilon: float):
     """(grad_x, grad_weight (C,), grad_bias (C,)) where mean and variance are those of x."""
     _check_batch("batch_norm_backward", x, weight=weight, mean=mean, variance=variance)
@@ -66,7 +66,7 @@ def batch_norm_backward(grad_y: Array, x: Array, weight: Array | None, mean: Arr
     return _map_like(x), _of_channels(x), _of_channels(x)
 
 
-@primitive
+@primitive(may_overwrite=("x",))
 def batch_norm_inference_forward(x: Array, weight: Array | None, bias: Array | None, mean: Array, variance: Array,
                                  epsilon: float):
     """y: each channel by the given mean (C,) and variance (C,)."""
@@ -74,7 +74,7 @@ def batch_norm_inference_forward(x: Array, weight: Array | None, bias: Array | N
     return _map_like(x)
 
 
-@primitive
+@primitive(may_overwrite=("grad_y",))
 def batch_norm_inference_backward(grad_y: Array, x: Array, weight: Array | None, mean: Array, variance: Array,
                                   epsilon: float):
     """(grad_x, grad_weight (C,), grad_bias (C,)) where mean and variance are constants."""

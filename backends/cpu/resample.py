@@ -20,6 +20,8 @@ from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.layout import finish_pixels, pixels
 from numbanet.backends.cpu.simd import L, fma, load, load_partial, splat, store, store_partial
 
+WANTED_TASKS = 16
+
 _SIGNATURE = ("void(const T[:,:,:,:], T[:,:,:,:], const i8[::1], const i8[::1], const T[::1], "
               "const i8[::1], const i8[::1], const T[::1], const T[:,:])")
 
@@ -47,15 +49,14 @@ def undivided(shape: tuple[int, int], dtype) -> np.ndarray:
 
 
 @worker
-def resample_row(x, y, n, i, row_starts, row_sources, row_weights,
+def resample_row(x, y, n, i, first, C, row_starts, row_sources, row_weights,
                  column_starts, column_sources, column_weights, divisors):
-    """Row i of sample n of y."""
-    C = x.shape[3]
+    """Channels first, ..., C - 1 of row i of sample n of y."""
     x_sample, x_row, x_column = n * (x.strides[0] // 4), x.strides[1] // 4, x.strides[2] // 4
     offset = n * (y.strides[0] // 4) + i * (y.strides[1] // 4)
     for j in range(y.shape[2]):
         begin, end, divisor = column_starts[j], column_starts[j + 1], divisors[i, j]
-        c = 0
+        c = first
         while c + 4 * L <= C:       # four vectors at a time: their sums are independent, and each tap is looked up once
             total0, total1, total2, total3 = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
             for p in range(row_starts[i], row_starts[i + 1]):
@@ -95,10 +96,13 @@ def resample_row(x, y, n, i, row_starts, row_sources, row_weights,
 @kernel(_SIGNATURE, parallel=True)
 def resample_vector(x, y, row_starts, row_sources, row_weights,
                     column_starts, column_sources, column_weights, divisors):
-    OH = y.shape[1]
-    for task in prange(y.shape[0] * OH):
-        resample_row(x, y, task // OH, task % OH, row_starts, row_sources, row_weights,
-                     column_starts, column_sources, column_weights, divisors)
+    N, OH, _, C = y.shape
+    blocks = (C + 4 * L - 1) // (4 * L)
+    parts = max(1, min(blocks, WANTED_TASKS // max(1, N * OH)))         # a pooled map of one row is shared by its channels
+    for task in prange(N * OH * parts):
+        row, part = task // parts, task % parts
+        resample_row(x, y, row // OH, row % OH, part * blocks // parts * 4 * L, min(C, (part + 1) * blocks // parts * 4 * L), row_starts,
+                     row_sources, row_weights, column_starts, column_sources, column_weights, divisors)
 
 
 @kernel(_SIGNATURE, dtypes=("float64",))

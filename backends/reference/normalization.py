@@ -55,15 +55,15 @@ def batch_norm_inference_forward(x, weight, bias, mean, variance, epsilon, out):
 def batch_norm_backward(grad_y, x, weight, mean, variance, epsilon, out):
     deviation, scale = _standardized(x, _broadcastable(mean, x), _broadcastable(variance, x), epsilon)
     weighted = grad_y if weight is None else grad_y * _broadcastable(weight, x)
-    out[0][...] = _backward_input(weighted, deviation, scale, _pixels(x))
     out[1][...], out[2][...] = (grad_y * deviation * scale).sum(_pixels(x)), grad_y.sum(_pixels(x))
+    out[0][...] = _backward_input(weighted, deviation, scale, _pixels(x))
 
 
 @implements
 def batch_norm_inference_backward(grad_y, x, weight, mean, variance, epsilon, out):
     deviation, scale = _standardized(x, _broadcastable(mean, x), _broadcastable(variance, x), epsilon)
-    out[0][...] = grad_y * scale * (1 if weight is None else _broadcastable(weight, x))
     out[1][...], out[2][...] = (grad_y * deviation * scale).sum(_pixels(x)), grad_y.sum(_pixels(x))
+    out[0][...] = grad_y * scale * (1 if weight is None else _broadcastable(weight, x))
 
 
 @implements

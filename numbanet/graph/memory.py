@@ -98,7 +98,7 @@ def _can_be_placed(value: Value, made_by: dict, results: set, layout: Layout) ->
 
 
 def _overwrite_operands(graph: Graph, layout: Layout, results: set[Value]) -> None:
-    """Let a result take the memory of an operand that dies with the node, where the primitive allows it."""
+    """Let a first result take the memory of an operand that dies with the node, where the primitive allows it."""
     last_reads: dict[Value, int] = {}
     for position, node in enumerate(graph.nodes):
         for v in (*node.operands(), *node.outputs, *(node.writes_into or ())):
@@ -107,20 +107,20 @@ def _overwrite_operands(graph: Graph, layout: Layout, results: set[Value]) -> No
     for v in graph.outputs:
         last_reads[layout.root_of(v)] = len(graph.nodes)
     for position, node in enumerate(graph.nodes):
-        made = _single_output(node)
+        made = node.outputs[0] if node.outputs and not node.writes_into else None
         if made is None or made not in results or made in layout.root:
             continue
-        for operand in _overwritable(node):
+        allowed = list(_overwritable(node))
+        for operand in allowed:
             root = layout.root_of(operand)
             whole = operand is root or operand in layout.overwrites
-            if whole and root in results and last_reads[root] == position and _lie_alike(operand, made):
+            # others that lie there too may be read after an element of the result is written
+            alone = all(v is operand for v in node.operands() if layout.root_of(v) is root) and \
+                sum(v is operand for v in node.operands()) == sum(v is operand for v in allowed)
+            if whole and alone and root in results and last_reads[root] == position and _lie_alike(operand, made):
                 layout.root[made] = layout.overwrites[made] = operand
                 last_reads[root] = max(position, last_reads[made])
                 break
-
-
-def _single_output(node: Node) -> Value | None:
-    return node.outputs[0] if len(node.outputs) == 1 and not node.writes_into else None
 
 
 def _overwritable(node: Node):

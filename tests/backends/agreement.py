@@ -43,8 +43,12 @@ def _each(function, argument):
     return argument
 
 
-def outputs(backend, primitive, arguments) -> list[np.ndarray]:
-    """Run with outputs that start as NaN; operands that the primitive changes count as outputs."""
+def outputs(backend, primitive, arguments, like: int | None = None, overwrites: bool = False) -> list[np.ndarray]:
+    """Run with outputs that start as NaN; operands that the primitive changes count as outputs.
+
+    like: the position of the operand that the first output lies as, in a copy of its memory, or in that memory itself.
+    """
+    copy = None if like is None else placed(backend, arguments[like])
     arguments = tuple(_each(lambda x: placed(backend, x), a) for a in arguments)
     spec = primitive.specification(*primitive.bind(arguments, {}))
     if primitive.view or spec is None:
@@ -53,6 +57,8 @@ def outputs(backend, primitive, arguments) -> list[np.ndarray]:
     else:
         single = isinstance(spec, ArraySpec)
         made = [None if s is None else _poisoned(backend, s) for s in ((spec,) if single else spec)]
+        if like is not None:
+            made[0] = arguments[like] if overwrites else copy
         getattr(backend, primitive.name)(*arguments, out=made[0] if single else tuple(made))
     changed = [arguments[primitive.parameter_names.index(name)] for name in primitive.mutates]
     made = [o for o in made if o is not None] + [x for c in changed if c is not None for x in (c if isinstance(c, list) else [c])]
@@ -96,3 +102,23 @@ def agree(backend: str, case, arguments, tolerance) -> None:
             np.testing.assert_array_equal(r[~finite], e[~finite])
             scale = np.abs(e[finite]).max(initial=0) or 1.0
             assert np.abs(r[finite].astype(np.float64) - e[finite]).max(initial=0) <= tolerance * scale
+
+
+def overwritable(case, arguments) -> list[int]:
+    """The positions of the operands of a case that lie as the first output does, and whose memory that may take."""
+    primitive = PRIMITIVES[case.primitive]
+    spec = primitive.specification(*primitive.bind(arguments, {}))
+    if not primitive.may_overwrite or spec is None:
+        return []
+    first = spec if isinstance(spec, ArraySpec) else spec[0]
+    return [i for i, (name, x) in enumerate(zip(primitive.parameter_names, arguments))
+            if name in primitive.may_overwrite and isinstance(x, np.ndarray) and (x.shape, x.dtype) == (first.shape, first.dtype)]
+
+
+def agree_overwriting(backend: str, case, arguments) -> None:
+    """Assert that results are the same to the last bit where the first lies in an operand's memory."""
+    primitive = PRIMITIVES[case.primitive]
+    for i in overwritable(case, arguments):
+        expected, received = (outputs(get_backend(backend), primitive, arguments, i, overwrites) for overwrites in (False, True))
+        for e, r in zip(expected, received, strict=True):
+            np.testing.assert_array_equal(r, e)

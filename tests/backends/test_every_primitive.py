@@ -10,7 +10,9 @@ import inspect
 import pytest
 
 from numbanet.backends import PRIMITIVES, get_backend
-from tests.backends.agreement import CASES, agree, arguments_of, converted, name_of
+from tests.backends.agreement import CASES, agree, agree_overwriting, arguments_of, converted, name_of, overwritable
+
+IN_PLACE = [case for case in CASES if overwritable(case, arguments_of(case))]
 
 
 @pytest.mark.parametrize("case", CASES, ids=name_of)
@@ -21,6 +23,20 @@ def test_cpu_agrees_with_reference(case):
 @pytest.mark.parametrize("case", [c for c in CASES if c.float64], ids=name_of)
 def test_cpu_agrees_with_reference_in_float64(case):
     agree("cpu", case, tuple(converted(a) for a in arguments_of(case)), 1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:Mean of empty slice", "ignore:invalid value", "ignore:Degrees of freedom")
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("case", IN_PLACE, ids=name_of)
+def test_a_result_may_lie_in_an_operand(backend, case):
+    agree_overwriting(backend, case, arguments_of(case))
+    if case.float64:
+        agree_overwriting(backend, case, tuple(converted(a) for a in arguments_of(case)))
+
+
+def test_every_primitive_that_may_overwrite_is_tried():
+    declared = {p.name for p in PRIMITIVES.values() if p.may_overwrite and p.specification.__module__.startswith("numbanet.")}
+    assert declared - {case.primitive for case in IN_PLACE} == set()
 
 
 def test_every_primitive_of_the_cpu_has_a_case():

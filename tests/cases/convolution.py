@@ -81,6 +81,7 @@ GEOMETRIES = {
     "strip-and-lanes": (2, conv_geometry(40, 50, (7, 9), (3, 3), (1, 2), ((0, 2), (3, 1)))),
     "three-vectors": (1, conv_geometry(17, 48, (6, 6), (2, 3), dilation=(2, 1), padding=(1, 0))),
     "deep": (1, conv_geometry(130, 33, (5, 5), (3, 3), padding=1)),
+    "channels-in-chunks": (1, conv_geometry(700, 35, (4, 3), (3, 3), padding=1)),     # whose windows no second-level cache holds
     "strided": (2, conv_geometry(20, 24, (11, 9), (3, 3), 2, 1)),
     "stride-beyond-kernel": (2, conv_geometry(17, 20, (11, 10), (2, 1), (3, 2))),
     "dilated": (2, conv_geometry(19, 16, (11, 9), (3, 3), 1, 2, (2, 3))),

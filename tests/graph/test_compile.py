@@ -177,6 +177,25 @@ def test_memory_is_shared_only_by_values_that_never_meet(branches, rng):
     assert layout_of(plan.graph).offsets == layout.offsets
 
 
+def test_a_residual_gives_its_memory_to_the_sum_unless_another_operand_lies_there(rng):
+    class Block(nn.Module):
+        def __init__(self, reads_what_it_adds):
+            super().__init__()
+            self.first, self.last, self.reads_what_it_adds = nn.Conv2d(5, 8, 3, padding=1), nn.Conv2d(8, 8, 1), reads_what_it_adds
+
+        def forward(self, x):
+            x = self.first(x)
+            return self.last(x if self.reads_what_it_adds else F.relu(x)) + x
+
+    for reads_what_it_adds in (False, True):
+        model, x = Block(reads_what_it_adds).eval(), _tensor(rng, 2, 5, 7, 6)
+        plan = numbanet.compile(model, x).plan()
+        layout, last = layout_of(plan.graph), plan.graph.nodes[-1]
+        assert last.primitive == "conv2d_fused" and (last.outputs[0] in layout.overwrites) is not reads_what_it_adds
+        np.testing.assert_allclose(numbanet.compile(model, x)(x).numpy(), _eager(model, x), rtol=1e-5, atol=1e-6)
+
+
+
 def _steps(rng, backend, count=4):
     return [(_tensor(rng, 6, 3, 8, 6, device=backend), numbanet.tensor(rng.integers(0, 10, 6), device=backend)) for _ in range(count)]
 

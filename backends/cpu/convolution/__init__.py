@@ -64,6 +64,7 @@ def conv2d_forward(x, weight, bias, geometry, out):
 @implements
 def conv2d_fused(x, weight, bias, residual, geometry, minimum, maximum, out):
     if x.dtype == F64:
+        residual = _apart(residual, out)
         conv2d_forward_plain(x, weight, NO_BIAS_64 if bias is None else bias, out, forward_walk(geometry))
         if residual is not None:
             np.add(out, residual, out=out)
@@ -74,6 +75,11 @@ def conv2d_fused(x, weight, bias, residual, geometry, minimum, maximum, out):
         algorithm = forward(geometry, x.shape[0], has_adjacent_pixels(x))
         packed = algorithm.pack(weight, NO_BIAS if bias is None else bias)
         execute(algorithm, packed, x, out, residual, *limits(minimum, maximum))
+
+
+def _apart(added, out):
+    """What is added to `out` afterwards, in memory of its own."""
+    return added.copy() if added is not None and np.may_share_memory(added, out) else added
 
 
 @implements
@@ -205,6 +211,7 @@ def conv2d_backward_input_added(grad_y, weight, added, geometry, out):
         algorithm = backward_input(geometry, grad_y.shape[0])
         execute(algorithm, algorithm.pack(weight, NO_BIAS), grad_y, out, added)
         return
+    added = _apart(added, out)
     if grad_y.dtype == F64:
         conv2d_backward_input_plain(grad_y, weight, out, forward_walk(geometry))
     elif out.size:
@@ -215,6 +222,7 @@ def conv2d_backward_input_added(grad_y, weight, added, geometry, out):
 
 def scattered_input_gradient(grad_y, weight, added, geometry, out):
     """`conv2d_backward_input_added` by scattering, whatever the geometry."""
+    added = _apart(added, out)
     _with_pixels(out, _scatter, channels_last(grad_y), weight, geometry)
     if added is not None:
         add(out, added, out)

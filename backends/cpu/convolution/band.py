@@ -19,6 +19,7 @@ from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.convolution.compact import compact
 from numbanet.backends.cpu.convolution.finishing_run_tile import finishing_run_tile
 from numbanet.backends.cpu.convolution.finishing_tile import LIMITS, RESIDUAL
+from numbanet.backends.cpu.convolution.flat import flat_to_read, flat_to_write
 from numbanet.backends.cpu.convolution.gather import MR, THIRD, THIRDS, finish_rows
 from numbanet.backends.cpu.convolution.statistics import take_moments
 from numbanet.backends.cpu.convolution.walk import clear_run, copy_run, end_of, strides_of
@@ -29,6 +30,16 @@ from numbanet.backends.cpu.simd import L
 
 
 @worker(borrows=True)
+def _copy_planes(x, source, x_w, x_c, scratch, target, columns, C):
+    """scratch[target + w * C + c] = x[source + w * x_w + c * x_c]: a row of maps that lie one after the other."""
+    out_of_line()
+    given, copied = flat_to_read(x), flat_to_write(scratch)
+    for c in range(C):
+        for w in range(columns):
+            copied[target + w * C + c] = given[source + w * x_w + c * x_c]
+
+
+@worker(borrows=True)
 def _copy_rows(x, n, first, count, walk, scratch, base, pitch):
     """scratch[i, pad_w + w, c] = x[n, first + i, w, c] for `count` rows `pitch` floats apart, zeros outside of x.
 
@@ -36,7 +47,7 @@ def _copy_rows(x, n, first, count, walk, scratch, base, pitch):
     """
     compact()
     C, H, pad_w = walk[0], walk[3], walk[10]
-    x_n, x_h, x_w = strides_of(x)
+    (x_n, x_h, x_w), x_c = strides_of(x), x.strides[3] // 4
     end = end_of(x)
     before = min(pad_w * C, pitch)
     columns = max(np.int64(0), min(walk[4], (walk[14] - 1) * walk[8] + walk[6] - pad_w))     # as far as windows reach
@@ -47,7 +58,9 @@ def _copy_rows(x, n, first, count, walk, scratch, base, pitch):
         else:
             clear_run(scratch, target, before)
             source = n * x_n + h * x_h
-            if x_w == C:
+            if C > 1 and x_c != 1:
+                _copy_planes(x, source, x_w, x_c, scratch, target + before, columns, C)
+            elif x_w == C:
                 copy_run(x, source, scratch, target + before, columns * C, end)
             else:
                 for w in range(columns):
@@ -147,7 +160,7 @@ def _band_jobs(slot, counters, jobs, x, packed, y, residual, low, high, activati
 @kernel("void(const T[:,:,:,:], const T[::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, i8, T[:,:,::1], T[:,::1], const i8[::1], i8, i8)",
         parallel=True)
 def conv2d_forward_band(x, packed, y, residual, low, high, activation, moments, scratch, walk, band, pitch):
-    """x (N, H, W, C), y and residual (N, OH, OW, K), scratch (slots, floats).
+    """x (N, H, W, C) of any strides, y and residual (N, OH, OW, K), scratch (slots, floats).
 
     An empty residual adds nothing; y is limited to [low, high], and then given to `activation`; moments (bands of all images, 3, K), or
     empty: see `statistics.py`. Copied rows are `pitch` floats apart.

@@ -53,6 +53,8 @@ class Algorithm(NamedTuple):
     takes_activation: bool = False
     hold: Callable | None = None    # (Packed) -> Held, where the weights can be read back
     counts: np.ndarray | None = None    # pixels of each block whose statistics `run` can take, into moments (len(counts), 3, K)
+    takes_planes: bool = False  # whether x may have any strides, not neighbouring channels only
+    adds_in_place: bool = False # whether y may be the residual's memory: each number of y is written once, after its residual is read
 
 
 def execute(algorithm: Algorithm, packed, x, out, residual=None, low=-np.inf, high=np.inf, activation: str | None = None,
@@ -67,12 +69,15 @@ def execute(algorithm: Algorithm, packed, x, out, residual=None, low=-np.inf, hi
     if is_copy:
         y = empty(y.shape, F32)
     residual = NO_RESIDUAL if residual is None else channels_last(residual)
+    if residual is not NO_RESIDUAL and not algorithm.adds_in_place and np.may_share_memory(y, residual):
+        residual = residual.copy()
+    x = x.transpose(0, 2, 3, 1) if algorithm.takes_planes else channels_last(x)
     if residual is not NO_RESIDUAL and residual.size and not algorithm.takes_residual:
-        algorithm.run(channels_last(x), packed, y, NO_RESIDUAL, -np.inf, np.inf, activating.NONE, NO_MOMENTS)
+        algorithm.run(x, packed, y, NO_RESIDUAL, -np.inf, np.inf, activating.NONE, NO_MOMENTS)
         np.add(y, residual, out=y)
         np.clip(y, np.float32(low), np.float32(high), out=y)
     else:
-        algorithm.run(channels_last(x), packed, y, residual, low, high, function, moments)
+        algorithm.run(x, packed, y, residual, low, high, function, moments)
     if is_copy:
         copy_into(y.transpose(0, 3, 1, 2), out)
 
@@ -92,11 +97,15 @@ def kernels(algorithm: Algorithm, packed, x, out, residual=None, low=-np.inf, hi
             activation: str | None = None) -> list[tuple] | None:
     """What `execute` runs, as (kernel, arguments), where that is for one thread alone and without copies. See `program.joined`."""
     y = out.transpose(0, 2, 3, 1)
-    if algorithm.alone is None or not algorithm.fits(y) or x.strides[1] != x.itemsize and x.shape[1] > 1:
+    if algorithm.alone is None or not algorithm.fits(y):
+        return None
+    if not algorithm.takes_planes and x.strides[1] != x.itemsize and x.shape[1] > 1:
         return None
     if residual is not None and (not algorithm.takes_residual or residual.strides[1] != residual.itemsize):
         return None
     if activation is not None and not algorithm.takes_activation:
+        return None
+    if residual is not None and not algorithm.adds_in_place and np.may_share_memory(out, residual):
         return None
     function = activating.NONE if activation is None else activating.address(activation)
     residual = NO_RESIDUAL if residual is None else residual.transpose(0, 2, 3, 1)
@@ -214,7 +223,7 @@ def product(walk, batch, may_use_winograd, are_packed, arranged, size: int | Non
     run, once = _runs(conv2d_forward_gather, arguments, is_small)
     counts = choose.gather_counts(batch * output_size[0] * output_size[1], plan.block)
     return Algorithm(("gather", plan.chunk), pack, run, _has_even_pixels, True, once, True,
-                     lambda packed: Held(packed, G, read_packed(plan.chunk, G)), counts)
+                     lambda packed: Held(packed, G, read_packed(plan.chunk, G)), counts, adds_in_place=True)
 
 
 def _runs(kernel, arguments, is_small: bool) -> tuple[Callable, Callable | None]:
@@ -240,7 +249,7 @@ def _winograd(walk, batch, output_size, plan, arranged) -> Algorithm:
             conv2d_forward_winograd(x, *packed, y, residual, low, high, activation, moments, scratch, walk, plan.block, plan.size)
     return Algorithm(("winograd 2x2" if plan.size == 2 and walk[5] == 3 else "winograd", plan.size), pack, run, _has_adjacent_channels,
                      takes_activation=True, hold=lambda packed: Held(packed, 1, read_transformed),
-                     counts=choose.winograd_counts(batch, output_size, plan))
+                     counts=choose.winograd_counts(batch, output_size, plan), adds_in_place=True)
 
 
 def _depthwise(walk, batch) -> Algorithm:
@@ -361,7 +370,7 @@ def _band(walk, plan, batch, is_small) -> Algorithm:
         return x, packed, y, residual, low, high, activation, moments, scratch, walk, plan.band, plan.pitch
     run, once = _runs(conv2d_forward_band, arguments, is_small)
     return Algorithm("band", pack, run, _has_adjacent_channels, True, once, True, lambda packed: Held(packed, 1, read_packed(C)),
-                     choose.band_counts(batch, output_size, plan.band))
+                     choose.band_counts(batch, output_size, plan.band), takes_planes=True, adds_in_place=True)
 
 
 def pack_chain(plan, geometries, weights, biases):

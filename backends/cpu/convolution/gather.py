@@ -171,7 +171,7 @@ def _gather_jobs(slot, counters, jobs, x, packed, y, residual, low, high, activa
     slots, pixels = scratch.shape[0], y.shape[0]
     strips = (Kg + 2 * L - 1) // (2 * L)
     pitch, y_row, r_row = panel_pitch(T * chunk, together), y.strides[0] // 4, residual.strides[0] // 4
-    last = (RESIDUAL if residual.size else 0) | (LIMITS if low > -np.inf or high < np.inf else 0)
+    first_steps, last_steps = RESIDUAL if residual.size else 0, LIMITS if low > -np.inf or high < np.inf else 0
     # up to a vector behind the last row of a panel is overwritten
     corner, base = slot * CORNER, slots * CORNER + (0 if together else slot * (block * pitch + 2 * L))
     pixels_of_x, panels = flat_to_read(x), flat_to_read(scratch)
@@ -184,7 +184,8 @@ def _gather_jobs(slot, counters, jobs, x, packed, y, residual, low, high, activa
             k = g * Kg + k0
             for c0 in range(0, Cg, chunk):
                 channels = min(chunk, Cg - c0)
-                steps = (ACCUMULATE if c0 else 0) | (last if c0 + channels == Cg else 0)
+                # the residual first: y may lie in its memory
+                steps = (ACCUMULATE if c0 else first_steps) | (last_steps if c0 + channels == Cg else 0)
                 if apart:
                     source, at, step, before = pixels_of_x, first * apart + g * Cg + c0, apart, first
                 elif together:

@@ -14,7 +14,7 @@ from numbanet.backends import PRIMITIVES, get_backend
 from numbanet.backends.cuda import choose, convolution_direct, convolution_tiles, matrix, matrix_tiles
 from numbanet.geometry import conv_geometry
 from numbanet.nn import functional as F
-from tests.backends.agreement import CASES, agree, arguments_of, name_of, outputs
+from tests.backends.agreement import CASES, agree, agree_overwriting, arguments_of, name_of, outputs
 from tests.backends.cuda import emulated
 from tests.backends.cuda.device import NHWC, integers
 
@@ -49,6 +49,7 @@ def test_every_case_of_products_and_convolutions(case):
     arguments, before = arguments_of(case), ran()
     agree("cuda", case, arguments, case.tolerance)
     results = outputs(REFERENCE, PRIMITIVES[case.primitive], arguments)
+    agree_overwriting("cuda", case, arguments)
     is_empty = not all(a.size for a in (*arguments[:2], *results))
     assert ran() > before or is_empty or case.primitive == "matmul" and results[0].ndim > 3         # of several axes of batches
 
