@@ -24,6 +24,7 @@ from numbanet.backends.cpu.convolution.gather import MR, THIRD, THIRDS, finish_r
 from numbanet.backends.cpu.convolution.statistics import take_moments
 from numbanet.backends.cpu.convolution.walk import clear_run, copy_run, end_of, strides_of
 from numbanet.backends.cpu.convolution.weights import bias_offset
+from numbanet.backends.cpu.convolution.interleave import interleave
 from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.shares import begin_shares, next_job
 from numbanet.backends.cpu.simd import L
@@ -34,8 +35,13 @@ def _copy_planes(x, source, x_w, x_c, scratch, target, columns, C):
     """scratch[target + w * C + c] = x[source + w * x_w + c * x_c]: a row of maps that lie one after the other."""
     out_of_line()
     given, copied = flat_to_read(x), flat_to_write(scratch)
+    done = np.int64(0)
+    if C == 3 and x_w == 1:         # of an image
+        while done + L <= columns:
+            interleave(3, x, source + done, x_c, scratch, target + done * 3, np.int64(3 * L))
+            done += L
     for c in range(C):
-        for w in range(columns):
+        for w in range(done, columns):
             copied[target + w * C + c] = given[source + w * x_w + c * x_c]
 
 

@@ -352,14 +352,21 @@ class GatherPlan(NamedTuple):
 def gather_plan(pixels: int, channels: int, filters: int, taps: int, groups: int = 1) -> GatherPlan:
     """Panels of PANEL_TILES tiles, which read each packed weight so often that it may come from the third-level cache.
 
-    Channels are split so that a panel takes half of the second-level cache at most; filters, then pixels, so that there
-    are WANTED_JOBS jobs. Several ranges of filters read the same windows, which are packed once for all of them then. For 512 channels
-    at 7x7 that is 1.4 times as fast as panels of two tiles and all channels.
+    Channels are split so that a panel takes half of the second-level cache at most. Where there are fewer than WANTED_JOBS panels, filters
+    are divided as well, evenly, so that threads end together: 256 channels at 14x14, 3 x 3, stride 2, have 16 equal jobs then, and take 0.89
+    of the time that 18 jobs of one or two strips in panels of 72 pixels took. Several ranges of filters read the same windows, which are
+    packed once for all of them. Weights that a second-level cache holds are read by more, smaller panels instead, which stay there
+    themselves: 128 channels at 28x28, 3 x 3, stride 2: 0.86 of the time.
     """
-    blocks = -(-pixels // (PANEL_TILES * MR))
-    strips = -(-filters // STRIP)
-    parts = min(strips, -(-WANTED_JOBS // blocks))
-    blocks = max(blocks, min(-(-WANTED_JOBS // parts), -(-pixels // MR)))
+    strips, weights = -(-filters // STRIP), taps * channels * filters * FLOAT
+    blocks = max(1, round(pixels / (PANEL_TILES * MR)) if weights > cache_sizes().l2 else -(-pixels // (PANEL_TILES * MR)))
+    parts = 1
+    if blocks < WANTED_JOBS and taps > 1 and weights <= cache_sizes().l2 // 2 and pixels >= 2 * MR * WANTED_JOBS:
+        blocks = -(-pixels // (pixels // WANTED_JOBS // MR * MR))
+    elif blocks < WANTED_JOBS:
+        most = max(1, pixels * taps * channels * filters // (blocks * SMALL))
+        parts = _even_parts(strips, min(most, -(-2 * WANTED_JOBS // blocks)))
+        blocks = max(blocks, min(-(-WANTED_JOBS // parts), -(-pixels // MR)))
     block = _up(-(-pixels // blocks), MR)
     # as if the panel were full, so that packed weights serve any number of pixels
     chunks = -(-_pitch(taps * channels) * PANEL_TILES * MR * FLOAT // (cache_sizes().l2 // 2))
@@ -368,6 +375,11 @@ def gather_plan(pixels: int, channels: int, filters: int, taps: int, groups: int
     if parts > 1 and panels * FLOAT <= cache_sizes().l3 // 2:
         return GatherPlan(block, chunk, parts, jobs, True, panels + 2 * L)
     return GatherPlan(block, chunk, parts, jobs, False, block * _pitch(taps * chunk) + 2 * L)
+
+
+def _even_parts(count: int, wanted: int) -> int:
+    """The fewest equal parts of `count`, at least `wanted` of them, or single ones."""
+    return next((parts for parts in range(wanted, count) if count % parts == 0), count)
 
 
 def gather_counts(pixels: int, block: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Between K planes of columns and columns of K neighbouring numbers, a vector of columns at a time; K is even."""
+"""Between K planes of columns and columns of K neighbouring numbers, a vector of columns at a time."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if JIT:
     @intrinsic(prefer_literal=True)
     def interleave(typingctx, K, source, offset, row, target, target_offset, count):
         """target[target_offset + j * K + k] = source[offset + k * row + j] for j < L; only the first `count` are written."""
-        if not isinstance(K, types.IntegerLiteral) or K.literal_value % 2:
+        if not isinstance(K, types.IntegerLiteral):
             return None
         planes = K.literal_value
 
@@ -44,11 +44,14 @@ if JIT:
             vectors = [load_value(builder, f32xL, builder.gep(read, [builder.mul(args[3], I64(k))])) for k in range(planes)]
             # first pairs of neighbours, L / 2 columns a vector, then groups of K: half of the permutations of one step
             pairs = [[_picked(builder, vectors[k:k + 2], [j % 2 * L + half * L // 2 + j // 2 for j in range(L)])
-                      for k in range(0, planes, 2)] for half in (0, 1)]
+                      for k in range(0, planes, 2)] for half in (0, 1)] if planes % 2 == 0 else ()
             for p in range(planes):
-                numbers = range(p % (planes // 2) * L, p % (planes // 2) * L + L)
-                places = [i % planes // 2 * L + i // planes * 2 + i % 2 for i in numbers]
-                value = _picked(builder, pairs[p // (planes // 2)], places)
+                if pairs:
+                    numbers = range(p % (planes // 2) * L, p % (planes // 2) * L + L)
+                    places = [i % planes // 2 * L + i // planes * 2 + i % 2 for i in numbers]
+                    value = _picked(builder, pairs[p // (planes // 2)], places)
+                else:
+                    value = _picked(builder, vectors, [i % planes * L + i // planes for i in range(p * L, p * L + L)])
                 mask = first_lanes(builder, builder.sub(args[6], I64(p * L)))
                 store_masked(builder, f32xL, builder.gep(write, [I64(p * L)]), value, mask)
             return context.get_dummy_value()
@@ -56,7 +59,7 @@ if JIT:
 
     @intrinsic(prefer_literal=True)
     def deinterleave(typingctx, K, source, offset, count, target, target_offset, row):
-        """target[target_offset + k * row + j] = source[offset + j * K + k] for j < L, 0 for numbers from `count` on."""
+        """target[target_offset + k * row + j] = source[offset + j * K + k] for j < L, 0 for numbers from `count` on; K is even."""
         if not isinstance(K, types.IntegerLiteral) or K.literal_value % 2:
             return None
         planes = K.literal_value
