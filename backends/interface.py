@@ -385,8 +385,8 @@ class Backend:
         """
         return False
 
-    def pools(self, geometry, pooling) -> bool:
-        """Whether a plan should run this convolution and the max pooling behind it as one, and their gradients too.
+    def pools(self, geometry, pooling, for_values: bool) -> bool:
+        """Whether a plan should run this convolution and the max pooling behind it as one, and, unless `for_values`, their gradients too.
 
         That pays where the map in between takes longer to write and read than to compute.
         """

@@ -70,9 +70,9 @@ class CPUBackend(HostBackend):
     def activates(self):
         return True
 
-    def pools(self, geometry, pooling):
+    def pools(self, geometry, pooling, for_values):
         from numbanet.backends.cpu.convolution.max_pooling import pools
-        return pools(geometry, pooling) is not None
+        return pools(geometry, pooling, for_values) is not None
 
     def takes_statistics(self, geometry, batch):
         from numbanet.backends.cpu.convolution import takes_statistics

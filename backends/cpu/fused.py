@@ -13,14 +13,14 @@ from numba import prange
 
 from numbanet.backends.cpu import threads, windows
 from numbanet.backends.cpu.compile import alone, kernel, worker
-from numbanet.backends.cpu.convolution.walk import end_of
+from numbanet.backends.cpu.convolution.walk import end_of, strides_of
 from numbanet.backends.cpu.layout import finish_pixels, pixels
 from numbanet.backends.cpu.limits import limited, limits
-from numbanet.backends.cpu.out_of_line import out_of_line
+from numbanet.backends.cpu.maximum import maximum_row
 from numbanet.backends.cpu.pooling import max_pool2d_forward
 from numbanet.backends.cpu.registry import implements
 from numbanet.backends.cpu.shares import begin_shares, next_job
-from numbanet.backends.cpu.simd import L, any_lane, fma, load, load_partial, maximum, select, splat, store, store_partial
+from numbanet.backends.cpu.simd import L, fma, load, load_partial, store, store_partial
 from numbanet.backends.reference import fused as numpy
 
 BLOCK = 64      # pixels of a task
@@ -78,99 +78,16 @@ def channel_affine(x, scale, shift, minimum, maximum, out):
         finish_pixels(y, out)
 
 
-@worker(inline=True)
-def larger(a, b):
-    """The larger, b where one is a NaN: one instruction. Not all NaNs win, so whoever uses it looks for them."""
-    return select(a > b, a, b)
-
-
-@worker(inline=True, borrows=True)
-def triple_maximum(x, a, x_row, x_column, rows):
-    """Maximum of `rows` x 3 elements, one row at least, and a NaN if there is one: the sum tells."""
-    p, q, r = load(x, a), load(x, a + x_column), load(x, a + 2 * x_column)
-    best, total = larger(larger(p, q), r), (p + q) + r
-    for _row in range(1, rows):
-        a += x_row
-        p, q, r = load(x, a), load(x, a + x_column), load(x, a + 2 * x_column)
-        best, total = larger(larger(larger(p, q), r), best), ((p + q) + r) + total
-    return best, total
-
-
-@worker(inline=True, borrows=True)
-def pair_maximum(x, a, x_row, x_column, rows):
-    """As `triple_maximum`, of `rows` x 2 elements."""
-    p, q = load(x, a), load(x, a + x_column)
-    best, total = larger(p, q), p + q
-    for _row in range(1, rows):
-        a += x_row
-        p, q = load(x, a), load(x, a + x_column)
-        best, total = larger(larger(p, q), best), (p + q) + total
-    return best, total
-
-
-@worker(borrows=True)
-def window_maximum(x, a, x_row, x_column, rows, columns, count):
-    """Maximum of `rows` x `columns` elements in `count` lanes, -inf where there are none; a NaN wins."""
-    out_of_line()
-    best = splat(-np.inf)
-    for row in range(rows):
-        for column in range(columns):
-            best = maximum(best, load_partial(x, a + row * x_row + column * x_column, count))
-    return best
-
-
-@worker(borrows=True)
-def maximum_row(x, end, y, n, oh, rows, columns, row_step, column_step):
-    """Row oh of sample n; nothing of x from offset `end` on is read."""
-    C, OW = x.shape[3], y.shape[2]
-    x_w, y_w = x.strides[2] // 4, y.strides[2] // 4
-    x_row, x_column = row_step * (x.strides[1] // 4), column_step * x_w
-    height = (rows[oh, 1] - rows[oh, 0] + row_step - 1) // row_step
-    line = n * (x.strides[0] // 4) + rows[oh, 0] * (x.strides[1] // 4)
-    target = n * (y.strides[0] // 4) + oh * (y.strides[1] // 4)
-    # channels that fill no vector: the lanes behind them are the next pixels', in y written later
-    joined = C < L and x_w == C and y_w == C
-    total = splat(np.float32(0))
-    for ow in range(OW):
-        span = columns[ow, 1] - columns[ow, 0]
-        width = (span + column_step - 1) // column_step if column_step > 1 else span
-        a = line + columns[ow, 0] * x_w
-        whole = C // L * L if height > 0 and (width == 3 or width == 2) else 0
-        if joined and height > 0 and (width == 3 or width == 2) and a + (height - 1) * x_row + (width - 1) * x_column + L <= end:
-            whole = C
-        for c in range(0, whole, L):
-            if width == 3:
-                best, sum_of_window = triple_maximum(x, a + c, x_row, x_column, height)
-            else:
-                best, sum_of_window = pair_maximum(x, a + c, x_row, x_column, height)
-            total = total + sum_of_window
-            if joined and (OW - ow) * C < L:
-                store_partial(y, target + ow * C, best, (OW - ow) * C)
-            else:
-                store(y, target + ow * y_w + c, best)
-        if whole < C:
-            _maximum_of_channels(x, a, x_row, x_column, height, width, whole, C, y, target + ow * y_w)
-    if any_lane(~(total == total)):                             # a NaN somewhere, or infinities of both signs
-        for ow in range(OW):
-            width = (columns[ow, 1] - columns[ow, 0] + column_step - 1) // column_step
-            _maximum_of_channels(x, line + columns[ow, 0] * x_w, x_row, x_column, height, width, np.int64(0), C, y, target + ow * y_w)
-
-
-@worker(borrows=True)
-def _maximum_of_channels(x, a, x_row, x_column, height, width, begin, end, y, target):
-    """One window, with NaNs."""
-    for c in range(begin, end, L):
-        count = min(L, end - c)
-        store_partial(y, target + c, window_maximum(x, a + c, x_row, x_column, height, width, count), count)
-
-
 @worker(borrows=True)
 def maximum_jobs(slot, slots, counters, x, y, rows, columns, row_step, column_step):
     OH, end = y.shape[1], end_of(x)
+    (x_n, x_h, x_w), (y_n, y_h, y_w) = strides_of(x), strides_of(y)
     jobs = y.shape[0] * OH
     job = next_job(counters, slot, slots, jobs)
     while job >= 0:
-        maximum_row(x, end, y, job // OH, job % OH, rows, columns, row_step, column_step)
+        n, oh = job // OH, job % OH
+        maximum_row(x, n * x_n + rows[oh, 0] * x_h, x_h, x_w, end, y, n * y_n + oh * y_h, y_w, y.shape[2], y.shape[3],
+                    (rows[oh, 1] - rows[oh, 0] + row_step - 1) // row_step, columns, row_step, column_step)
         job = next_job(counters, slot, slots, jobs)
 
 

@@ -116,6 +116,42 @@ POOLED = {
 }
 
 
+# As above, of a few channels and rows of so many pixels that the map is computed, and pooled, in bands of rows; then dilation, ceil_mode
+BANDS = {
+    "band": (2, 3, 64, (61, 97), 7, 2, 3, 1, 3, 2, 1),
+    "band-of-an-image": (1, 3, 35, (150, 99), 11, 4, 2, 1, 3, 2, 0),
+    "band-of-pairs": (3, 4, 17, (23, 40), 3, 1, 1, 1, 2, 2, 0),
+    "band-of-two-channels": (2, 2, 50, (9, 26), (2, 3), (1, 2), 1, 1, 2, 3, 1),
+    "band-read-often": (1, 5, 40, (37, 24), 3, 1, 1, 1, (5, 4), (1, 2), 2),
+    "band-dilated": (1, 3, 33, (30, 26), 3, 1, 1, 1, (3, 2), (2, 1), 1, (3, 2), True),
+    "band-with-gaps": (2, 3, 20, (24, 25), 3, 1, 1, 1, (2, 3), (5, 4), 0),
+    "band-whole": (5, 3, 32, (12, 24), (2, 3), 1, (0, 1), 1, (11, 24), 1, 0),
+    "band-of-no-images": (0, 3, 33, (9, 24), 3, 1, 1, 1, 3, 2, 1),
+}
+
+
+def _row_major(x):
+    return x
+
+
+def _pooled_bands():
+    for i, (label, (batch, channels, filters, size, kernel, stride, padding, dilation, *pooling)) in enumerate(BANDS.items()):
+        kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
+        geometry = conv_geometry(channels, filters, size, kernel, stride, padding, dilation)
+        for j, layout in enumerate((channels_last, strided, _row_major)):
+            limits = LIMITS[(i + j) % 4]
+            given = pooled_forward(batch, geometry, pool_geometry(geometry.output_size, *pooling), layout, limits, bias=(i + j) % 3 > 0)
+
+            def with_extremes(rng, given=given, batch=batch):
+                x, *rest = given(rng)
+                if batch:
+                    x[0, 0, 3, 4], x[-1, -1, 6, 7], x[0, 1, 5, 9], x[-1, 0, -1, -1] = np.nan, np.nan, np.inf, -np.inf
+                return x, *rest
+            for suffix, arguments in (("", given), ("-extremes", with_extremes)):
+                yield PrimitiveCase("conv2d_max_pool_values", arguments, exact=True, large=is_large(batch, geometry),
+                                    label=f"{label}-{layout.__name__.strip('_')}-{limits[0]}-{limits[1]}{suffix}")
+
+
 def _pooled_geometries():
     for label, (batch, channels, filters, size, kernel, stride, padding, dilation, *pooling) in POOLED.items():
         kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
@@ -179,4 +215,5 @@ def _linears():
 
 
 PRIMITIVE_CASES = [*_linears(), *_batch_norms(), *_far_from_limits(), *_convolutions_with_statistics(), *_added_gradients(), *_pooled(),
+                   *_pooled_bands(),
                    *_extremes()]

@@ -254,7 +254,7 @@ def test_the_cpu_chains_inverted_residuals():
 
 def test_pooled_convolutions_in_inference(monkeypatch, rng):
     model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 4, 1), nn.MaxPool2d(2, 1))
-    monkeypatch.setattr(type(get_backend("cpu")), "pools", lambda self, geometry, pooling: pooling.stride == (2, 2))
+    monkeypatch.setattr(type(get_backend("cpu")), "pools", lambda self, geometry, pooling, for_values: pooling.stride == (2, 2))
     before, after = _rewrite(model, [drop_unused, fuse_epilogues, pool_convolutions], 2, 3, 9, 8)
     assert before.count("max_pool2d_forward") == 2
     assert after == ["conv2d_max_pool_values", "conv2d_fused", "max_pool2d_values"]
@@ -263,3 +263,8 @@ def test_pooled_convolutions_in_inference(monkeypatch, rng):
 def test_the_cpu_pools_lenet5_in_inference():
     graph = numbanet.compile(numbanet.create_model("lenet5"), numbanet.zeros(3, 1, 32, 32)).plan().graph
     assert graph.primitives().count("conv2d_max_pool_values") == 2 and "max_pool2d_values" not in graph.primitives()
+
+
+def test_the_cpu_pools_the_first_layer_in_inference():
+    graph = numbanet.compile(numbanet.create_model("resnet18"), numbanet.zeros(1, 3, 224, 224)).plan().graph
+    assert graph.primitives()[0] == "conv2d_max_pool_values" and "max_pool2d_values" not in graph.primitives()

@@ -194,7 +194,8 @@ POOLED = {"conv2d_max_pool_forward", "conv2d_max_pool_backward_weight", "conv2d_
 @pytest.mark.parametrize("activation", [F.relu, F.relu6, lambda x: F.hardtanh(x, -0.5, 0.75), lambda x: x])
 @pytest.mark.parametrize("bias", [True, False])
 def test_convolutions_are_pooled(activation, bias, monkeypatch):
-    monkeypatch.setattr(type(numbanet.backends.get_backend("cpu")), "pools", lambda self, geometry, pooling: geometry.channels == 5)
+    monkeypatch.setattr(type(numbanet.backends.get_backend("cpu")), "pools",
+                        lambda self, geometry, pooling, for_values: geometry.channels == 5)
     passes = [drop_unused, fuse_epilogues, limit_before_pooling, pool_convolutions]
     before, after = _rewrite(Digits(activation, bias=bias), passes)
     assert not POOLED & set(before) and {name: after.count(name) for name in POOLED} == dict.fromkeys(POOLED, 1)
@@ -203,19 +204,20 @@ def test_convolutions_are_pooled(activation, bias, monkeypatch):
 
 
 def test_a_map_that_others_read_is_not_pooled_away(monkeypatch):
-    monkeypatch.setattr(type(numbanet.backends.get_backend("cpu")), "pools", lambda self, geometry, pooling: True)
+    monkeypatch.setattr(type(numbanet.backends.get_backend("cpu")), "pools", lambda self, geometry, pooling, for_values: True)
     also = Digits(also_read=lambda m: m[:, :, :2, :2])
     assert not POOLED & set(_rewrite(also, [drop_unused, fuse_epilogues, limit_before_pooling, pool_convolutions])[1])
 
 
 def test_backends_are_asked_before_convolutions_are_pooled(monkeypatch):
-    monkeypatch.setattr(type(numbanet.backends.get_backend("cpu")), "pools", lambda self, geometry, pooling: False)
+    monkeypatch.setattr(type(numbanet.backends.get_backend("cpu")), "pools", lambda self, geometry, pooling, for_values: False)
     assert not POOLED & set(_rewrite(Digits(), FOR_TRAINING)[1])
 
 
 @pytest.mark.parametrize("frozen, wanted", [("weight", False), ("bias", True)])
 def test_frozen_layers_keep_the_gradients_that_are_wanted(frozen, wanted, monkeypatch):
-    monkeypatch.setattr(type(numbanet.backends.get_backend("cpu")), "pools", lambda self, geometry, pooling: geometry.channels == 5)
+    monkeypatch.setattr(type(numbanet.backends.get_backend("cpu")), "pools",
+                        lambda self, geometry, pooling, for_values: geometry.channels == 5)
     model = Digits()
     getattr(model.convolution, frozen).requires_grad_(False)
     whole = nn.Sequential(nn.Conv2d(3, 5, 1), model)

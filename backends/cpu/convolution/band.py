@@ -6,6 +6,8 @@ A job is a band of output rows of one image. It copies the input rows under the 
 memory that stay in the nearer caches. There a window is R runs of S * C neighbouring numbers, and the windows of neighbouring pixels
 are stride_w * C numbers apart: the register tile reads them in place. Gathering copies each number R * S / (stride_h * stride_w) times, in
 pieces shorter than two vectors. Sums run in the same order as in `gather.py`, over the same packed weights: the bits are the same.
+
+Max pooling behind it reads the map, often the largest of a network, from scratch memory: a band is one of pooled rows then.
 Letters: `walk.py`; packed weights: `weights.py`.
 """
 
@@ -21,10 +23,11 @@ from numbanet.backends.cpu.convolution.finishing_run_tile import finishing_run_t
 from numbanet.backends.cpu.convolution.finishing_tile import LIMITS, RESIDUAL
 from numbanet.backends.cpu.convolution.flat import flat_to_read, flat_to_write
 from numbanet.backends.cpu.convolution.gather import MR, THIRD, THIRDS, finish_rows
+from numbanet.backends.cpu.convolution.interleave import interleave
 from numbanet.backends.cpu.convolution.statistics import take_moments
 from numbanet.backends.cpu.convolution.walk import clear_run, copy_run, end_of, strides_of
 from numbanet.backends.cpu.convolution.weights import bias_offset
-from numbanet.backends.cpu.convolution.interleave import interleave
+from numbanet.backends.cpu.maximum import maximum_row
 from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.shares import begin_shares, next_job
 from numbanet.backends.cpu.simd import L
@@ -137,41 +140,63 @@ def _multiply_row(rows, a, step, pitch, spare, packed, y, c, y_w, OW, K, runs, r
 
 
 @worker(borrows=True)
-def _band_jobs(slot, counters, jobs, x, packed, y, residual, low, high, activation, moments, scratch, walk, band, pitch):
-    """What one slot does; a job is a band of rows of an image."""
+def _band_jobs(slot, counters, jobs, x, packed, y, residual, low, high, activation, moments, scratch, walk, band, pitch, map_at,
+               rows, columns):
+    """What one slot does; a job is a band of rows of y of an image."""
     out_of_line()
-    slots, bands = scratch.shape[0], (y.shape[1] + band - 1) // band
-    OH, OW, K = y.shape[1], y.shape[2], y.shape[3]
-    C, R, S, stride_h, stride_w, pad_h = walk[0], walk[5], walk[6], walk[7], walk[8], walk[9]
+    slots, lines = scratch.shape[0], y.shape[1]
+    bands = (lines + band - 1) // band
+    K, R, stride_h, OW, run = walk[1], walk[5], walk[7], walk[14], walk[6] * walk[0]
     y_n, y_h, y_w = strides_of(y)
     r_n, r_h, r_w = strides_of(residual)
     steps = (RESIDUAL if residual.size else 0) | (LIMITS if low > -np.inf or high < np.inf else 0)
     spare = slot * scratch.shape[1]
-    base = spare + MR * 2 * L
+    base, end = spare + MR * 2 * L, spare + scratch.shape[1]
+    pools, results, memory = len(rows) > 0, flat_to_write(y), flat_to_write(scratch)
+    line = OW * K
+    map_base = spare + map_at
+    previous, stop = np.int64(-2), np.int64(0)
     job = next_job(counters, slot, slots, jobs)
     while job >= 0:
         n, first = job // bands, job % bands * band
-        count = min(band, OH - first)
-        _copy_rows(x, n, first * stride_h - pad_h, (count - 1) * stride_h + R, walk, scratch, base, pitch)
-        at = n * y_n + first * y_h
-        for i in range(count):
-            _multiply_row(scratch, base + i * stride_h * pitch, stride_w * C, pitch, spare, packed, y, at + i * y_h, y_w, OW, K, R, S * C,
-                          residual, n * r_n + (first + i) * r_h, r_w, low, high, steps)
-            activate(activation, y, at + i * y_h, OW, y_w, K)
+        count = min(band, lines - first)
+        if pools:
+            top, kept = rows[first, 0], np.int64(0)
+            if job == previous + 1 and first > 0:       # rows that the band before has needed as well move to the front
+                kept = max(np.int64(0), stop - top)
+                copy_run(memory, map_base + (top - rows[first - band, 0]) * line, memory, map_base, kept * line, end)
+            begin, stop = top + kept, max(top + kept, rows[first + count - 1, 1])
+            target, at, t_h, t_w = memory, map_base - top * line, line, K
+        else:
+            begin, stop = first, first + count
+            target, at, t_h, t_w = results, n * y_n, y_h, y_w
+        _copy_rows(x, n, begin * stride_h - walk[9], (stop - begin - 1) * stride_h + R, walk, scratch, base, pitch)
+        for oh in range(begin, stop):
+            _multiply_row(scratch, base + (oh - begin) * stride_h * pitch, walk[8] * walk[0], pitch, spare, packed, target, at + oh * t_h,
+                          t_w, OW, K, R, run, residual, n * r_n + oh * r_h, r_w, low, high, steps)
+            activate(activation, y, n * y_n + oh * y_h, OW, y_w, K)
         if moments.size:
-            take_moments(moments, job, 0, y, at, count, y_h, OW, y_w, K, True)
+            take_moments(moments, job, 0, y, n * y_n + first * y_h, count, y_h, OW, y_w, K, True)
+        if pools:
+            for i in range(first, first + count):
+                maximum_row(memory, at + rows[i, 0] * line, line, K, end, results, n * y_n + i * y_h, y_w, y.shape[2], K,
+                            rows[i, 1] - rows[i, 0], columns, 1, 1)
+        previous = job
         job = next_job(counters, slot, slots, jobs)
 
 
-@kernel("void(const T[:,:,:,:], const T[::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, i8, T[:,:,::1], T[:,::1], const i8[::1], i8, i8)",
-        parallel=True)
-def conv2d_forward_band(x, packed, y, residual, low, high, activation, moments, scratch, walk, band, pitch):
+@kernel("void(const T[:,:,:,:], const T[::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, i8, T[:,:,::1], T[:,::1], const i8[::1], i8, i8, i8, "
+        "const i8[:,::1], const i8[:,::1])", parallel=True)
+def conv2d_forward_band(x, packed, y, residual, low, high, activation, moments, scratch, walk, band, pitch, map_at, rows, columns):
     """x (N, H, W, C) of any strides, y and residual (N, OH, OW, K), scratch (slots, floats).
 
     An empty residual adds nothing; y is limited to [low, high], and then given to `activation`; moments (bands of all images, 3, K), or
-    empty: see `statistics.py`. Copied rows are `pitch` floats apart.
+    empty: see `statistics.py`. Copied rows are `pitch` floats apart. Where `rows` and `columns` are windows, without dilation, y has the
+    maxima of the map in these. Rows of the map lie from offset `map_at` of a slot's scratch memory on then, and there are no residual,
+    activation and moments.
     """
     jobs = y.shape[0] * ((y.shape[1] + band - 1) // band)
     counters = begin_shares(scratch.shape[0], jobs)
     for slot in prange(scratch.shape[0]):
-        _band_jobs(np.int64(slot), counters, jobs, x, packed, y, residual, low, high, activation, moments, scratch, walk, band, pitch)
+        _band_jobs(np.int64(slot), counters, jobs, x, packed, y, residual, low, high, activation, moments, scratch, walk, band, pitch,
+                   map_at, rows, columns)

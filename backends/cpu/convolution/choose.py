@@ -20,8 +20,9 @@ from numbanet.backends.cpu.convolution.winograd import RUN
 from numbanet.backends.cpu.convolution.winograd_gradient import BLOCK, GROUP
 from numbanet.backends.cpu.hardware import cache_sizes
 from numbanet.backends.cpu.simd import L
+from numbanet.backends.cpu.windows import regular
 from numbanet.backends.precision import get_float32_precision
-from numbanet.geometry import ConvGeometry
+from numbanet.geometry import ConvGeometry, PoolGeometry
 
 FLOAT = 4                   # bytes
 STRIP = 2 * L
@@ -162,12 +163,19 @@ def has_few_channels(geometry: ConvGeometry) -> bool:
             <= cache_sizes().l2 // 4)
 
 
+def takes_bands(geometry: ConvGeometry) -> bool:
+    """Whether `conv2d_forward_band` computes the forward pass, none of the kernels for still fewer channels or filters."""
+    return has_few_channels(geometry) and not (is_depthwise(geometry) or has_small_groups(geometry) or is_narrow(geometry)
+                                               or has_few_filters(geometry))
+
+
 class BandPlan(NamedTuple):
     """Blocks of `conv2d_forward_band`."""
 
     band: int               # rows of y in a job
     jobs: int
     pitch: int              # floats from row to row of what is copied
+    map_at: int             # where the map that is pooled begins in the scratch memory
     scratch: int            # floats for each thread
 
 
@@ -177,14 +185,19 @@ def _row_pitch(geometry: ConvGeometry) -> int:
 
 
 @lru_cache(maxsize=4096)
-def band_plan(geometry: ConvGeometry, batch: int) -> BandPlan:
-    """Bands whose rows of y, and what is copied for them, take a quarter of the second-level cache; fewer rows for WANTED_JOBS jobs."""
+def band_plan(geometry: ConvGeometry, batch: int, pooling: PoolGeometry | None = None) -> BandPlan:
+    """Bands whose rows of the map, and what is copied for them, take a quarter of the second-level cache; smaller ones for WANTED_JOBS."""
     (OH, OW), (R, _), (stride_h, _) = geometry.output_size, geometry.kernel_size, geometry.stride
-    pitch = _row_pitch(geometry)
-    fitting = max(1, (cache_sizes().l2 // 4 // FLOAT - (R - stride_h) * pitch) // (stride_h * pitch + OW * geometry.filters))
-    bands = max(-(-OH // fitting), min(OH, -(-WANTED_JOBS // max(1, batch))))
-    band = -(-OH // bands)
-    return BandPlan(band, batch * -(-OH // band), pitch, _up(MR * STRIP + ((band - 1) * stride_h + R) * pitch + L, 16))
+    pitch, windows = _row_pitch(geometry), None if pooling is None else regular(pooling, 0)[0]
+    lines = OH if windows is None else len(windows)
+    fitting = (cache_sizes().l2 // 4 // FLOAT - (R - stride_h) * pitch) // (stride_h * pitch + OW * geometry.filters)
+    fitting = max(1, fitting if pooling is None else (fitting - pooling.kernel_size[0]) // pooling.stride[0])
+    bands = max(-(-OH // fitting), min(lines, -(-WANTED_JOBS // max(1, batch))))
+    band = -(-lines // min(lines, bands))
+    rows = band if windows is None else max(int(windows[min(first + band, lines) - 1, 1] - windows[first, 0])
+                                            for first in range(0, lines, band))
+    map_at = _up(MR * STRIP + (max(0, rows - 1) * stride_h + R) * pitch + L, 16)
+    return BandPlan(band, batch * -(-lines // band), pitch, map_at, map_at + (0 if windows is None else rows * OW * geometry.filters + L))
 
 
 def folds(geometry: ConvGeometry) -> bool:
@@ -352,11 +365,11 @@ class GatherPlan(NamedTuple):
 def gather_plan(pixels: int, channels: int, filters: int, taps: int, groups: int = 1) -> GatherPlan:
     """Panels of PANEL_TILES tiles, which read each packed weight so often that it may come from the third-level cache.
 
-    Channels are split so that a panel takes half of the second-level cache at most. Where there are fewer than WANTED_JOBS panels, filters
-    are divided as well, evenly, so that threads end together: 256 channels at 14x14, 3 x 3, stride 2, have 16 equal jobs then, and take 0.89
-    of the time that 18 jobs of one or two strips in panels of 72 pixels took. Several ranges of filters read the same windows, which are
-    packed once for all of them. Weights that a second-level cache holds are read by more, smaller panels instead, which stay there
-    themselves: 128 channels at 28x28, 3 x 3, stride 2: 0.86 of the time.
+    Channels are split so that a panel takes half of the second-level cache at most. Where there are fewer than WANTED_JOBS panels,
+    filters are divided as well, evenly, so that threads end together: 256 channels at 14x14, 3 x 3, stride 2, have 16 jobs then, and take
+    0.89 of the time that 18 jobs of one or two strips in panels of 72 pixels took. Several ranges of filters read the same windows, which
+    are packed once for all of them. Weights that a second-level cache holds are read by more, smaller panels instead, which stay there
+    themselves: 128 channels at 28x28, 3 x 3, stride 2, in 0.86 of the time.
     """
     strips, weights = -(-filters // STRIP), taps * channels * filters * FLOAT
     blocks = max(1, round(pixels / (PANEL_TILES * MR)) if weights > cache_sizes().l2 else -(-pixels // (PANEL_TILES * MR)))

@@ -38,6 +38,7 @@ from numbanet.backends.cpu.simd import L
 from numbanet.backends.precision import get_float32_precision
 
 F32 = np.dtype(np.float32)
+NO_WINDOWS = np.empty((0, 2), np.int64)
 NO_BIAS, NO_RESIDUAL, NO_ROWS = np.empty(0, F32), np.empty((0, 0, 0, 0), F32), np.empty((0, 0), F32)
 
 
@@ -360,17 +361,24 @@ def _windows(is_small) -> Algorithm:
 def _band(walk, plan, batch, is_small) -> Algorithm:
     C, output_size = int(walk[0]), tuple(map(int, walk[13:]))
 
-    def pack(weight, bias):
-        packed = empty((packed_size(1, len(weight), weight[0].size),), F32)
-        pack_weights(weight[None], bias, packed, C)
-        return packed
-
     def arguments(x, packed, y, residual, low, high, activation, moments):
-        scratch = borrowed((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
-        return x, packed, y, residual, low, high, activation, moments, scratch, walk, plan.band, plan.pitch
+        return x, packed, y, residual, low, high, activation, moments, *band_arguments(walk, plan)
     run, once = _runs(conv2d_forward_band, arguments, is_small)
-    return Algorithm("band", pack, run, _has_adjacent_channels, True, once, True, lambda packed: Held(packed, 1, read_packed(C)),
+    return Algorithm("band", pack_band, run, _has_adjacent_channels, True, once, True, lambda packed: Held(packed, 1, read_packed(C)),
                      choose.band_counts(batch, output_size, plan.band), takes_planes=True, adds_in_place=True)
+
+
+def pack_band(weight, bias):
+    """What `conv2d_forward_band` reads."""
+    packed = empty((packed_size(1, len(weight), weight[0].size),), F32)
+    pack_weights(weight[None], bias, packed, weight.shape[1])
+    return packed
+
+
+def band_arguments(walk, plan, rows=NO_WINDOWS, columns=NO_WINDOWS) -> tuple:
+    """The last arguments of `conv2d_forward_band`."""
+    scratch = borrowed((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
+    return scratch, walk, plan.band, plan.pitch, plan.map_at, rows, columns
 
 
 def pack_chain(plan, geometries, weights, biases):

@@ -7,11 +7,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from numbanet.backends.cpu import threads
+from numbanet.backends.cpu import activating, threads, windows
 from numbanet.backends.cpu.compile import alone
 from numbanet.backends.cpu.convolution import choose
+from numbanet.backends.cpu.convolution.band import conv2d_forward_band
 from numbanet.backends.cpu.convolution.columns import FILTERS
-from numbanet.backends.cpu.convolution.forward import F32, NO_BIAS, channels_last, has_adjacent_pixels
+from numbanet.backends.cpu.convolution.forward import (
+    F32,
+    NO_BIAS,
+    NO_RESIDUAL,
+    band_arguments,
+    channels_last,
+    has_adjacent_pixels,
+    pack_band,
+)
 from numbanet.backends.cpu.convolution.pooled import (
     COLUMNS_SCRATCH,
     POSITIONS,
@@ -34,28 +43,32 @@ from numbanet.backends.cpu.convolution.pooled_gradient import (
     map_rows,
     patch_size,
 )
+from numbanet.backends.cpu.convolution.statistics import NO_MOMENTS
+from numbanet.backends.cpu.convolution.unpacking import read_packed
 from numbanet.backends.cpu.convolution.walk import forward_walk
 from numbanet.backends.cpu.hardware import cache_sizes
 from numbanet.backends.cpu.layout import copy_into
 from numbanet.backends.cpu.limits import limits
 from numbanet.backends.cpu.memory import empty
-from numbanet.backends.cpu.prepared import holding, prepares, shared
+from numbanet.backends.cpu.prepared import Held, holding, prepares, shared
 from numbanet.backends.cpu.registry import implements
 from numbanet.backends.cpu.simd import L
 from numbanet.geometry import ConvGeometry, PoolGeometry
 
 I32 = np.dtype(np.int32)
 NO_POSITIONS = np.empty((0, 0, 0, 0), I32)
-COLUMNS, WINDOWS = "columns", "windows"
+COLUMNS, WINDOWS, BAND = "columns", "windows", "band"
 
 
-def pools(geometry: ConvGeometry, pooling: PoolGeometry) -> str | None:
-    """The tiles by which a convolution and the pooling behind it run as one, or None.
+def pools(geometry: ConvGeometry, pooling: PoolGeometry, for_values: bool = False) -> str | None:
+    """The tiles by which a convolution and the pooling behind it run as one, or None; `for_values`: without positions and gradients.
 
     Windows of 2 x 2 pixels side by side, and convolutions with so few channels and filters that reading and writing the map costs as
     much as computing it: LeNet-5's two, forward in 5.2 and 5.5 us an image instead of 6.6 and 5.5, backward in less than half of the
-    time.
+    time. For values alone also bands of a first layer, whose map is the network's largest.
     """
+    if for_values and choose.takes_bands(geometry) and pooling.dilation == (1, 1):
+        return BAND
     if (pooling.kernel_size, pooling.stride, pooling.dilation, pooling.ceil_mode) != ((2, 2), (2, 2), (1, 1), False):
         return None
     if any(sum(pair) for pair in pooling.padding) or _lists(geometry) * choose.FLOAT > cache_sizes().l2 // 4:
@@ -102,8 +115,12 @@ def gradient_sizes(geometry: ConvGeometry) -> GradientSizes:
                                                          blocks * 4 * K * BLOCK * L, patches)))
 
 
-def _kernel(name, packed, x, geometry, low, high, y, argmax) -> tuple:
+def _kernel(name, packed, x, geometry, pooling, low, high, y, argmax) -> tuple:
     """What fills y and argmax (N, PH, PW, K), dense, as (kernel, arguments); an empty argmax is not wanted."""
+    if name == BAND:
+        tables = (windows.regular(pooling, axis)[0] for axis in (0, 1))
+        return conv2d_forward_band, (x, packed, y, NO_RESIDUAL, low, high, activating.NONE, NO_MOMENTS, *band_arguments(
+            forward_walk(geometry), choose.band_plan(geometry, x.shape[0], pooling), *tables))
     if name == COLUMNS:
         slots = min(threads.get_num_threads(), x.shape[0])
         scratch = empty((slots, choose.columns_scratch(geometry) + COLUMNS_SCRATCH), F32)
@@ -112,12 +129,12 @@ def _kernel(name, packed, x, geometry, low, high, y, argmax) -> tuple:
     return conv2d_max_pool_windows, (x, *packed, y, argmax, low, high, OW, empty((slots, 2 * OW * L), F32))
 
 
-def _is_small(geometry, batch) -> bool:
-    return batch == 1 or choose.is_small(geometry, batch)
+def _is_small(name, geometry, batch) -> bool:
+    return batch == 1 and name != BAND or choose.is_small(geometry, batch)
 
 
-def _name(x, geometry, pooling) -> str | None:
-    name = pools(geometry, pooling) if x.dtype == F32 and 0 not in x.shape else None
+def _name(x, geometry, pooling, for_values: bool) -> str | None:
+    name = pools(geometry, pooling, for_values) if x.dtype == F32 and 0 not in x.shape else None
     return None if name == WINDOWS and not has_adjacent_pixels(x) else name
 
 
@@ -132,30 +149,33 @@ def _packing(name, weight, bias, geometry) -> tuple[tuple, tuple]:
     return (packed, bias), (pack_windows, (weight, packed))
 
 
-def _pack(name, weight, bias, geometry) -> tuple:
+def _pack(name, weight, bias, geometry) -> tuple | np.ndarray:
+    if name == BAND:
+        return pack_band(weight, NO_BIAS if bias is None else bias)
     packed, (kernel, arguments) = _packing(name, weight, bias, geometry)
     kernel(*arguments)
     return packed
 
 
-def _forward(name, packed, x, geometry, minimum, maximum, out, argmax=None) -> None:
+def _forward(name, packed, x, geometry, pooling, minimum, maximum, out, argmax=None) -> None:
     y, places = (None if a is None else a.transpose(0, 2, 3, 1) for a in (out, argmax))
     dense = [a if a is None or a.flags.c_contiguous else empty(a.shape, a.dtype) for a in (y, places)]
-    kernel, arguments = _kernel(name, packed, channels_last(x), geometry, *limits(minimum, maximum), dense[0],
+    pixels = x.transpose(0, 2, 3, 1) if name == BAND else channels_last(x)
+    kernel, arguments = _kernel(name, packed, pixels, geometry, pooling, *limits(minimum, maximum), dense[0],
                                 NO_POSITIONS if argmax is None else dense[1])
-    alone(kernel, _is_small(geometry, x.shape[0]))(*arguments)
+    alone(kernel, _is_small(name, geometry, x.shape[0]))(*arguments)
     for made, target in zip(dense, (y, places)):
         if made is not target:
             copy_into(made, target)
 
 
-def _forward_kernels(name, packed, x, geometry, minimum, maximum, out, argmax=None) -> list | None:
+def _forward_kernels(name, packed, x, geometry, pooling, minimum, maximum, out, argmax=None) -> list | None:
     """What `_forward` runs, where that needs no copies: see `program.joined`."""
     y, places = (NO_POSITIONS if a is None else a.transpose(0, 2, 3, 1) for a in (out, argmax))
-    if not (y.flags.c_contiguous and places.flags.c_contiguous and _has_adjacent_channels(x)):
+    if not (y.flags.c_contiguous and places.flags.c_contiguous and (name == BAND or _has_adjacent_channels(x))):
         return None
-    made = _kernel(name, packed, x.transpose(0, 2, 3, 1), geometry, *limits(minimum, maximum), y, places)
-    return [(*made, not _is_small(geometry, x.shape[0]))]
+    made = _kernel(name, packed, x.transpose(0, 2, 3, 1), geometry, pooling, *limits(minimum, maximum), y, places)
+    return [(*made, not _is_small(name, geometry, x.shape[0]))]
 
 
 def _has_adjacent_channels(*maps) -> bool:
@@ -164,20 +184,20 @@ def _has_adjacent_channels(*maps) -> bool:
 
 @implements
 def conv2d_max_pool_forward(x, weight, bias, geometry, pooling, minimum, maximum, out):
-    name = _name(x, geometry, pooling)
+    name = _name(x, geometry, pooling, False)
     if name is None:
         m = _whole(x, weight, bias, geometry, minimum, maximum)
         implements["max_pool2d_forward"](m, pooling, out)
     else:
-        _forward(name, _pack(name, weight, bias, geometry), x, geometry, minimum, maximum, *out)
+        _forward(name, _pack(name, weight, bias, geometry), x, geometry, pooling, minimum, maximum, *out)
 
 
 def _kernels_of_forward(x, weight, bias, geometry, pooling, minimum, maximum, out):
-    name = _name(x, geometry, pooling)
+    name = _name(x, geometry, pooling, False)
     if name is None or (bias is not None and not bias.flags.c_contiguous):
         return None
     packed, packing = _packing(name, weight, bias, geometry)
-    run = _forward_kernels(name, packed, x, geometry, minimum, maximum, *out)
+    run = _forward_kernels(name, packed, x, geometry, pooling, minimum, maximum, *out)
     return run and [packing, *run]
 
 
@@ -186,28 +206,28 @@ conv2d_max_pool_forward.kernels = _kernels_of_forward
 
 @implements
 def conv2d_max_pool_values(x, weight, bias, geometry, pooling, minimum, maximum, out):
-    name = _name(x, geometry, pooling)
+    name = _name(x, geometry, pooling, True)
     if name is None:
         implements["max_pool2d_values"](_whole(x, weight, bias, geometry, minimum, maximum), pooling, out)
     else:
-        _forward(name, _pack(name, weight, bias, geometry), x, geometry, minimum, maximum, out)
+        _forward(name, _pack(name, weight, bias, geometry), x, geometry, pooling, minimum, maximum, out)
 
 
 @prepares("conv2d_max_pool_values")
 def _prepare_values(arguments, constant):
     x, weight, bias, geometry, pooling, minimum, maximum = arguments
-    name = _name(x, geometry, pooling) if 1 in constant and (bias is None or 2 in constant) else None
+    name = _name(x, geometry, pooling, True) if 1 in constant and (bias is None or 2 in constant) else None
     if name is None:
         return None
     packed = shared(name, lambda weight, bias: _pack(name, weight, bias, geometry), weight, bias)
 
     def call(x, weight, bias, geometry, pooling, minimum, maximum, out):
-        _forward(name, packed.value, x, geometry, minimum, maximum, out)
+        _forward(name, packed.value, x, geometry, pooling, minimum, maximum, out)
 
     def kernels(x, weight, bias, geometry, pooling, minimum, maximum, out):
-        return _forward_kernels(name, packed.value, x, geometry, minimum, maximum, out)
+        return _forward_kernels(name, packed.value, x, geometry, pooling, minimum, maximum, out)
     call.kernels, call.kernel = kernels, f"conv2d {name}, pooled"
-    return holding(call, 1, 2)
+    return holding(call, 1, 2, weights={1: Held(packed, 1, read_packed(geometry.channels))} if name == BAND else None)
 
 
 def _whole(x, weight, bias, geometry, minimum, maximum):

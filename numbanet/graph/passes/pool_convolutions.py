@@ -30,7 +30,8 @@ def pool_convolutions(graph: Graph) -> None:
         convolution = made_by.get(m)
         if (convolution is None or convolution.primitive != "conv2d_fused" or convolution.writes_into
                 or convolution.arguments[3] is not None or users[m] != [node] or m in kept
-                or any(v in kept for v in convolution.operands()) or not backend.pools(convolution.arguments[4], pooling)):
+                or any(v in kept for v in convolution.operands())
+                or not backend.pools(convolution.arguments[4], pooling, for_values=len(node.outputs) == 1)):
             continue
         gradients = _gradients(node, convolution, users, made_by, kept) if len(node.outputs) > 1 else {}
         if gradients is None:
