@@ -14,7 +14,7 @@ from numba import prange
 from numbanet.backends.cpu import threads, windows
 from numbanet.backends.cpu.compile import alone, kernel, worker
 from numbanet.backends.cpu.convolution.walk import end_of, strides_of
-from numbanet.backends.cpu.layout import finish_pixels, pixels
+from numbanet.backends.cpu.layout import are_pixels, finish_pixels, pixels
 from numbanet.backends.cpu.limits import limited, limits
 from numbanet.backends.cpu.maximum import maximum_row
 from numbanet.backends.cpu.pooling import max_pool2d_forward
@@ -91,6 +91,19 @@ def maximum_jobs(slot, slots, counters, x, y, rows, columns, row_step, column_st
         job = next_job(counters, slot, slots, jobs)
 
 
+def _affine_kernels(x, scale, shift, minimum, maximum, out):
+    """What `channel_affine` runs where that needs no copies: see `program.joined`."""
+    if x.dtype != np.float32 or not out.size or not are_pixels(x, out) or not (scale.flags.c_contiguous and shift.flags.c_contiguous):
+        return None
+    rows = [pixels(a).reshape(-1, x.shape[1]) for a in (x, out)]
+    if not all(map(np.may_share_memory, rows, (x, out))):
+        return None
+    return [(channel_affine_vectors, (rows[0], scale, shift, *limits(minimum, maximum), rows[1], threads.get_num_threads()), True)]
+
+
+channel_affine.kernels = _affine_kernels
+
+
 @kernel("void(const T[:,:,:,:], T[:,:,:,:], const i8[:,::1], const i8[:,::1], i8, i8, i8)", parallel=True)
 def max_pool2d_values_vectors(x, y, rows, columns, row_step, column_step, slots):
     counters = begin_shares(slots, y.shape[0] * y.shape[1])
@@ -113,11 +126,10 @@ def max_pool2d_values(x, geometry, out):
 
 
 def _maximum_kernels(x, geometry, out):
-    """What `max_pool2d_values` runs where that is for one thread alone and without copies: see `program.joined`."""
-    x, y = x.transpose(0, 2, 3, 1), out.transpose(0, 2, 3, 1)
-    if x.dtype != np.float32 or x.size > SMALL or any(a.strides[3] != a.itemsize and a.shape[3] > 1 for a in (x, y)):
+    """What `max_pool2d_values` runs where that needs no copies: see `program.joined`."""
+    if x.dtype != np.float32 or not are_pixels(x, out):
         return None
-    return [(max_pool2d_values_vectors, _maximum_arguments(x, y, geometry))]
+    return [(max_pool2d_values_vectors, _maximum_arguments(pixels(x), pixels(out), geometry), x.size > SMALL)]
 
 
 max_pool2d_values.kernels = _maximum_kernels

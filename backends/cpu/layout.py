@@ -103,6 +103,11 @@ def pixels(x: np.ndarray) -> np.ndarray:
     return copy
 
 
+def are_pixels(*maps: np.ndarray) -> bool:
+    """Whether `pixels` copies none of them."""
+    return all(m.strides[1] == m.itemsize or m.shape[1] == 1 for m in maps)
+
+
 def finish_pixels(filled: np.ndarray, out: np.ndarray) -> None:
     """Bring what a kernel wrote to ``pixels(out)`` into `out`, where that was a copy."""
     if filled.base is not out and (filled.base is None or filled.base is not out.base):

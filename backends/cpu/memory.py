@@ -118,8 +118,10 @@ class Allocator:
         return np.ndarray(shape, dtype, block.view(_Lease), 0, strides)
 
     def scratch(self, shape: Sequence[int], dtype: np.dtype | str) -> np.ndarray:
-        """As `empty`, for what a kernel borrows: layers of all sizes share the blocks that the largest needs."""
+        """As `empty`, for what a kernel borrows: layers of all sizes share the blocks that the largest needs. See also `lending`."""
         size = prod(shape) * np.dtype(dtype).itemsize
+        if _borrowing.lender is not None:
+            return _borrowing.lender.give(shape, dtype, size)
         if size <= SMALL_SCRATCH:
             return self.empty(shape, dtype)
         best = smaller = None
@@ -189,6 +191,37 @@ class Allocator:
         with self._lock:
             unused = sum(size * len(pool) for size, pool in self._pools.items()) + sum(block.nbytes for block in self._scratch)
             return MemoryStatistics(self._held, self._held - unused, self._peak)
+
+
+class _Lender:
+    """Gives all who ask for scratch memory the same; `most`: the bytes that one of them asked for."""
+
+    def __init__(self, block: np.ndarray | None):
+        self.block, self.most = block, 0
+
+    def give(self, shape, dtype, size: int) -> np.ndarray:
+        self.most = max(self.most, size)
+        return np.empty(shape, dtype) if self.block is None else np.ndarray(shape, dtype, self.block)
+
+
+class _Borrowing(threading.local):
+    lender: _Lender | None = None
+
+
+_borrowing = _Borrowing()
+
+
+@contextlib.contextmanager
+def lending(block: np.ndarray | None = None):
+    """Let every call of `scratch` in this thread give the beginning of `block`, for calls of kernels that run one after the other.
+
+    Without a block it gives memory that nobody may write to, to learn what is asked for: what is yielded has its largest size as `most`.
+    """
+    _borrowing.lender = _Lender(block)
+    try:
+        yield _borrowing.lender
+    finally:
+        _borrowing.lender = None
 
 
 def size_class(size: int) -> int:

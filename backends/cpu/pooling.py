@@ -19,7 +19,7 @@ from numbanet.backends.cpu import threads, windows
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.layout import finish_pixels, pixels
 from numbanet.backends.cpu.registry import implements
-from numbanet.backends.cpu.resample import Taps, make_taps, resample
+from numbanet.backends.cpu.resample import Taps, make_taps, resample, resample_kernels
 from numbanet.backends.cpu.shares import begin_shares, next_job
 from numbanet.backends.cpu.simd import L, any_lane, load, load_partial, select, splat, splat_int, store, store_partial
 
@@ -396,10 +396,17 @@ def _adaptive_divisors(input_size, output_size, dtype) -> np.ndarray:
     return np.outer(*(_adaptive_taps(*sizes, dtype)[1] for sizes in zip(input_size, output_size)))
 
 
+def _averages(x, geometry, count_include_pad, divisor_override):
+    return (*(_average_taps(geometry, axis, x.dtype) for axis in (0, 1)),
+            _average_divisors(geometry, count_include_pad, divisor_override, x.dtype))
+
+
 @implements
 def avg_pool2d_forward(x, geometry, count_include_pad, divisor_override, out):
-    resample(x, _average_taps(geometry, 0, x.dtype), _average_taps(geometry, 1, x.dtype),
-             _average_divisors(geometry, count_include_pad, divisor_override, x.dtype), out)
+    resample(x, *_averages(x, geometry, count_include_pad, divisor_override), out)
+
+
+avg_pool2d_forward.kernels = lambda x, *given: resample_kernels(x, *_averages(x, *given[:-1]), given[-1])
 
 
 @implements
@@ -409,10 +416,17 @@ def avg_pool2d_backward_input(grad_y, geometry, count_include_pad, divisor_overr
     resample(grad_y, rows, columns, None, out)
 
 
+def _adaptive_averages(x, output_size):
+    return (*(_adaptive_taps(*sizes, x.dtype)[0] for sizes in zip(x.shape[2:], output_size)),
+            _adaptive_divisors(x.shape[2:], output_size, x.dtype))
+
+
 @implements
 def adaptive_avg_pool2d_forward(x, output_size, out):
-    rows, columns = (_adaptive_taps(*sizes, x.dtype)[0] for sizes in zip(x.shape[2:], output_size))
-    resample(x, rows, columns, _adaptive_divisors(x.shape[2:], output_size, x.dtype), out)
+    resample(x, *_adaptive_averages(x, output_size), out)
+
+
+adaptive_avg_pool2d_forward.kernels = lambda x, output_size, out: resample_kernels(x, *_adaptive_averages(x, output_size), out)
 
 
 @implements

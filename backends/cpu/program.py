@@ -3,7 +3,7 @@
     joined(calls)       (function, arguments) pairs -> fewer of them that do the same
 
 A function that has an attribute `kernels` tells what it would run: `kernels(*arguments, out)` gives a list of (kernel, arguments), for
-the calling thread alone, or (kernel, arguments, True), for all threads, or None. Scratch memory among the arguments stays the program's.
+the calling thread alone, or (kernel, arguments, True), for all threads, or None. Scratch memory among the arguments is one block for all.
 Kernels take arrays as Numba's compiled functions do, field by field, so the program consists of calls with constants. Only arrays over
 what a plan is given anew in each replay are addressed from arguments.
 """
@@ -18,7 +18,7 @@ import llvmlite.ir as ir
 import numpy as np
 from numba import types
 
-from numbanet.backends.cpu import threads
+from numbanet.backends.cpu import memory, threads
 from numbanet.backends.cpu.compile import JIT
 from numbanet.errors import BackendError
 
@@ -45,15 +45,15 @@ def joined(calls: Sequence[tuple[Callable, list]], givens: Sequence[Given] = ())
     """
     done, run = [], []
     for call in [*calls, None]:
-        kernels = _kernels(call, givens) if call is not None and JIT else None
-        if kernels is not None:
-            run.append((call, kernels))
+        with memory.lending():
+            is_known = call is not None and JIT and _kernels(call, givens) is not None
+        if is_known:
+            run.append(call)
             continue
         if len(run) > 1:
-            mine = [g for g in givens if any(g.call is c[1] for c, _ in run)]
-            done.append((Program([k for _, kernels in run for k in kernels], mine, [call for call, _ in run]), ()))
+            done.append((Program(run, [g for g in givens if any(g.call is c[1] for c in run)]), ()))
         else:
-            done += [c for c, _ in run]
+            done += run
         run = []
         if call is not None:
             done.append(call)
@@ -73,24 +73,40 @@ def _kernels(call, givens: Sequence[Given]) -> list[tuple] | None:
 
 
 class Program:
-    """A sequence of calls (kernel, arguments[, on all threads]); called without arguments, it runs them all.
+    """A sequence of kernels, as functions tell of them; called without arguments, it runs them all.
 
-    Where the number of threads has changed since, what `again` tells is asked anew: the functions and arguments that it came from.
+    Where the number of threads has changed since, functions are asked anew.
+
+    Attributes
+    ----------
+    calls : what they tell, (kernel, arguments[, on all threads])
+    scratch : what they all borrow
     """
 
-    def __init__(self, calls: list[tuple], givens: list[Given], again: Sequence[tuple[Callable, list]] = ()):
-        self.calls, self._givens, self._again = calls, givens, again                # the arrays live as long as the program
+    def __init__(self, functions: Sequence[tuple[Callable, list]], givens: Sequence[Given] = ()):
+        self._sources, self._givens = functions, givens
         self._places = [(given.call, given.position) for given in givens]
-        self._in_parallel = any(rest and rest[0] for _, _, *rest in calls)
+        self._ask()
+
+    def _ask(self) -> None:
         self._threads = threads.get_num_threads()
+        with memory.lending() as asked:
+            self._tell()
+        self.scratch = memory.empty((asked.most,), np.uint8)
+        with memory.lending(self.scratch):
+            self.calls = self._tell()                       # the arrays live as long as the program
+        self._in_parallel = any(rest and rest[0] for _, _, *rest in self.calls)
         self._functions: dict[bool, Callable] = {}
         self._engines: list = []
+
+    def _tell(self) -> list[tuple]:
+        return [told for call in self._sources for told in _kernels(call, self._givens)]
 
     def __call__(self):
         if not self._in_parallel:
             return self._run(False)
         if self._threads != threads.get_num_threads():
-            self.__init__([k for call in self._again for k in _kernels(call, self._givens)], self._givens, self._again)
+            self._ask()
         mode = threads.launch_mode()
         if mode is threads.GUARDED and threads.launch_lock().acquire(blocking=False):
             try:

@@ -17,7 +17,7 @@ import numpy as np
 from numba import prange
 
 from numbanet.backends.cpu.compile import kernel, worker
-from numbanet.backends.cpu.layout import finish_pixels, pixels
+from numbanet.backends.cpu.layout import are_pixels, finish_pixels, pixels
 from numbanet.backends.cpu.simd import L, fma, load, load_partial, splat, store, store_partial
 
 WANTED_TASKS = 16
@@ -126,3 +126,11 @@ def resample(x: np.ndarray, rows: Taps, columns: Taps, divisors: np.ndarray | No
     run = resample_vector if out.dtype == np.float32 else resample_loops
     run(pixels(x), y, *rows, *columns, divisors)
     finish_pixels(y, out)
+
+
+def resample_kernels(x: np.ndarray, rows: Taps, columns: Taps, divisors: np.ndarray | None, out: np.ndarray) -> list | None:
+    """What `resample` runs where that needs no copies: see `program.joined`."""
+    if out.dtype != np.float32 or not are_pixels(x, out):
+        return None
+    divisors = undivided(out.shape[2:], out.dtype) if divisors is None else divisors
+    return [(resample_vector, (pixels(x), pixels(out), *rows, *columns, divisors), True)]

@@ -18,6 +18,7 @@ from numbanet.backends.cpu.convolution.forward import (
     NO_BIAS,
     backward_input,
     chain_endings,
+    chain_kernels,
     channels_last,
     execute,
     execute_with_statistics,
@@ -193,6 +194,8 @@ def _prepare_chain(arguments, constant):
 
     def call(x, weights, biases, residual, geometries, endings, out):
         run_chain(plan, packed.value, bounds, table, x, residual, out)
+    call.kernels = lambda x, weights, biases, residual, geometries, endings, out: chain_kernels(plan, packed.value, bounds, table, x,
+                                                                                              residual, out)
     call.kernel = f"conv2d chain of {half}"
     return holding(call, 1, 2, weights={(1, i): held for i, held in enumerate(hold_chain(plan, geometries, packed))})
 

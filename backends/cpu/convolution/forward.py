@@ -50,7 +50,7 @@ class Algorithm(NamedTuple):
     run: Callable       # (x (N, H, W, C), packed, y (N, OH, OW, K), residual as y or empty, low, high, activation's address, moments)
     fits: Callable              # whether `run` can write a y with these strides
     takes_residual: bool = True
-    alone: Callable | None = None   # (as `run`) -> the one (kernel, arguments) that it is, where one thread does it
+    tell: Callable | None = None    # (as `run`) -> the one (kernel, arguments, on all threads) that it is
     takes_activation: bool = False
     hold: Callable | None = None    # (Packed) -> Held, where the weights can be read back
     counts: np.ndarray | None = None    # pixels of each block whose statistics `run` can take, into moments (len(counts), 3, K)
@@ -96,13 +96,14 @@ def execute_with_statistics(algorithm: Algorithm, packed, x, out, residual, low,
 
 def kernels(algorithm: Algorithm, packed, x, out, residual=None, low=-np.inf, high=np.inf,
             activation: str | None = None) -> list[tuple] | None:
-    """What `execute` runs, as (kernel, arguments), where that is for one thread alone and without copies. See `program.joined`."""
+    """What `execute` runs, where that is one kernel and needs no copies: see `program.joined`."""
     y = out.transpose(0, 2, 3, 1)
-    if algorithm.alone is None or not algorithm.fits(y):
+    if algorithm.tell is None or not algorithm.fits(y):
         return None
     if not algorithm.takes_planes and x.strides[1] != x.itemsize and x.shape[1] > 1:
         return None
-    if residual is not None and (not algorithm.takes_residual or residual.strides[1] != residual.itemsize):
+    if residual is not None and not (algorithm.takes_residual and residual.strides[1] == residual.itemsize
+                                     and algorithm.fits(residual.transpose(0, 2, 3, 1))):
         return None
     if activation is not None and not algorithm.takes_activation:
         return None
@@ -110,7 +111,7 @@ def kernels(algorithm: Algorithm, packed, x, out, residual=None, low=-np.inf, hi
         return None
     function = activating.NONE if activation is None else activating.address(activation)
     residual = NO_RESIDUAL if residual is None else residual.transpose(0, 2, 3, 1)
-    return [algorithm.alone(x.transpose(0, 2, 3, 1), packed, y, residual, low, high, function, NO_MOMENTS)]
+    return [algorithm.tell(x.transpose(0, 2, 3, 1), packed, y, residual, low, high, function, NO_MOMENTS)]
 
 
 def channels_last(x):
@@ -221,16 +222,16 @@ def product(walk, batch, may_use_winograd, are_packed, arranged, size: int | Non
         scratch = borrowed((slots, CORNER if apart else -(-plan.floats(slots) // slots)), F32)
         return (x, packed, rows, added, low, high, activation, moments, scratch, walk, plan.block, plan.chunk, plan.parts, apart,
                 int(plan.together))
-    run, once = _runs(conv2d_forward_gather, arguments, is_small)
+    run, tell = _runs(conv2d_forward_gather, arguments, is_small)
     counts = choose.gather_counts(batch * output_size[0] * output_size[1], plan.block)
-    return Algorithm(("gather", plan.chunk), pack, run, _has_even_pixels, True, once, True,
+    return Algorithm(("gather", plan.chunk), pack, run, _has_even_pixels, True, tell, True,
                      lambda packed: Held(packed, G, read_packed(plan.chunk, G)), counts, adds_in_place=True)
 
 
-def _runs(kernel, arguments, is_small: bool) -> tuple[Callable, Callable | None]:
-    """`run` and `alone` of an algorithm that is one call of a kernel."""
+def _runs(kernel, arguments, is_small: bool = False) -> tuple[Callable, Callable]:
+    """`run` and `tell` of an algorithm that is one call of a kernel."""
     chosen = alone(kernel, is_small)
-    return lambda *given: chosen(*arguments(*given)), (lambda *given: (kernel, arguments(*given))) if is_small else None
+    return lambda *given: chosen(*arguments(*given)), lambda *given: (kernel, arguments(*given), not is_small)
 
 
 def _winograd(walk, batch, output_size, plan, arranged) -> Algorithm:
@@ -239,17 +240,17 @@ def _winograd(walk, batch, output_size, plan, arranged) -> Algorithm:
         transform_weights(arranged(weight), transformed, plan.size)
         return transformed, np.ascontiguousarray(bias)
 
-    def run(x, packed, y, residual, low, high, activation, moments):
+    def in_blocks(x, packed, y, residual, low, high, activation, moments):
+        scratch = borrowed((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
+        return x, *packed, y, residual, low, high, activation, moments, scratch, walk, plan.block, plan.size
+
+    def in_phases(x, packed, y, residual, low, high, activation, moments):
         slots = min(threads.get_num_threads(), plan.jobs)
-        if plan.in_phases:
-            scratch = borrowed((slots * 36 * L + plan.scratch,), F32)
-            conv2d_forward_winograd_phases(x, *packed, y, residual, low, high, activation, moments, scratch, walk, plan.block, slots,
-                                           plan.size)
-        else:
-            scratch = borrowed((slots, plan.scratch), F32)
-            conv2d_forward_winograd(x, *packed, y, residual, low, high, activation, moments, scratch, walk, plan.block, plan.size)
+        scratch = borrowed((slots * 36 * L + plan.scratch,), F32)
+        return x, *packed, y, residual, low, high, activation, moments, scratch, walk, plan.block, slots, plan.size
+    run, tell = (_runs(conv2d_forward_winograd_phases, in_phases) if plan.in_phases else _runs(conv2d_forward_winograd, in_blocks))
     return Algorithm(("winograd 2x2" if plan.size == 2 and walk[5] == 3 else "winograd", plan.size), pack, run, _has_adjacent_channels,
-                     takes_activation=True, hold=lambda packed: Held(packed, 1, read_transformed),
+                     tell=tell, takes_activation=True, hold=lambda packed: Held(packed, 1, read_transformed),
                      counts=choose.winograd_counts(batch, output_size, plan), adds_in_place=True)
 
 
@@ -257,9 +258,10 @@ def _depthwise(walk, batch) -> Algorithm:
     stride, output_size = tuple(map(int, walk[7:9])), tuple(map(int, walk[13:]))
     band = choose.depthwise_band(batch, int(walk[2]), stride, output_size)
 
-    def run(x, packed, y, residual, low, high, activation, moments):
-        conv2d_forward_depthwise(x, packed, y, residual, low, high, activation, moments, walk, band, threads.get_num_threads())
-    return Algorithm("depthwise", _pack_depthwise, run, _has_adjacent_channels, takes_activation=True,
+    def arguments(x, packed, y, residual, low, high, activation, moments):
+        return x, packed, y, residual, low, high, activation, moments, walk, band, threads.get_num_threads()
+    run, tell = _runs(conv2d_forward_depthwise, arguments)
+    return Algorithm("depthwise", _pack_depthwise, run, _has_adjacent_channels, tell=tell, takes_activation=True,
                      hold=lambda packed: Held(packed, 1, read_taps), counts=choose.band_counts(batch, output_size, band))
 
 
@@ -325,9 +327,10 @@ def _small_groups(walk, step, arranged) -> Algorithm:
             packed[-1, :G * width] = bias
         return packed
 
-    def run(x, packed, y, residual, low, high, activation, moments):
-        conv2d_forward_small_groups(x, packed, y, residual, low, high, walk, step)
-    return Algorithm("small groups", pack, run, _has_adjacent_channels, hold=lambda packed: Held(packed, 1, read_small_groups))
+    def arguments(x, packed, y, residual, low, high, activation, moments):
+        return x, packed, y, residual, low, high, walk, step
+    run, tell = _runs(conv2d_forward_small_groups, arguments)
+    return Algorithm("small groups", pack, run, _has_adjacent_channels, tell=tell, hold=lambda packed: Held(packed, 1, read_small_groups))
 
 
 def _columns(walk, floats, is_small) -> Algorithm:
@@ -344,8 +347,8 @@ def _columns(walk, floats, is_small) -> Algorithm:
     def arguments(x, packed, y, residual, low, high, activation, moments):
         scratch = borrowed((min(threads.get_num_threads(), x.shape[0]), floats), F32)
         return x, *packed, y, low, high, scratch, walk
-    run, once = _runs(conv2d_forward_columns, arguments, is_small)
-    return Algorithm("columns", pack, run, _is_dense, False, once)
+    run, tell = _runs(conv2d_forward_columns, arguments, is_small)
+    return Algorithm("columns", pack, run, _is_dense, False, tell)
 
 
 def _windows(is_small) -> Algorithm:
@@ -354,8 +357,8 @@ def _windows(is_small) -> Algorithm:
 
     def arguments(x, packed, y, residual, low, high, activation, moments):
         return x, *packed, y, low, high, min(threads.get_num_threads(), y.shape[0] * y.shape[1])
-    run, once = _runs(conv2d_forward_windows, arguments, is_small)
-    return Algorithm("windows", pack, run, _is_dense, False, once)
+    run, tell = _runs(conv2d_forward_windows, arguments, is_small)
+    return Algorithm("windows", pack, run, _is_dense, False, tell)
 
 
 def _band(walk, plan, batch, is_small) -> Algorithm:
@@ -363,8 +366,8 @@ def _band(walk, plan, batch, is_small) -> Algorithm:
 
     def arguments(x, packed, y, residual, low, high, activation, moments):
         return x, packed, y, residual, low, high, activation, moments, *band_arguments(walk, plan)
-    run, once = _runs(conv2d_forward_band, arguments, is_small)
-    return Algorithm("band", pack_band, run, _has_adjacent_channels, True, once, True, lambda packed: Held(packed, 1, read_packed(C)),
+    run, tell = _runs(conv2d_forward_band, arguments, is_small)
+    return Algorithm("band", pack_band, run, _has_adjacent_channels, True, tell, True, lambda packed: Held(packed, 1, read_packed(C)),
                      choose.band_counts(batch, output_size, plan.band), takes_planes=True, adds_in_place=True)
 
 
@@ -426,8 +429,21 @@ def run_chain(plan, packed, bounds, table, x, residual, out) -> None:
     is_copy = not _has_adjacent_channels(y)
     if is_copy:
         y = empty(y.shape, F32)
-    scratch = borrowed((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
-    conv2d_chain_bands(channels_last(x), packed, y, NO_RESIDUAL if residual is None else channels_last(residual), bounds, scratch,
-                       table, plan.band, plan.segment)
+    conv2d_chain_bands(*_chain_arguments(plan, packed, bounds, table, channels_last(x), None if residual is None else
+                                         channels_last(residual), y))
     if is_copy:
         copy_into(y.transpose(0, 3, 1, 2), out)
+
+
+def _chain_arguments(plan, packed, bounds, table, x, residual, y) -> tuple:
+    """Of `conv2d_chain_bands`; x, residual and y are channels-last."""
+    scratch = borrowed((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
+    return x, packed, y, NO_RESIDUAL if residual is None else residual, bounds, scratch, table, plan.band, plan.segment
+
+
+def chain_kernels(plan, packed, bounds, table, x, residual, out) -> list[tuple] | None:
+    """What `run_chain` runs, where that needs no copies: see `program.joined`."""
+    maps = [None if a is None else a.transpose(0, 2, 3, 1) for a in (x, residual, out)]
+    if not all(a is None or _has_adjacent_channels(a) for a in maps):
+        return None
+    return [(conv2d_chain_bands, _chain_arguments(plan, packed, bounds, table, *maps), True)]

@@ -73,7 +73,7 @@ def test_what_stands_in_between_is_called_in_its_place():
             y = numbanet.tanh(y)                            # no kernel of few elements
             return self.d(numbanet.relu(self.c(nn.functional.max_pool2d(y, 3, 2, 1).flatten(1))))
     compiled = agrees(Between(), 2, 3, 12, 11)
-    assert len(programs(compiled)) == 1 and len(compiled.plan()._joined) > 1
+    assert len(programs(compiled)) == 2 and len(compiled.plan()._joined) > 2
 
 
 def test_a_residual_a_dense_block_and_several_inputs():
@@ -93,8 +93,14 @@ def test_a_residual_a_dense_block_and_several_inputs():
         np.testing.assert_allclose(compiled(first, second).numpy(), expected, rtol=0, atol=2e-6 * np.abs(expected).max())
 
 
-def test_large_layers_stay_calls():
-    assert not programs(agrees(nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3)), 1, 3, 40, 40))
+def test_large_layers_share_scratch_memory():
+    """Of Winograd's algorithm and of gathered windows, on all threads."""
+    layers = nn.Conv2d(20, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 48, 3, 2), nn.AvgPool2d(3), nn.Conv2d(48, 16, 3), nn.MaxPool2d(2)
+    (program,) = programs(agrees(nn.Sequential(*layers), 3, 20, 50, 41))
+    assert [in_parallel for *_, in_parallel in program.calls].count(True) == 3
+    borrowed = [array for _, arguments, _ in program.calls for array in arguments
+                if isinstance(array, np.ndarray) and array.ctypes.data == program.scratch.ctypes.data]
+    assert len(borrowed) == 3 and max(array.nbytes for array in borrowed) == program.scratch.nbytes
 
 
 def test_joined_leaves_single_and_unknown_calls():
@@ -104,7 +110,7 @@ def test_joined_leaves_single_and_unknown_calls():
     pool, other = (backend.unchecked("max_pool2d_values"), [x, geometry, y]), (print, [])
     assert joined([pool]) == [pool] and joined([other, pool, other]) == [other, pool, other]
     first, (program, arguments), last = joined([other, pool, pool, other])
-    assert first is other and last is other and arguments == () and [k for k, _ in program.calls] == [max_pool2d_values_vectors] * 2
+    assert first is other and last is other and arguments == () and [k for k, *_ in program.calls] == [max_pool2d_values_vectors] * 2
 
 
 def test_operands_that_are_given_anew():
