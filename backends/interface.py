@@ -399,6 +399,13 @@ class Backend:
         """
         return False
 
+    def room_for_channels(self, shape: tuple[int, ...], dtype: np.dtype) -> int:
+        """How many channels a plan should give a channels-last map (N, C, H, W) room for, C at least.
+
+        More than C pay where pixels would otherwise lie so far apart that they meet in one set of a cache.
+        """
+        return shape[1]
+
     def synchronize(self) -> None:
         """Wait until everything asked for so far is done."""
 

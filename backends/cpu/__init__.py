@@ -74,6 +74,11 @@ class CPUBackend(HostBackend):
         from numbanet.backends.cpu.convolution.max_pooling import pools
         return pools(geometry, pooling, for_values) is not None
 
+    def room_for_channels(self, shape, dtype):
+        from numbanet.backends.cpu.convolution.choose import CROWDED, LINE
+        _, C, *size = shape
+        return C + (LINE // dtype.itemsize if C * dtype.itemsize % CROWDED == 0 and size != [1, 1] else 0)
+
     def takes_statistics(self, geometry, batch):
         from numbanet.backends.cpu.convolution import takes_statistics
         return takes_statistics(geometry, batch)

@@ -7,7 +7,7 @@ found greedily, the largest first, each at the lowest offset that is free during
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from numbanet.backends import PRIMITIVES
@@ -25,6 +25,7 @@ class Layout:
     size: int = 0
     placed: dict[Value, tuple[Value, int, int]] = field(default_factory=dict)   # part -> (concatenation, axis, first index)
     overwrites: dict[Value, Value] = field(default_factory=dict)                # result -> the operand whose memory it takes
+    room: dict[Value, int] = field(default_factory=dict)                        # root -> channels that there is room for, more than it has
 
     def root_of(self, value: Value) -> Value:
         while value in self.root:
@@ -32,19 +33,22 @@ class Layout:
         return value
 
 
-def plan_memory(graph: Graph, views: dict[Value, Value], kept: Iterable[Value] = ()) -> Layout:
+def plan_memory(graph: Graph, views: dict[Value, Value], kept: Iterable[Value] = (), room: Callable[[Value], int] | None = None) -> Layout:
     """The :class:`Layout` of a graph's results.
 
     Parameters
     ----------
     views : value -> the value that it is a view of
     kept : values that take memory of their own, outside of the arena (gradients)
+    room : (a map) -> channels that it should have room for, see `Backend.room_for_channels`
     """
     layout = Layout(dict(views))
     kept = set(kept)
     results = {v for node in graph.nodes for v in node.outputs if v is not None}
     _place_parts(graph, layout, results - kept)
     _overwrite_operands(graph, layout, results - kept)
+    if room is not None:
+        _spread_pixels(graph, layout, results - kept, room)
     lives: dict[Value, list[int]] = {}
     for position, node in enumerate(graph.nodes):
         for v in (*node.operands(), *node.outputs, *(node.writes_into or ())):
@@ -54,9 +58,10 @@ def plan_memory(graph: Graph, views: dict[Value, Value], kept: Iterable[Value] =
         if (root := layout.root_of(v)) in lives:
             lives[root][1] = len(graph.nodes)
     taken: list[tuple[int, int, int, int]] = []         # (first, last, offset, end)
-    for v in sorted(lives, key=lambda v: (-v.nbytes, lives[v])):
+    sizes = {v: v.nbytes if v not in layout.room else v.nbytes // v.shape[1] * layout.room[v] for v in lives}
+    for v in sorted(lives, key=lambda v: (-sizes[v], lives[v])):
         first, last = lives[v]
-        size = -(-max(v.nbytes, 1) // ALIGNMENT) * ALIGNMENT
+        size = -(-max(sizes[v], 1) // ALIGNMENT) * ALIGNMENT
         offset = 0
         for _, _, begin, end in sorted((t for t in taken if t[0] <= last and first <= t[1]), key=lambda t: t[2]):
             if offset + size <= begin:
@@ -121,6 +126,21 @@ def _overwrite_operands(graph: Graph, layout: Layout, results: set[Value]) -> No
                 layout.root[made] = layout.overwrites[made] = operand
                 last_reads[root] = max(position, last_reads[made])
                 break
+
+
+# Primitives that read and write slices of channels as fast as maps without gaps.
+OF_PIXELS = {"conv2d_forward", "conv2d_fused", "conv2d_activated", "conv2d_max_pool_values", "max_pool2d_values", "avg_pool2d_forward",
+             "adaptive_avg_pool2d_forward"}
+
+
+def _spread_pixels(graph: Graph, layout: Layout, results: set[Value], room: Callable[[Value], int]) -> None:
+    """Give maps room for more channels where `room` says so and only layers that compute pixel by pixel make and read them."""
+    roots = {v for v in results if v not in layout.root and len(v.shape) == 4 and v.order == (0, 2, 3, 1)}
+    roots -= {layout.root_of(v) for v in (*graph.outputs, *graph.changed(), *layout.placed)}
+    for node in graph.nodes:
+        if node.primitive not in OF_PIXELS or node.writes_into:
+            roots -= {layout.root_of(v) for v in (*node.operands(), *node.outputs, *(node.writes_into or ())) if v is not None}
+    layout.room = {v: channels for v in roots if (channels := room(v)) > v.shape[1]}
 
 
 def _overwritable(node: Node):

@@ -325,6 +325,10 @@ class Plan:
             return backend.slice_view(self._array_of(whole), index)
         if value in layout.overwrites:
             return self._array_of(layout.overwrites[value])
+        if value in layout.room:
+            N, C, H, W = value.shape
+            wide = backend.carve(self._arena, layout.offsets[value], (N, layout.room[value], H, W), value.dtype, value.order)
+            return backend.slice_view(wide, tuple((0, n, 1) for n in value.shape))
         return backend.carve(self._arena, layout.offsets[value], value.shape, value.dtype, value.order)
 
     def _arguments(self, node: Node) -> list:
@@ -485,7 +489,8 @@ def check_out(backend, expected, out: tuple | None) -> None:
 
 def layout_of(graph: Graph, kept=()) -> Layout:
     """Where a plan of this graph keeps its maps."""
-    return plan_memory(graph, views_of(graph), kept)
+    backend = get_backend(graph.device)
+    return plan_memory(graph, views_of(graph), kept, lambda v: backend.room_for_channels(v.shape, v.dtype))
 
 
 def views_of(graph: Graph) -> dict[Value, Value]:

@@ -196,6 +196,29 @@ def test_a_residual_gives_its_memory_to_the_sum_unless_another_operand_lies_ther
 
 
 
+def test_maps_whose_pixels_would_meet_in_a_set_of_a_cache_get_room(monkeypatch, rng):
+    """Of the maps that layers make and read pixel by pixel: no output, no part of a concatenation, nothing that is reshaped or added up."""
+    class Wide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 16, 3, 2), nn.Conv2d(16, 16, 1), nn.Conv2d(16, 16, 3, padding=1)
+            self.d, self.e, self.f = nn.Conv2d(16, 16, 1), nn.Conv2d(32, 16, 1), nn.Linear(16, 5)
+
+        def forward(self, x):
+            y = F.relu(self.a(x))
+            y = F.relu(self.c(self.b(y)) + y)                                   # takes the memory of y
+            y = numbanet.cat([self.d(y), F.max_pool2d(y, 3, 1, 1)], 1)
+            return self.f(F.adaptive_avg_pool2d(self.e(y), 1).flatten(1))
+    monkeypatch.setattr(type(numbanet.backends.get_backend("cpu")), "room_for_channels", lambda self, shape, dtype: shape[1] + shape[1] % 32)
+    model, x = Wide().eval(), _tensor(rng, 2, 3, 15, 12)
+    plan = numbanet.compile(model, x).plan()
+    layout, made = plan.layout, {node.path: node.outputs[0] for node in plan.graph.nodes}
+    assert {path for path, value in made.items() if layout.root_of(value) in layout.room} == {"a", "b", "c", "e"}
+    assert layout.root_of(made["c"]) is made["a"] and set(layout.room.values()) == {32}
+    np.testing.assert_allclose(numbanet.compile(model, x)(x).numpy(), _eager(model, x), rtol=1e-5, atol=1e-6)
+    assert layout.size >= 2 * 2 * 32 * 7 * 5 * 4                                # a and b live together
+
+
 def _steps(rng, backend, count=4):
     return [(_tensor(rng, 6, 3, 8, 6, device=backend), numbanet.tensor(rng.integers(0, 10, 6), device=backend)) for _ in range(count)]
 

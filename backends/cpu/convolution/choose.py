@@ -29,6 +29,7 @@ STRIP = 2 * L
 PANEL_TILES = 8
 FEW_BLOCKS = 5              # of Winograd's tiles: fewer leave threads idle, and read weights that nobody has brought near
 CROWDED = 4096              # bytes: pixels this far apart meet in one set of a first-level cache, so a tile's do not stay there
+LINE = 64                   # bytes of a cache
 SMALL = 1 << 18             # multiply-adds that one thread has done before another would have begun
 WANTED_JOBS = 16            # enough for the threads of a usual machine to be equally busy
 
