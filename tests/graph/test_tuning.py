@@ -60,6 +60,11 @@ def test_every_candidate_computes_the_same(label, rng):
                 call(*given, out)
                 assert np.linalg.norm(out - exact) < 2e-5 * np.linalg.norm(exact), (primitive, name)
                 assert call.kernel == f"conv2d {name}"
+                if primitive in ("conv2d_forward", "conv2d_fused") and constant:
+                    again = channels_last(np.full(exact.shape, np.nan, np.float32))
+                    ((program, _),) = CPU.joined([(call, [*given, again])] * 2, [])
+                    program()
+                    np.testing.assert_array_equal(again, out)
                 count += 1
     assert count > 0 or label in ("depthwise", "strided")
 

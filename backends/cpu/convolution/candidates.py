@@ -21,6 +21,7 @@ from numbanet.backends.cpu.convolution.forward import (
     forward,
     grouped,
     has_adjacent_pixels,
+    kernels,
     mirrored,
     product,
 )
@@ -82,7 +83,12 @@ def _forward_call(algorithm: Algorithm, arguments: tuple, are_packed: bool) -> C
 
     def call(*given):
         run(*given[:3], given[3] if len(given) > 5 else None, given[-1])
-    call.kernel = f"conv2d {kind(algorithm)}"
+
+    def tell(*given):
+        if packed is None or isinstance(given[-1], tuple):
+            return None
+        return kernels(algorithm, packed.value, given[0], given[-1], given[3] if len(given) > 5 else None, low, high, activation)
+    call.kernel, call.kernels = f"conv2d {kind(algorithm)}", tell
     return holding(call, 1, 2, weights={1: algorithm.hold(packed)}) if are_packed else call
 
 
