@@ -209,7 +209,8 @@ def test_maps_whose_pixels_would_meet_in_a_set_of_a_cache_get_room(monkeypatch, 
             y = F.relu(self.c(self.b(y)) + y)                                   # takes the memory of y
             y = numbanet.cat([self.d(y), F.max_pool2d(y, 3, 1, 1)], 1)
             return self.f(F.adaptive_avg_pool2d(self.e(y), 1).flatten(1))
-    monkeypatch.setattr(type(numbanet.backends.get_backend("cpu")), "room_for_channels", lambda self, shape, dtype: shape[1] + shape[1] % 32)
+    cpu = type(numbanet.backends.get_backend("cpu"))
+    monkeypatch.setattr(cpu, "room_for_channels", lambda self, shape, dtype: shape[1] + shape[1] % 32)
     model, x = Wide().eval(), _tensor(rng, 2, 3, 15, 12)
     plan = numbanet.compile(model, x).plan()
     layout, made = plan.layout, {node.path: node.outputs[0] for node in plan.graph.nodes}
