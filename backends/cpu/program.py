@@ -3,7 +3,8 @@
     joined(calls)       (function, arguments) pairs -> fewer of them that do the same
 
 A function that has an attribute `kernels` tells what it would run: `kernels(*arguments, out)` gives a list of (kernel, arguments), for
-the calling thread alone, or (kernel, arguments, True), for all threads, or None. Scratch memory among the arguments is one block for all.
+the calling thread alone, or (kernel, arguments, True), for all threads, or None. Scratch memory among the arguments is one block for
+all kernels, so none may find there what another has left.
 Kernels take arrays as Numba's compiled functions do, field by field, so the program consists of calls with constants. Only arrays over
 what a plan is given anew in each replay are addressed from arguments.
 """

@@ -220,6 +220,12 @@ def test_maps_whose_pixels_would_meet_in_a_set_of_a_cache_get_room(monkeypatch, 
     assert layout.size >= 2 * 2 * 32 * 7 * 5 * 4                                # a and b live together
 
 
+def test_the_cpu_gives_room_to_pixels_that_lie_pages_apart():
+    cpu, single = numbanet.backends.get_backend("cpu"), np.dtype(np.float32)
+    for shape, expected in (((2, 1024, 7, 7), 1040), ((1, 2048, 1, 3), 2064), ((2, 1000, 7, 7), 1000), ((2, 1024, 1, 1), 1024)):
+        assert cpu.room_for_channels(shape, single) == expected
+
+
 def _steps(rng, backend, count=4):
     return [(_tensor(rng, 6, 3, 8, 6, device=backend), numbanet.tensor(rng.integers(0, 10, 6), device=backend)) for _ in range(count)]
 

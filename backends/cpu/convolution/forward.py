@@ -27,7 +27,7 @@ from numbanet.backends.cpu.convolution.walk import forward_walk, make_walk, mirr
 from numbanet.backends.cpu.convolution.weights import pack_weights, packed_size
 from numbanet.backends.cpu.convolution.windows import conv2d_forward_windows
 from numbanet.backends.cpu.convolution.winograd import conv2d_forward_winograd, conv2d_forward_winograd_phases, transform_weights
-from numbanet.backends.cpu.layout import copy_into
+from numbanet.backends.cpu.layout import are_pixels, copy_into
 from numbanet.backends.cpu.limits import limits
 from numbanet.backends.cpu.memory import empty
 from numbanet.backends.cpu.memory import scratch as borrowed
@@ -100,7 +100,7 @@ def kernels(algorithm: Algorithm, packed, x, out, residual=None, low=-np.inf, hi
     y = out.transpose(0, 2, 3, 1)
     if algorithm.tell is None or not algorithm.fits(y):
         return None
-    if not algorithm.takes_planes and x.strides[1] != x.itemsize and x.shape[1] > 1:
+    if not (algorithm.takes_planes or are_pixels(x)):
         return None
     if residual is not None and not (algorithm.takes_residual and residual.strides[1] == residual.itemsize
                                      and algorithm.fits(residual.transpose(0, 2, 3, 1))):
@@ -443,7 +443,8 @@ def _chain_arguments(plan, packed, bounds, table, x, residual, y) -> tuple:
 
 def chain_kernels(plan, packed, bounds, table, x, residual, out) -> list[tuple] | None:
     """What `run_chain` runs, where that needs no copies: see `program.joined`."""
-    maps = [None if a is None else a.transpose(0, 2, 3, 1) for a in (x, residual, out)]
-    if not all(a is None or _has_adjacent_channels(a) for a in maps):
+    maps = [a for a in (x, residual, out) if a is not None]
+    if not are_pixels(*maps):
         return None
-    return [(conv2d_chain_bands, _chain_arguments(plan, packed, bounds, table, *maps), True)]
+    x, residual, y = (None if a is None else a.transpose(0, 2, 3, 1) for a in (x, residual, out))
+    return [(conv2d_chain_bands, _chain_arguments(plan, packed, bounds, table, x, residual, y), True)]

@@ -47,7 +47,7 @@ from numbanet.backends.cpu.convolution.statistics import NO_MOMENTS
 from numbanet.backends.cpu.convolution.unpacking import read_packed
 from numbanet.backends.cpu.convolution.walk import forward_walk
 from numbanet.backends.cpu.hardware import cache_sizes
-from numbanet.backends.cpu.layout import copy_into
+from numbanet.backends.cpu.layout import are_pixels, copy_into
 from numbanet.backends.cpu.limits import limits
 from numbanet.backends.cpu.memory import empty
 from numbanet.backends.cpu.prepared import Held, holding, prepares, shared
@@ -172,14 +172,10 @@ def _forward(name, packed, x, geometry, pooling, minimum, maximum, out, argmax=N
 def _forward_kernels(name, packed, x, geometry, pooling, minimum, maximum, out, argmax=None) -> list | None:
     """What `_forward` runs, where that needs no copies: see `program.joined`."""
     y, places = (NO_POSITIONS if a is None else a.transpose(0, 2, 3, 1) for a in (out, argmax))
-    if not (y.flags.c_contiguous and places.flags.c_contiguous and (name == BAND or _has_adjacent_channels(x))):
+    if not (y.flags.c_contiguous and places.flags.c_contiguous and (name == BAND or are_pixels(x))):
         return None
     made = _kernel(name, packed, x.transpose(0, 2, 3, 1), geometry, pooling, *limits(minimum, maximum), y, places)
     return [(*made, not _is_small(name, geometry, x.shape[0]))]
-
-
-def _has_adjacent_channels(*maps) -> bool:
-    return all(a.strides[1] == a.itemsize or a.shape[1] == 1 for a in maps)
 
 
 @implements
@@ -272,7 +268,7 @@ def _weight_gradient(grad_y, y, argmax, x, geometry, minimum, maximum, out) -> t
 
 
 def _kernels_of_weight_gradient(grad_y, y, argmax, x, geometry, pooling, minimum, maximum, out):
-    if x.dtype != F32 or 0 in x.shape or pools(geometry, pooling) is None or not _has_adjacent_channels(y, argmax, x):
+    if x.dtype != F32 or 0 in x.shape or pools(geometry, pooling) is None or not are_pixels(y, argmax, x):
         return None
     last = (a.transpose(0, 2, 3, 1) for a in (y, argmax, x))
     return [(*_weight_gradient(grad_y, *last, geometry, minimum, maximum, out), True)]
@@ -305,7 +301,7 @@ def _input_gradient(grad_y, y, argmax, weight, geometry, minimum, maximum, grad_
 def _kernels_of_input_gradient(grad_y, y, argmax, weight, geometry, pooling, minimum, maximum, out):
     grad_x = out.transpose(0, 2, 3, 1)
     if (grad_y.dtype != F32 or 0 in grad_y.shape or pools(geometry, pooling) is None or not grad_x.flags.c_contiguous
-            or not _has_adjacent_channels(y, argmax)):
+            or not are_pixels(y, argmax)):
         return None
     last = (a.transpose(0, 2, 3, 1) for a in (y, argmax))
     return [(*_input_gradient(grad_y, *last, weight, geometry, minimum, maximum, grad_x), True)]

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from numbanet.backends import get_backend
-from numbanet.backends.cpu.convolution import candidates, choose, forward
-from numbanet.geometry import conv_geometry
+from numbanet.backends.cpu.convolution import candidates, choose, forward, max_pooling
+from numbanet.geometry import conv_geometry, pool_geometry
 from tests.backends.cpu.narrower import on_narrower_vectors, run_narrower
 from tests.cases.case import channels_last, floats
 from tests.cases.convolution import GEOMETRIES
+from tests.cases.fused_training import BANDS
 
 CPU = get_backend("cpu")
 LABELS = [label for label, (batch, _) in GEOMETRIES.items() if label.startswith("bands") and batch]
@@ -44,8 +45,24 @@ def test_as_the_gathered_product(label, rng):
     y = _slice(np.empty(residual.shape, np.float32))
     np.testing.assert_array_equal(_other(given, y, None), expected)
     assert np.isnan(y.base).sum() == y.base.size - y.size + np.isnan(expected).sum()
+    planes = np.ascontiguousarray(given[0]), *given[1:]
+    np.testing.assert_array_equal(CPU.conv2d_fused(*planes), expected)
     _other(given, residual, None)                                   # in place of what is added
     np.testing.assert_array_equal(residual, expected)
+
+
+@pytest.mark.parametrize("label", BANDS)
+def test_gathered_maps_pooled(label, rng):
+    """The maxima of the map that the gathered product makes, in bands whose rows of the map overlap."""
+    batch, channels, filters, size, kernel, stride, padding, dilation, *pooling = BANDS[label]
+    g = conv_geometry(channels, filters, size, (kernel, kernel) if isinstance(kernel, int) else kernel, stride, padding, dilation)
+    pooling = pool_geometry(g.output_size, *pooling)
+    x, weight, bias = (floats(rng, *shape) for shape in ((batch, g.channels, *g.input_size), g.weight_shape, (g.filters,)))
+    if batch:
+        x[0, 0, 0, 0], x[-1, -1, -1, -1] = np.nan, np.inf
+    assert max_pooling.pools(g, pooling, for_values=True) == (max_pooling.BAND if pooling.dilation == (1, 1) else None)
+    map_ = CPU.conv2d_fused(x, weight, bias, None, g, -0.5, 3.0)
+    np.testing.assert_array_equal(CPU.conv2d_max_pool_values(x, weight, bias, g, pooling, -0.5, 3.0), CPU.max_pool2d_values(map_, pooling))
 
 
 @pytest.mark.parametrize("geometry, expected", [
