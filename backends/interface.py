@@ -399,6 +399,13 @@ class Backend:
         """
         return False
 
+    def preactivates(self, geometry, batch: int, in_training: bool) -> bool:
+        """Whether a plan should let this convolution normalise and limit what it reads, in training its weight gradient too.
+
+        That pays where they do so in the caches: `conv2d_preactivated`, `conv2d_preactivated_backward_weight`.
+        """
+        return False
+
     def room_for_channels(self, shape: tuple[int, ...], dtype: np.dtype) -> int:
         """How many channels a plan should give a channels-last map (N, C, H, W) room for, C at least.
 

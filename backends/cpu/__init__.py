@@ -83,6 +83,10 @@ class CPUBackend(HostBackend):
         from numbanet.backends.cpu.convolution import takes_statistics
         return takes_statistics(geometry, batch)
 
+    def preactivates(self, geometry, batch, in_training):
+        from numbanet.backends.cpu.preactivation import preactivates
+        return preactivates(geometry, batch, in_training)
+
     def may_share_memory(self, first, second):
         return not memory.are_apart(first, second) and super().may_share_memory(first, second)
 

@@ -129,8 +129,8 @@ def _overwrite_operands(graph: Graph, layout: Layout, results: set[Value]) -> No
 
 
 # Primitives that read and write slices of channels as fast as maps without gaps.
-OF_PIXELS = {"conv2d_forward", "conv2d_fused", "conv2d_activated", "conv2d_max_pool_values", "max_pool2d_values", "avg_pool2d_forward",
-             "adaptive_avg_pool2d_forward"}
+OF_PIXELS = {"conv2d_forward", "conv2d_fused", "conv2d_activated", "conv2d_preactivated", "conv2d_max_pool_values", "max_pool2d_values",
+             "avg_pool2d_forward", "adaptive_avg_pool2d_forward"}
 
 
 def _spread_pixels(graph: Graph, layout: Layout, results: set[Value], room: Callable[[Value], int]) -> None:

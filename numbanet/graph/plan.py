@@ -528,9 +528,9 @@ def _must_copy(node: Node) -> bool:
 def _fused_parts(node: Node) -> str:
     if node.primitive == "elementwise_chain":
         return words_of(node.arguments[2])
-    if node.primitive not in ("conv2d_fused", "conv2d_activated", "conv2d_with_statistics", "conv2d_max_pool_forward",
-                              "conv2d_max_pool_values", "linear_fused", "linear_activated", "channel_affine", "batch_norm_fused_forward",
-                              "batch_norm_given_forward"):
+    if node.primitive not in ("conv2d_fused", "conv2d_activated", "conv2d_with_statistics", "conv2d_preactivated",
+                              "conv2d_preactivated_with_statistics", "conv2d_max_pool_forward", "conv2d_max_pool_values", "linear_fused",
+                              "linear_activated", "channel_affine", "batch_norm_fused_forward", "batch_norm_given_forward"):
         return ""
     named = dict(zip(PRIMITIVES[node.primitive].parameter_names, node.arguments))
     parts = ["residual"] if named.get("residual") is not None else []

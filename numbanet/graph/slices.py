@@ -15,8 +15,10 @@ from numbanet.graph.graph import Graph, Node, Value
 from numbanet.graph.plan import Plan, check_out
 
 # Whose first operand alone carries the batch (and a residual), in its first axis:
-OF_MAPS = ("conv2d_forward", "conv2d_fused", "conv2d_activated", "conv2d_chain", "conv2d_max_pool_values", "linear_forward",
-           "linear_fused", "linear_activated", "channel_affine", "max_pool2d_values", "avg_pool2d_forward", "adaptive_avg_pool2d_forward")
+OF_MAPS = ("conv2d_forward", "conv2d_fused", "conv2d_activated", "conv2d_preactivated", "conv2d_chain", "conv2d_max_pool_values",
+           "linear_forward", "linear_fused", "linear_activated", "channel_affine", "max_pool2d_values", "avg_pool2d_forward",
+           "adaptive_avg_pool2d_forward")
+WITH_RESIDUAL = "conv2d_fused", "conv2d_activated", "conv2d_preactivated", "conv2d_chain"      # in the fourth place
 ELEMENTWISE = ("add", "multiply", "relu_forward", "hardtanh_forward", "clamp", "sigmoid_forward", "silu_forward", "hardswish_forward",
                "hardsigmoid_forward", "gelu_forward", "elementwise_chain")
 
@@ -53,7 +55,7 @@ def _keeps_samples_apart(node: Node, carrying: set, batch: int) -> bool:
         return False
     operands = list(node.operands())
     if node.primitive in OF_MAPS:
-        residual = node.arguments[3] if node.primitive in ("conv2d_fused", "conv2d_activated", "conv2d_chain") else None
+        residual = node.arguments[3] if node.primitive in WITH_RESIDUAL else None
         return operands[0] in carrying and all(v is residual for v in operands[1:] if v in carrying) and residual in (None, *carrying)
     if node.primitive in ELEMENTWISE:
         rank = len(node.outputs[0].shape)

@@ -16,6 +16,7 @@ from numbanet.graph.passes import (
     fuse_epilogues,
     nest_concatenations,
     pool_convolutions,
+    preactivate_convolutions,
 )
 
 
@@ -200,6 +201,25 @@ def test_unused_results_and_positions_are_dropped(rng):
     model = Own(forward, conv=nn.Conv2d(3, 4, 3))
     before, after = _rewrite(model, [drop_unused], 2, 3, 6, 7)
     assert before == ["conv2d_forward", "sum", "max_pool2d_forward"] and after == ["max_pool2d_values"]
+
+
+def test_convolutions_normalize_what_they_read(monkeypatch, rng):
+    """Once where two of them read it, and not where a third reader would need the map."""
+    class Preactivated(nn.Module):
+        def __init__(self, reads):
+            super().__init__()
+            self.norm, self.layers, self.reads = _batch_norm(6, rng), nn.ModuleList([nn.Conv2d(6, 6, 1), nn.Conv2d(6, 6, 3, 1, 1)]), reads
+
+        def forward(self, x):
+            z = nn.functional.relu6(self.norm(x))
+            return self.layers[0](z) + x * nn.functional.relu(self.layers[1](z)) + self.reads(z)
+    passes = [fold_batch_norm, fuse_epilogues, preactivate_convolutions]
+    assert "channel_affine" in _rewrite(Preactivated(lambda z: 0), passes, 2, 6, 5, 4)[1]         # the CPU gains nothing by so few pixels
+    monkeypatch.setattr(type(get_backend("cpu")), "preactivates", lambda self, geometry, batch, in_training: batch == 2 and not in_training)
+    after = _rewrite(Preactivated(lambda z: 0), passes, 2, 6, 5, 4)[1]
+    assert after.count("conv2d_preactivated") == 2 and not {"channel_affine", "conv2d_fused"} & set(after)
+    after = _rewrite(Preactivated(nn.functional.sigmoid), passes, 2, 6, 5, 4)[1]
+    assert after.count("conv2d_fused") == 2 and after.count("channel_affine") == 1
 
 
 def test_concatenations_are_nested(rng):

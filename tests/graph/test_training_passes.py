@@ -16,6 +16,7 @@ from numbanet.graph.passes import (
     fuse_linear_gradients,
     limit_before_pooling,
     pool_convolutions,
+    preactivate_convolutions,
     take_statistics,
 )
 from numbanet.graph.trace import trace_step
@@ -49,7 +50,7 @@ class Pooled(nn.Module):
 
 def _step(model):
     stem = nn.Conv2d(3, 5, 1)
-    whole = nn.Sequential(stem, model, nn.Flatten(), nn.Linear(5 * 7 * 6 if isinstance(model, Residual) else 6 * 3 * 2, 4))
+    whole = nn.Sequential(stem, model, nn.Flatten(), nn.Linear(5 * 7 * 6 if isinstance(model, (Residual, Preactivated)) else 6 * 3 * 2, 4))
     numbanet.manual_seed(3)
     for p in whole.parameters():
         with numbanet.no_grad():
@@ -150,6 +151,77 @@ def test_statistics_of_what_two_layers_normalize():
 def test_backends_are_asked_before_convolutions_take_statistics(monkeypatch):
     monkeypatch.setattr(type(numbanet.backends.get_backend("cpu")), "takes_statistics", lambda self, geometry, batch: False)
     assert "conv2d_with_statistics" not in _rewrite(Residual(), FOR_TRAINING)[1]
+
+
+class Preactivated(nn.Module):
+    """Batch norms of a map that others read too, of a convolution's result, and of one that nothing limits."""
+
+    def __init__(self, activation=F.relu, affine=True, reads=lambda z: 0):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Conv2d(5, 5, kernel, padding=kernel // 2, bias=False) for kernel in (1, 3, 1)])
+        self.norms = nn.ModuleList([nn.BatchNorm2d(5, affine=affine) for _ in range(3)])
+        self.activation, self.reads = activation, reads
+
+    def forward(self, x):
+        z = self.activation(self.norms[0](x))
+        y = self.layers[0](z)
+        y = self.layers[1](self.activation(self.norms[1](y)))
+        return x + self.layers[2](self.norms[2](y)) + self.reads(z)
+
+
+@pytest.fixture
+def everything_preactivates(monkeypatch):
+    monkeypatch.setattr(type(numbanet.backends.get_backend("cpu")), "preactivates", lambda self, geometry, batch, in_training: True)
+
+
+@pytest.mark.usefixtures("everything_preactivates")
+@pytest.mark.parametrize("passes", [[fuse_batch_norm, fuse_epilogues], [fuse_batch_norm, fuse_epilogues, take_statistics]])
+@pytest.mark.parametrize("activation", [F.relu, F.relu6])
+@pytest.mark.parametrize("affine", [True, False])
+def test_convolutions_normalize_what_they_read(passes, activation, affine):
+    """Of three batch norms none writes a map; those whose statistics no convolution takes leave that behind."""
+    before = _rewrite(Preactivated(activation, affine), passes)[1]
+    after = _rewrite(Preactivated(activation, affine), [*passes, preactivate_convolutions])[1]
+    names = "batch_norm_fused_forward", "batch_norm_forward", "batch_norm_given_forward"
+    given = before.count("batch_norm_given_forward")
+    assert sum(map(before.count, names)) == 3 and given == (2 if take_statistics in passes else 0)      # not of the stem
+    assert not set(names) & set(after)
+    assert after.count("batch_norm_scale") == 3 and after.count("batch_norm_statistics") == 3 - given
+    plain, with_statistics = (before.count(name) for name in ("conv2d_fused", "conv2d_with_statistics"))
+    assert after.count("conv2d_preactivated") + after.count("conv2d_preactivated_with_statistics") == 3
+    assert after.count("conv2d_fused") + after.count("conv2d_with_statistics") == plain + with_statistics - 3 == 1
+    assert after.count("conv2d_preactivated_backward_weight") == 3 and after.count("conv2d_backward_weight") == 1
+
+
+@pytest.mark.usefixtures("everything_preactivates")
+def test_what_others_read_is_normalized_before():
+    passes = [fuse_batch_norm, fuse_epilogues, preactivate_convolutions]
+    after = _rewrite(Preactivated(reads=lambda z: F.avg_pool2d(z, 3, 1, 1)), passes)[1]
+    assert after.count("batch_norm_fused_forward") == 1 and after.count("batch_norm_scale") == 2
+
+
+def test_backends_are_asked_before_convolutions_normalize(monkeypatch):
+    asked = []
+    monkeypatch.setattr(type(numbanet.backends.get_backend("cpu")), "preactivates",
+                        lambda self, geometry, batch, in_training: asked.append((batch, in_training)))
+    after = _rewrite(Preactivated(), FOR_TRAINING)[1]
+    assert not [name for name in after if "preactivated" in name or name == "batch_norm_scale"] and set(asked) == {(3, True)}
+
+
+def test_what_convolutions_normalize_takes_no_memory(monkeypatch):
+    """Neither in forward, nor until backward: bit for bit the same steps in a smaller arena."""
+    def compiled():
+        numbanet.manual_seed(1)
+        deep = nn.Sequential(*[nn.Sequential(nn.Conv2d(32, 32, 1), nn.BatchNorm2d(32), nn.ReLU()) for _ in range(6)], nn.Flatten(),
+                             nn.Linear(32 * 256, 4))
+        x, y = numbanet.randn(4, 32, 16, 16), numbanet.tensor([0, 3, 1, 2])
+        step = numbanet.compile(deep, x, loss=F.cross_entropy, optimizer=numbanet.optim.SGD(deep.parameters(), lr=0.1))
+        return step.plan(), [step(x, y).item() for _ in range(3)]
+    plan, losses = compiled()
+    assert plan.graph.primitives().count("conv2d_preactivated_with_statistics") == 5
+    monkeypatch.setattr(type(numbanet.backends.get_backend("cpu")), "preactivates", lambda *given: False)
+    whole, expected = compiled()
+    assert losses == expected and plan.nbytes < 0.75 * whole.nbytes
 
 
 @pytest.mark.parametrize("activation", [F.relu, F.relu6])

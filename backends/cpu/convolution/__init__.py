@@ -35,6 +35,7 @@ from numbanet.backends.cpu.convolution.plain import (
     conv2d_backward_weight_plain,
     conv2d_forward_plain,
 )
+from numbanet.backends.cpu.convolution.preactivate import NOTHING
 from numbanet.backends.cpu.convolution.scatter import conv2d_backward_input_scatter, pack_scattered_weights
 from numbanet.backends.cpu.convolution.small_groups import conv2d_backward_weight_small_groups
 from numbanet.backends.cpu.convolution.walk import forward_walk
@@ -116,36 +117,36 @@ def conv2d_activated(x, weight, bias, residual, geometry, activation, out):
 @prepares("conv2d_activated")
 def _prepare_activated(arguments, constant):
     x, weight, bias, _, geometry, activation = arguments
-    run = _prepared(x, weight, bias, geometry, None, None, constant, activation)
+    run = prepared(x, weight, bias, geometry, None, None, constant, activation)
 
     def call(x, weight, bias, residual, geometry, activation, out):
         run(x, residual, out)
     call.kernels = lambda x, weight, bias, residual, geometry, activation, out: run.kernels(x, residual, out)
-    return run and _named(call, arguments, run.weights)
+    return run and named(call, arguments, run.weights)
 
 
 @prepares("conv2d_fused")
 def _prepare_fused(arguments, constant):
     x, weight, bias, _, geometry, minimum, maximum = arguments
-    run = _prepared(x, weight, bias, geometry, minimum, maximum, constant)
+    run = prepared(x, weight, bias, geometry, minimum, maximum, constant)
 
     def call(x, weight, bias, residual, geometry, minimum, maximum, out):
         run(x, residual, out)
     call.kernels = lambda x, weight, bias, residual, geometry, minimum, maximum, out: run.kernels(x, residual, out)
-    return run and _named(call, arguments, run.weights)
+    return run and named(call, arguments, run.weights)
 
 
 @prepares("conv2d_forward")
 def _prepare_forward(arguments, constant):
-    run = _prepared(*arguments, None, None, constant)
+    run = prepared(*arguments, None, None, constant)
 
     def call(x, weight, bias, geometry, out):
         run(x, None, out)
     call.kernels = lambda x, weight, bias, geometry, out: run.kernels(x, None, out)
-    return run and _named(call, arguments, run.weights)
+    return run and named(call, arguments, run.weights)
 
 
-def _named(call, arguments, weights):
+def named(call, arguments, weights):
     """The call, which says what it runs."""
     x, geometry = arguments[0], next(a for a in arguments if isinstance(a, ConvGeometry))
     packing = forward(geometry, x.shape[0], has_adjacent_pixels(x), True).packing
@@ -153,8 +154,8 @@ def _named(call, arguments, weights):
     return holding(call, 1, 2, weights=weights)
 
 
-def _prepared(x, weight, bias, geometry, minimum, maximum, constant, activation=None):
-    """A function (x, residual, out), or None where weights change or nothing is packed."""
+def prepared(x, weight, bias, geometry, minimum, maximum, constant, activation=None, preactivation=NOTHING):
+    """A function (x, residual, out), or None where weights change or nothing is packed; `preactivation`: see `preactivate.py`."""
     if not (1 in constant and (bias is None or 2 in constant) and x.dtype == F32 and 0 not in x.shape):
         return None
     algorithm = forward(geometry, x.shape[0], has_adjacent_pixels(x), True)
@@ -162,8 +163,8 @@ def _prepared(x, weight, bias, geometry, minimum, maximum, constant, activation=
     low, high = limits(minimum, maximum)
 
     def run(x, residual, out):
-        execute(algorithm, packed.value, x, out, residual, low, high, activation)
-    run.kernels = lambda x, residual, out: kernels(algorithm, packed.value, x, out, residual, low, high, activation)
+        execute(algorithm, packed.value, x, out, residual, low, high, activation, preactivation=preactivation)
+    run.kernels = lambda x, residual, out: kernels(algorithm, packed.value, x, out, residual, low, high, activation, preactivation)
     run.weights = {1: algorithm.hold(packed)} if algorithm.hold else None
     return run
 
@@ -258,7 +259,12 @@ def conv2d_backward_weight(grad_y, x, geometry, out):
 
 def weight_gradient_name(geometry, x) -> str:
     """Which of `WEIGHT_GRADIENTS` a float32 weight gradient takes."""
-    N = x.shape[0]
+    is_copied = x.strides[1] != x.dtype.itemsize and x.shape[1] != 1        # by `channels_last`
+    return weight_gradient_of(geometry, x.shape[0], is_copied or has_adjacent_pixels(x))
+
+
+def weight_gradient_of(geometry, N: int, adjacent_pixels: bool) -> str:
+    """As `weight_gradient_name`, of N images, where pixels lie side by side."""
     if whole.covers_the_map(geometry):
         return "whole"
     if choose.is_depthwise(geometry):
@@ -269,8 +275,7 @@ def weight_gradient_name(geometry, x) -> str:
         return "columns"
     if choose.is_product_of_few_pixels(geometry, N):
         return "product"
-    is_copied = x.strides[1] != x.dtype.itemsize and x.shape[1] != 1        # by `channels_last`
-    if choose.has_few_filters_and_pixels(geometry) and (is_copied or has_adjacent_pixels(x)):
+    if choose.has_few_filters_and_pixels(geometry) and adjacent_pixels:
         return "windows"
     if choose.may_use_winograd_gradient(geometry) and choose.winograd_gradient_plan(geometry, N) is not None:
         return "winograd"
@@ -311,19 +316,19 @@ def _weight_by_windows(grad_y, x, geometry, out):
     conv2d_backward_weight_windows(channels_last(grad_y), channels_last(x), out, sums, min(threads.get_num_threads(), sums.shape[0]))
 
 
-def _weight_by_winograd(grad_y, x, geometry, out):
+def _weight_by_winograd(grad_y, x, geometry, out, preactivation=NOTHING):
     plan = choose.winograd_gradient_plan(geometry, x.shape[0])
     slots = min(threads.get_num_threads(), plan.jobs)
     sums = empty((plan.jobs if plan.parts > 1 else slots, plan.sums), F32)
-    conv2d_backward_weight_winograd(channels_last(grad_y), channels_last(x), out, empty((slots, plan.scratch), F32), sums,
+    conv2d_backward_weight_winograd(channels_last(grad_y), channels_last(x), preactivation, out, empty((slots, plan.scratch), F32), sums,
                                     forward_walk(geometry), plan.filters, plan.channels, plan.parts)
 
 
-def _weight_by_gather(grad_y, x, geometry, out):
+def _weight_by_gather(grad_y, x, geometry, out, preactivation=NOTHING):
     plan = choose.weight_plan(geometry, x.shape[0])
     scratch = empty((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
-    conv2d_backward_weight_gather(channels_last(grad_y), channels_last(x), out, scratch, empty(plan.sums, F32), forward_walk(geometry),
-                                  plan.filters, plan.chunk, plan.parts, plan.block)
+    conv2d_backward_weight_gather(channels_last(grad_y), channels_last(x), preactivation, out, scratch, empty(plan.sums, F32),
+                                  forward_walk(geometry), plan.filters, plan.chunk, plan.parts, plan.block)
 
 
 def _weight_by_whole(grad_y, x, geometry, out):
@@ -333,6 +338,7 @@ def _weight_by_whole(grad_y, x, geometry, out):
 WEIGHT_GRADIENTS = {"whole": _weight_by_whole, "depthwise": _weight_by_depthwise, "small groups": _weight_by_small_groups,
                     "columns": _weight_by_columns, "product": _weight_by_product, "windows": _weight_by_windows,
                     "winograd": _weight_by_winograd, "gather": _weight_by_gather}
+PREACTIVATING = "winograd", "gather"      # those that take `preactivation` too: see `preactivate.py`
 
 
 @implements

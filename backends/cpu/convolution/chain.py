@@ -24,6 +24,7 @@ from numbanet.backends.cpu.convolution.depthwise import VECTORS, depthwise_rows
 from numbanet.backends.cpu.convolution.finishing_tile import LIMITS, RESIDUAL
 from numbanet.backends.cpu.convolution.flat import flat_to_read, flat_to_write
 from numbanet.backends.cpu.convolution.gather import MR, multiply_panel
+from numbanet.backends.cpu.convolution.preactivate import NOTHING
 from numbanet.backends.cpu.convolution.walk import end_of, odd_pitch, pack_windows, strides_of
 from numbanet.backends.cpu.convolution.weights import bias_offset
 from numbanet.backends.cpu.out_of_line import out_of_line
@@ -50,7 +51,8 @@ def _product_rows(x, x_at, end, begin, stop, packed, y, y_at, residual, r_at, lo
         for p in range(0, width, BLOCK):
             count = min(BLOCK, width - p)
             if kind == GATHERED:
-                pack_windows(x, x_0, (np.int64(0), x_h, x_w), end, walk, row * OW + p, count, C, scratch, panel, pitch)
+                pack_windows(x, NOTHING, np.int64(0), x_0, (np.int64(0), x_h, x_w), end, walk, row * OW + p, count, C, scratch, panel,
+                             pitch)
                 multiply_panel(scratch, panel, pitch, scratch, base, packed, walk[WEIGHTS], y, y_0 + row * y_h + p * y_w, y_w, count,
                                T * C, K, shifts, residual, r_0 + row * r_h + p * r_w, r_w, low, high, steps, np.int64(-1),
                                walk[WEIGHTS])

@@ -20,6 +20,7 @@ from numbanet.backends.cpu.convolution.chain import ACTIVATION, DEPTHWISE, KIND,
 from numbanet.backends.cpu.convolution.columns import FILTERS, conv2d_forward_columns
 from numbanet.backends.cpu.convolution.depthwise import conv2d_forward_depthwise
 from numbanet.backends.cpu.convolution.gather import CORNER, conv2d_forward_gather
+from numbanet.backends.cpu.convolution.preactivate import NOTHING, preactivated_map
 from numbanet.backends.cpu.convolution.small_groups import conv2d_forward_small_groups
 from numbanet.backends.cpu.convolution.statistics import NO_MOMENTS
 from numbanet.backends.cpu.convolution.unpacking import read_packed, read_small_groups, read_taps, read_transformed
@@ -47,7 +48,8 @@ class Algorithm(NamedTuple):
 
     packing: Hashable           # equal where packed weights are the same
     pack: Callable              # (weight (K, Cg, R, S), bias (K,) or empty) -> packed
-    run: Callable       # (x (N, H, W, C), packed, y (N, OH, OW, K), residual as y or empty, low, high, activation's address, moments)
+    # (x (N, H, W, C), packed, y (N, OH, OW, K), residual as y or empty, low, high, activation's address, moments[, preactivation])
+    run: Callable
     fits: Callable              # whether `run` can write a y with these strides
     takes_residual: bool = True
     tell: Callable | None = None    # (as `run`) -> the one (kernel, arguments, on all threads) that it is
@@ -55,14 +57,16 @@ class Algorithm(NamedTuple):
     hold: Callable | None = None    # (Packed) -> Held, where the weights can be read back
     counts: np.ndarray | None = None    # pixels of each block whose statistics `run` can take, into moments (len(counts), 3, K)
     takes_planes: bool = False  # whether x may have any strides, not neighbouring channels only
+    takes_preactivation: bool = False   # whether `run` reads z of x where it is given `preactivation`: see `preactivate.py`
+    packs_first: bool = False   # whether all windows are packed before any product
     adds_in_place: bool = False # whether y may be the residual's memory: each number of y is written once, after its residual is read
 
 
 def execute(algorithm: Algorithm, packed, x, out, residual=None, low=-np.inf, high=np.inf, activation: str | None = None,
-            moments=NO_MOMENTS) -> None:
+            moments=NO_MOMENTS, preactivation=NOTHING) -> None:
     """Fill `out` (N, K, OH, OW) from x (N, C, H, W): in place where the algorithm can, otherwise through a copy."""
     if activation is not None and not algorithm.takes_activation:
-        execute(algorithm, packed, x, out, residual, low, high)
+        execute(algorithm, packed, x, out, residual, low, high, preactivation=preactivation)
         return activating.run(activation, out)
     function = activating.NONE if activation is None else activating.address(activation)
     y = out.transpose(0, 2, 3, 1)
@@ -72,30 +76,32 @@ def execute(algorithm: Algorithm, packed, x, out, residual=None, low=-np.inf, hi
     residual = NO_RESIDUAL if residual is None else channels_last(residual)
     if residual is not NO_RESIDUAL and not algorithm.adds_in_place and np.may_share_memory(y, residual):
         residual = residual.copy()
-    x = x.transpose(0, 2, 3, 1) if algorithm.takes_planes else channels_last(x)
+    x = x.transpose(0, 2, 3, 1) if algorithm.takes_planes and not preactivation.size else channels_last(x)
+    if preactivation.size and not algorithm.takes_preactivation:
+        x, preactivation = preactivated_map(x, preactivation), NOTHING
     if residual is not NO_RESIDUAL and residual.size and not algorithm.takes_residual:
         algorithm.run(x, packed, y, NO_RESIDUAL, -np.inf, np.inf, activating.NONE, NO_MOMENTS)
         np.add(y, residual, out=y)
         np.clip(y, np.float32(low), np.float32(high), out=y)
     else:
-        algorithm.run(x, packed, y, residual, low, high, function, moments)
+        algorithm.run(x, packed, y, residual, low, high, function, moments, *([preactivation] if preactivation.size else []))
     if is_copy:
         copy_into(y.transpose(0, 3, 1, 2), out)
 
 
-def execute_with_statistics(algorithm: Algorithm, packed, x, out, residual, low, high) -> None:
+def execute_with_statistics(algorithm: Algorithm, packed, x, out, residual, low, high, preactivation=NOTHING) -> None:
     """`out`: y, and its mean and variance (K,), which the algorithm takes as it goes where it can."""
     y, mean, variance = out
     if algorithm.counts is None:
-        execute(algorithm, packed, x, y, residual, low, high)
+        execute(algorithm, packed, x, y, residual, low, high, preactivation=preactivation)
         return moments_of_map(y, mean, variance)
     moments = empty((len(algorithm.counts), 3, len(mean)), F32)
-    execute(algorithm, packed, x, y, residual, low, high, moments=moments)
+    execute(algorithm, packed, x, y, residual, low, high, moments=moments, preactivation=preactivation)
     merge_block_moments(moments, algorithm.counts, mean, variance)
 
 
 def kernels(algorithm: Algorithm, packed, x, out, residual=None, low=-np.inf, high=np.inf,
-            activation: str | None = None) -> list[tuple] | None:
+            activation: str | None = None, preactivation=NOTHING) -> list[tuple] | None:
     """What `execute` runs, where that is one kernel and needs no copies: see `program.joined`."""
     y = out.transpose(0, 2, 3, 1)
     if algorithm.tell is None or not algorithm.fits(y):
@@ -105,13 +111,14 @@ def kernels(algorithm: Algorithm, packed, x, out, residual=None, low=-np.inf, hi
     if residual is not None and not (algorithm.takes_residual and residual.strides[1] == residual.itemsize
                                      and algorithm.fits(residual.transpose(0, 2, 3, 1))):
         return None
-    if activation is not None and not algorithm.takes_activation:
+    if activation is not None and not algorithm.takes_activation or preactivation.size and not algorithm.takes_preactivation:
         return None
     if residual is not None and not algorithm.adds_in_place and np.may_share_memory(out, residual):
         return None
     function = activating.NONE if activation is None else activating.address(activation)
     residual = NO_RESIDUAL if residual is None else residual.transpose(0, 2, 3, 1)
-    return [algorithm.tell(x.transpose(0, 2, 3, 1), packed, y, residual, low, high, function, NO_MOMENTS)]
+    return [algorithm.tell(x.transpose(0, 2, 3, 1), packed, y, residual, low, high, function, NO_MOMENTS,
+                           *([preactivation] if preactivation.size else []))]
 
 
 def channels_last(x):
@@ -215,17 +222,18 @@ def product(walk, batch, may_use_winograd, are_packed, arranged, size: int | Non
         pack_weights(arranged(weight), bias, packed, plan.chunk)
         return packed
 
-    def arguments(x, packed, y, residual, low, high, activation, moments):
+    def arguments(x, packed, y, residual, low, high, activation, moments, preactivation=NOTHING):
         rows, added = y.reshape(-1, y.shape[3]), residual.reshape(-1, y.shape[3]) if residual.size else NO_ROWS
-        apart = _pixel_distance(x) if are_pixels else 0
+        apart = _pixel_distance(x) if are_pixels and not preactivation.size else 0
         slots = min(threads.get_num_threads(), plan.jobs)
         scratch = borrowed((slots, CORNER if apart else -(-plan.floats(slots) // slots)), F32)
-        return (x, packed, rows, added, low, high, activation, moments, scratch, walk, plan.block, plan.chunk, plan.parts, apart,
-                int(plan.together))
+        return (x, preactivation, packed, rows, added, low, high, activation, moments, scratch, walk, plan.block, plan.chunk, plan.parts,
+                apart, int(plan.together))
     run, tell = _runs(conv2d_forward_gather, arguments, is_small)
     counts = choose.gather_counts(batch * output_size[0] * output_size[1], plan.block)
     return Algorithm(("gather", plan.chunk), pack, run, _has_even_pixels, True, tell, True,
-                     lambda packed: Held(packed, G, read_packed(plan.chunk, G)), counts, adds_in_place=True)
+                     lambda packed: Held(packed, G, read_packed(plan.chunk, G)), counts, takes_preactivation=True,
+                     packs_first=plan.together, adds_in_place=True)
 
 
 def _runs(kernel, arguments, is_small: bool = False) -> tuple[Callable, Callable]:
@@ -240,18 +248,18 @@ def _winograd(walk, batch, output_size, plan, arranged) -> Algorithm:
         transform_weights(arranged(weight), transformed, plan.size)
         return transformed, np.ascontiguousarray(bias)
 
-    def in_blocks(x, packed, y, residual, low, high, activation, moments):
+    def in_blocks(x, packed, y, residual, low, high, activation, moments, preactivation=NOTHING):
         scratch = borrowed((min(threads.get_num_threads(), plan.jobs), plan.scratch), F32)
-        return x, *packed, y, residual, low, high, activation, moments, scratch, walk, plan.block, plan.size
+        return x, preactivation, *packed, y, residual, low, high, activation, moments, scratch, walk, plan.block, plan.size
 
-    def in_phases(x, packed, y, residual, low, high, activation, moments):
+    def in_phases(x, packed, y, residual, low, high, activation, moments, preactivation=NOTHING):
         slots = min(threads.get_num_threads(), plan.jobs)
         scratch = borrowed((slots * 36 * L + plan.scratch,), F32)
-        return x, *packed, y, residual, low, high, activation, moments, scratch, walk, plan.block, slots, plan.size
+        return x, preactivation, *packed, y, residual, low, high, activation, moments, scratch, walk, plan.block, slots, plan.size
     run, tell = (_runs(conv2d_forward_winograd_phases, in_phases) if plan.in_phases else _runs(conv2d_forward_winograd, in_blocks))
     return Algorithm(("winograd 2x2" if plan.size == 2 and walk[5] == 3 else "winograd", plan.size), pack, run, _has_adjacent_channels,
                      tell=tell, takes_activation=True, hold=lambda packed: Held(packed, 1, read_transformed),
-                     counts=choose.winograd_counts(batch, output_size, plan), adds_in_place=True)
+                     counts=choose.winograd_counts(batch, output_size, plan), takes_preactivation=True, adds_in_place=True)
 
 
 def _depthwise(walk, batch) -> Algorithm:

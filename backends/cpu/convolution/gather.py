@@ -148,7 +148,7 @@ def _panel_of(g, c0, Cg, chunk, pixels, pitch):
 
 
 @worker(borrows=True)
-def _pack_jobs(slot, counters, jobs, x, scratch, panels, walk, chunk, pixels, pitch):
+def _pack_jobs(slot, counters, jobs, x, preactivation, scratch, panels, walk, chunk, pixels, pitch):
     """What one slot packs of the panels of all pixels; a job is a few rows of a chunk of a group's channels."""
     out_of_line()
     Cg, slots = walk[0], scratch.shape[0]
@@ -157,14 +157,15 @@ def _pack_jobs(slot, counters, jobs, x, scratch, panels, walk, chunk, pixels, pi
     job = next_job(counters, slot, slots, jobs)
     while job >= 0:
         first, g, c0 = job % parts * PACKED_TOGETHER, job // parts // chunks, job // parts % chunks * chunk
-        pack_windows(x, g * Cg + c0, strides_of(x), end_of(x), walk, first, min(PACKED_TOGETHER, pixels - first), min(chunk, Cg - c0),
-                     scratch, panels + _panel_of(g, c0, Cg, chunk, pixels, pitch) + first * pitch, pitch)
+        channel = g * Cg + c0
+        pack_windows(x, preactivation, channel, channel, strides_of(x), end_of(x), walk, first, min(PACKED_TOGETHER, pixels - first),
+                     min(chunk, Cg - c0), scratch, panels + _panel_of(g, c0, Cg, chunk, pixels, pitch) + first * pitch, pitch)
         job = next_job(counters, slot, slots, jobs)
 
 
 @worker(borrows=True)
-def _gather_jobs(slot, counters, jobs, x, packed, y, residual, low, high, activation, moments, scratch, walk, block, chunk, parts,
-                 apart, together):
+def _gather_jobs(slot, counters, jobs, x, preactivation, packed, y, residual, low, high, activation, moments, scratch, walk, block, chunk,
+                 parts, apart, together):
     """What one slot does; a job is a block of pixels and, of each group, one of `parts` ranges of strips."""
     out_of_line()
     Cg, Kg, G, T = walk[0], walk[1], walk[2], walk[5] * walk[6]
@@ -192,7 +193,9 @@ def _gather_jobs(slot, counters, jobs, x, packed, y, residual, low, high, activa
                     at = base + _panel_of(g, c0, Cg, chunk, pixels, pitch) + first * pitch
                     source, step, before = panels, pitch, first
                 else:
-                    pack_windows(x, g * Cg + c0, strides_of(x), end_of(x), walk, first, count, channels, scratch, base, pitch)
+                    channel = g * Cg + c0
+                    pack_windows(x, preactivation, channel, channel, strides_of(x), end_of(x), walk, first, count, channels, scratch, base,
+                                 pitch)
                     source, at, step, before = panels, base, pitch, np.int64(-1)
                 if c0 + channels < Cg:
                     following = chunk_offset(Cg, Kg, T, g, c0 + channels) + k0 * T * min(chunk, Cg - c0 - channels)
@@ -209,10 +212,11 @@ def _gather_jobs(slot, counters, jobs, x, packed, y, residual, low, high, activa
         job = next_job(counters, slot, slots, jobs)
 
 
-@kernel("void(const T[:,:,:,:], const T[::1], T[:,:], const T[:,:], f4, f4, i8, T[:,:,::1], T[:,::1], const i8[::1], i8, i8, i8, "
-        "i8, i8)", parallel=True)
-def conv2d_forward_gather(x, packed, y, residual, low, high, activation, moments, scratch, walk, block, chunk, parts, apart, together):
-    """x (N, H, W, C), y and residual (pixels, K), scratch (slots, floats).
+@kernel("void(const T[:,:,:,:], const T[:,::1], const T[::1], T[:,:], const T[:,:], f4, f4, i8, T[:,:,::1], T[:,::1], const i8[::1], i8, "
+        "i8, i8, i8, i8)", parallel=True)
+def conv2d_forward_gather(x, preactivation, packed, y, residual, low, high, activation, moments, scratch, walk, block, chunk, parts, apart,
+                          together):
+    """x (N, H, W, C), y and residual (pixels, K), scratch (slots, floats); `preactivation`: see `preactivate.py`.
 
     An empty residual adds nothing; y is limited to [low, high], and then given to `activation`; moments (blocks, 3, K), or empty: see
     `statistics.py`. Where `apart` is not 0, windows are pixels, that many floats apart in x, and are read there. `together`: whether
@@ -225,9 +229,9 @@ def conv2d_forward_gather(x, packed, y, residual, low, high, activation, moments
         packs = rows * walk[2] * ((walk[0] + chunk - 1) // chunk)
         packed_rows = begin_shares(slots, packs)
         for slot in prange(slots):
-            _pack_jobs(np.int64(slot), packed_rows, packs, x, scratch, slots * CORNER, walk, chunk, pixels, pitch)
+            _pack_jobs(np.int64(slot), packed_rows, packs, x, preactivation, scratch, slots * CORNER, walk, chunk, pixels, pitch)
     jobs = (pixels + block - 1) // block * parts
     counters = begin_shares(slots, jobs)
     for slot in prange(slots):
-        _gather_jobs(np.int64(slot), counters, jobs, x, packed, y, residual, low, high, activation, moments, scratch, walk, block, chunk,
-                     parts, apart, together)
+        _gather_jobs(np.int64(slot), counters, jobs, x, preactivation, packed, y, residual, low, high, activation, moments, scratch, walk,
+                     block, chunk, parts, apart, together)

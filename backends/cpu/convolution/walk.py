@@ -14,6 +14,7 @@ import numpy as np
 
 from numbanet.backends.cpu.compile import worker
 from numbanet.backends.cpu.convolution.compact import compact
+from numbanet.backends.cpu.convolution.preactivate import preactivated_run
 from numbanet.backends.cpu.simd import L, load, load_partial, splat, store, store_partial
 from numbanet.geometry import ConvGeometry
 
@@ -78,19 +79,20 @@ def strides_of(x):
 
 
 @worker(borrows=True)
-def pack_windows(x, origin, strides, end, walk, first, count, channels, panel, base, pitch):
+def pack_windows(x, preactivation, channel, origin, strides, end, walk, first, count, channels, panel, base, pitch):
     """panel[p, (r, s, c)] = x under the window of output pixel first + p, zeros outside of x.
 
     Pixel (n, h, w) of x has `channels` channels from offset `origin` + the `strides` of (n, h, w) on, and nothing from offset
     `end` on is read; panel rows are `pitch` floats apart, from `base` on. Up to L floats behind each row are overwritten, so rows
-    are written upwards.
+    are written upwards. Where `preactivation` is not empty, its z is packed for x (`preactivate.py`), the first channel being `channel`.
     """
     compact()
     H, W, R, S = walk[3], walk[4], walk[5], walk[6]
     stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = walk[7], walk[8], walk[9], walk[10], walk[11], walk[12]
     OH, OW = walk[13], walk[14]
     x_n, x_h, x_w = strides
-    joined = S if dilation_w == 1 and x_w == channels else 1     # taps that are neighbours in memory are copied at once
+    # taps that are neighbours in memory are copied at once
+    joined = S if dilation_w == 1 and x_w == channels and not preactivation.size else 1
     extent_h, extent_w = (R - 1) * dilation_h, (S - 1) * dilation_w
     runs, run, step = S // joined, joined * channels, joined * dilation_w * x_w
     ow, oh, n = first % OW, first // OW % OH, first // (OW * OH)
@@ -100,11 +102,14 @@ def pack_windows(x, origin, strides, end, walk, first, count, channels, panel, b
         if h0 >= 0 and w0 >= 0 and h0 + extent_h < H and w0 + extent_w < W:
             for _ in range(R):
                 for i in range(runs):
-                    copy_run(x, source + i * step, panel, target, run, end)
+                    if preactivation.size:
+                        preactivated_run(x, source + i * step, preactivation, channel, panel, target, run, end)
+                    else:
+                        copy_run(x, source + i * step, panel, target, run, end)
                     target += run
                 source += dilation_h * x_h
         else:
-            _pack_clipped(x, source, x_h, x_w, h0, w0, walk, joined, channels, panel, target, end)
+            _pack_clipped(x, preactivation, channel, source, x_h, x_w, h0, w0, walk, joined, channels, panel, target, end)
             target += R * S * channels
         ow += 1
         if ow == OW:
@@ -116,7 +121,7 @@ def pack_windows(x, origin, strides, end, walk, first, count, channels, panel, b
 
 
 @worker(borrows=True)
-def _pack_clipped(x, source, x_h, x_w, h0, w0, walk, joined, channels, panel, target, end):
+def _pack_clipped(x, preactivation, channel, source, x_h, x_w, h0, w0, walk, joined, channels, panel, target, end):
     """One row of `pack_windows` whose window leaves x."""
     compact()
     H, W, R, S, dilation_h, dilation_w = walk[3], walk[4], walk[5], walk[6], walk[11], walk[12]
@@ -126,8 +131,11 @@ def _pack_clipped(x, source, x_h, x_w, h0, w0, walk, joined, channels, panel, ta
         while s < S:
             w = w0 + s * dilation_w
             if h >= 0 and h < H and w >= 0 and w < W:
-                taps = min(joined, S - s, W - w)
-                copy_run(x, source + r * dilation_h * x_h + s * dilation_w * x_w, panel, target, taps * channels, end)
+                taps, at = min(joined, S - s, W - w), source + r * dilation_h * x_h + s * dilation_w * x_w
+                if preactivation.size:
+                    preactivated_run(x, at, preactivation, channel, panel, target, channels, end)
+                else:
+                    copy_run(x, at, panel, target, taps * channels, end)
             else:
                 taps = 1
                 clear_run(panel, target, channels)

@@ -46,7 +46,7 @@ def _pack_rows(y, source, step, count, channels, panel, base, pitch):
 
 
 @worker
-def _pack(grad_y, x, walk, first, count, k0, filters, c0, channels, scratch, a, a_pitch, b, b_pitch):
+def _pack(grad_y, x, preactivation, walk, first, count, k0, filters, c0, channels, scratch, a, a_pitch, b, b_pitch):
     """The panels of grad_y and x for `count` output pixels."""
     out_of_line()
     if _has_even_pixels(grad_y):
@@ -54,11 +54,12 @@ def _pack(grad_y, x, walk, first, count, k0, filters, c0, channels, scratch, a, 
         _pack_rows(grad_y, first * step + k0, step, count, filters, scratch, a, a_pitch)
     else:
         pack_pixels(grad_y, first, count, k0, filters, scratch, a, a_pitch)
-    if walk[3] == walk[13] and walk[4] == walk[14] and walk[5] * walk[6] == 1 and walk[9] + walk[10] == 0 and _has_even_pixels(x):
+    are_pixels = walk[3] == walk[13] and walk[4] == walk[14] and walk[5] * walk[6] == 1 and walk[9] + walk[10] == 0
+    if are_pixels and _has_even_pixels(x) and not preactivation.size:
         step = x.strides[2] // 4
         _pack_rows(x, first * step + c0, step, count, channels, scratch, b, b_pitch)
     else:
-        pack_windows(x, c0, strides_of(x), end_of(x), walk, first, count, channels, scratch, b, b_pitch)
+        pack_windows(x, preactivation, c0, c0, strides_of(x), end_of(x), walk, first, count, channels, scratch, b, b_pitch)
 
 
 @worker
@@ -73,7 +74,7 @@ def _multiply(scratch, a, a_pitch, b, b_pitch, sums, c, c_pitch, filters, column
 
 
 @worker
-def _sum_jobs(slot, grad_y, x, scratch, sums, walk, filters, chunk, parts, block):
+def _sum_jobs(slot, grad_y, x, preactivation, scratch, sums, walk, filters, chunk, parts, block):
     """The share of one slot: sums[job, k, column] over the job's pixels."""
     out_of_line()
     Cg, Kg, G, T, OH, OW = walk[0], walk[1], walk[2], walk[5] * walk[6], walk[13], walk[14]
@@ -93,7 +94,7 @@ def _sum_jobs(slot, grad_y, x, scratch, sums, walk, filters, chunk, parts, block
         begin, end = part * pixels // parts, (part + 1) * pixels // parts
         for first in range(begin, end, block):
             count = min(block, end - first)
-            _pack(grad_y, x, walk, first, count, k0, rows, c0, channels, scratch, a, a_pitch, b, b_pitch)
+            _pack(grad_y, x, preactivation, walk, first, count, k0, rows, c0, channels, scratch, a, a_pitch, b, b_pitch)
             _multiply(scratch, a, a_pitch, b, b_pitch, sums, job * sums.shape[1], c_pitch, rows, T * channels, count,
                       first - begin)
 
@@ -130,14 +131,14 @@ def _merge(task, sums, grad_weight, walk, filters, chunk, parts):
                         grad_weight[k, c0 + c + lane, r, s] = sums[job, at - job * sums.shape[1] + lane]
 
 
-@kernel("void(const T[:,:,:,:], const T[:,:,:,:], T[:,:,:,:], T[:,::1], T[:,::1], const i8[::1], i8, i8, i8, i8)",
+@kernel("void(const T[:,:,:,:], const T[:,:,:,:], const T[:,::1], T[:,:,:,:], T[:,::1], T[:,::1], const i8[::1], i8, i8, i8, i8)",
         parallel=True)
-def conv2d_backward_weight_gather(grad_y, x, grad_weight, scratch, sums, walk, filters, chunk, parts, block):
-    """grad_y (N, OH, OW, K), x (N, H, W, C), grad_weight (K, Cg, R, S), scratch (slots, floats).
+def conv2d_backward_weight_gather(grad_y, x, preactivation, grad_weight, scratch, sums, walk, filters, chunk, parts, block):
+    """grad_y (N, OH, OW, K), x (N, H, W, C), grad_weight (K, Cg, R, S), scratch (slots, floats); `preactivation`: see `preactivate.py`.
 
     sums (jobs, rows * columns): `filters` rounded up to MK rows of T * chunk columns, rounded up to 2L.
     """
     for slot in prange(scratch.shape[0]):
-        _sum_jobs(np.int64(slot), grad_y, x, scratch, sums, walk, filters, chunk, parts, block)
+        _sum_jobs(np.int64(slot), grad_y, x, preactivation, scratch, sums, walk, filters, chunk, parts, block)
     for task in prange(walk[1] * walk[2] * ((walk[0] + chunk - 1) // chunk)):
         _merge(np.int64(task), sums, grad_weight, walk, filters, chunk, parts)

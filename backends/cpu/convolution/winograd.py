@@ -57,11 +57,11 @@ def transform_weights(weight, U, size):
 
 
 @worker(inline=True)
-def _transform_input(x, n, h0, w0, scratch, v, v_plane, t, window):
+def _transform_input(x, preactivation, n, h0, w0, scratch, v, v_plane, t, window):
     if window == 4:
-        transform_small_input_tile(x, n, h0, w0, x.shape[3], scratch, v, v_plane, t)
+        transform_small_input_tile(x, preactivation, n, h0, w0, x.shape[3], scratch, v, v_plane, t)
     else:
-        transform_input_tile(x, n, h0, w0, 0, x.shape[3], scratch, v, v_plane, t)
+        transform_input_tile(x, preactivation, n, h0, w0, 0, x.shape[3], scratch, v, v_plane, t)
 
 
 @worker(inline=True)
@@ -121,7 +121,8 @@ def _multiply_block(scratch, v, v_pitch, v_plane, U, strip0, strip1, K, C, m, m_
 
 
 @worker(borrows=True)
-def _winograd_jobs(slot, counters, jobs, x, U, bias, y, residual, low, high, activation, moments, scratch, walk, block, size):
+def _winograd_jobs(slot, counters, jobs, x, preactivation, U, bias, y, residual, low, high, activation, moments, scratch, walk, block,
+                   size):
     """What one slot does; a job is `block` tiles, a multiple of MR."""
     out_of_line()
     pad_h, pad_w = walk[9], walk[10]
@@ -139,7 +140,7 @@ def _winograd_jobs(slot, counters, jobs, x, U, bias, y, residual, low, high, act
         count = min(block, tiles - first)
         for i in range(count):
             n, th, tw = (first + i) // (TH * TW), (first + i) // TW % TH, (first + i) % TW
-            _transform_input(x, n, th * size - pad_h, tw * size - pad_w, scratch, v + i * v_pitch, v_plane, t, window)
+            _transform_input(x, preactivation, n, th * size - pad_h, tw * size - pad_w, scratch, v + i * v_pitch, v_plane, t, window)
         for k0 in range(0, K, FILTERS):
             k1 = min(K, k0 + FILTERS)
             strip0 = k0 // (2 * L)
@@ -152,22 +153,23 @@ def _winograd_jobs(slot, counters, jobs, x, U, bias, y, residual, low, high, act
         job = next_job(counters, slot, slots, jobs)
 
 
-@kernel("void(const T[:,:,:,:], const T[::1], const T[::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, i8, T[:,:,::1], T[:,::1], "
-        "const i8[::1], i8, i8)", parallel=True)
-def conv2d_forward_winograd(x, U, bias, y, residual, low, high, activation, moments, scratch, walk, block, size):
+@kernel("void(const T[:,:,:,:], const T[:,::1], const T[::1], const T[::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, i8, T[:,:,::1], "
+        "T[:,::1], const i8[::1], i8, i8)", parallel=True)
+def conv2d_forward_winograd(x, preactivation, U, bias, y, residual, low, high, activation, moments, scratch, walk, block, size):
     """x (N, H, W, C), y and residual (N, OH, OW, K), scratch (slots, floats); an empty bias or residual adds nothing.
 
-    moments (runs of MR tiles, 3, K), or empty: see `statistics.py`.
+    moments (runs of MR tiles, 3, K), or empty: see `statistics.py`; `preactivation`: see `preactivate.py`.
     """
     N, OH, OW, _ = y.shape
     jobs = (N * ((OH + size - 1) // size) * ((OW + size - 1) // size) + block - 1) // block
     counters = begin_shares(scratch.shape[0], jobs)
     for slot in prange(scratch.shape[0]):
-        _winograd_jobs(np.int64(slot), counters, jobs, x, U, bias, y, residual, low, high, activation, moments, scratch, walk, block, size)
+        _winograd_jobs(np.int64(slot), counters, jobs, x, preactivation, U, bias, y, residual, low, high, activation, moments, scratch,
+                       walk, block, size)
 
 
 @worker(borrows=True)
-def _transform_inputs(slot, slots, counters, count, x, scratch, first, t, v, v_pitch, v_plane, walk, TH, TW, size):
+def _transform_inputs(slot, slots, counters, count, x, preactivation, scratch, first, t, v, v_pitch, v_plane, walk, TH, TW, size):
     """Of tiles first, ..., first + count - 1."""
     out_of_line()
     window = size + walk[5] - 1
@@ -176,7 +178,7 @@ def _transform_inputs(slot, slots, counters, count, x, scratch, first, t, v, v_p
     while job >= 0:
         for i in range(job * RUN, min(count, job * RUN + RUN)):
             n, th, tw = (first + i) // (TH * TW), (first + i) // TW % TH, (first + i) % TW
-            _transform_input(x, n, th * size - walk[9], tw * size - walk[10], scratch, v + i * v_pitch, v_plane, t, window)
+            _transform_input(x, preactivation, n, th * size - walk[9], tw * size - walk[10], scratch, v + i * v_pitch, v_plane, t, window)
         job = next_job(counters, slot, slots, jobs)
 
 
@@ -207,9 +209,10 @@ def _transform_outputs(slot, slots, counters, count, scratch, first, t, m, m_pit
         job = next_job(counters, slot, slots, jobs)
 
 
-@kernel("void(const T[:,:,:,:], const T[::1], const T[::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, i8, T[:,:,::1], T[::1], "
-        "const i8[::1], i8, i8, i8)", parallel=True)
-def conv2d_forward_winograd_phases(x, U, bias, y, residual, low, high, activation, moments, scratch, walk, group, slots, size):
+@kernel("void(const T[:,:,:,:], const T[:,::1], const T[::1], const T[::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, i8, T[:,:,::1], "
+        "T[::1], const i8[::1], i8, i8, i8)", parallel=True)
+def conv2d_forward_winograd_phases(x, preactivation, U, bias, y, residual, low, high, activation, moments, scratch, walk, group, slots,
+                                   size):
     """As `conv2d_forward_winograd`, `group` tiles at a time; scratch (see `choose.winograd_plan`) is shared by all slots.
 
     moments (runs of all groups, 3, K), or empty.
@@ -226,8 +229,8 @@ def conv2d_forward_winograd_phases(x, U, bias, y, residual, low, high, activatio
         runs = (count + RUN - 1) // RUN
         inputs, products, outputs = begin_shares(slots, runs), begin_shares(slots, positions * strips), begin_shares(slots, runs)
         for slot in prange(slots):
-            _transform_inputs(np.int64(slot), slots, inputs, count, x, scratch, first, np.int64(slot) * 36 * L, v, v_pitch, v_plane,
-                              walk, TH, TW, size)
+            _transform_inputs(np.int64(slot), slots, inputs, count, x, preactivation, scratch, first, np.int64(slot) * 36 * L, v, v_pitch,
+                              v_plane, walk, TH, TW, size)
         for slot in prange(slots):
             _multiply_strips(np.int64(slot), slots, products, scratch, v, v_pitch, v_plane, U, strips, C, m, m_pitch, m_plane, count,
                              positions)

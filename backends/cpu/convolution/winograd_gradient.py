@@ -97,8 +97,8 @@ def _fetch_tile(y, n, h0, w0, rows, columns, k0, k1):
 
 
 @worker
-def _transform_tiles(first, count, grad_y, k0, k1, x, c0, c1, scratch, t, v, v_pitch, v_plane, u, u_pitch, u_plane, pad_h, pad_w,
-                     last):
+def _transform_tiles(first, count, grad_y, k0, k1, x, preactivation, c0, c1, scratch, t, v, v_pitch, v_plane, u, u_pitch, u_plane, pad_h,
+                     pad_w, last):
     """Tiles first, ..., first + count - 1 of both; those up to `last` follow."""
     out_of_line()
     _, OH, OW, _ = grad_y.shape
@@ -110,7 +110,7 @@ def _transform_tiles(first, count, grad_y, k0, k1, x, c0, c1, scratch, t, v, v_p
         _fetch_tile(grad_y, n, oh, ow, 4, 4, k0, k1)
         tile = first + i
         n, oh, ow = tile // (TH * TW), tile // TW % TH * 4, tile % TW * 4
-        transform_input_tile(x, n, oh - pad_h, ow - pad_w, c0, c1, scratch, v + i * v_pitch, v_plane, t)
+        transform_input_tile(x, preactivation, n, oh - pad_h, ow - pad_w, c0, c1, scratch, v + i * v_pitch, v_plane, t)
         _transform_gradients(grad_y, n, oh, ow, k0, k1, scratch, t, u + i * u_pitch, u_plane)
 
 
@@ -171,7 +171,7 @@ def _finish_filter(sums, m, m_plane, parts, step, scratch, t, grad_weight, k, c0
 
 
 @worker
-def _winograd_jobs(slot, grad_y, x, grad_weight, scratch, sums, walk, filters, channels, parts):
+def _winograd_jobs(slot, grad_y, x, preactivation, grad_weight, scratch, sums, walk, filters, channels, parts):
     """The share of one slot; a job is a block of filters, a block of channels and one of `parts` ranges of tiles."""
     out_of_line()
     (N, OH, OW, K), C = grad_y.shape, x.shape[3]
@@ -192,8 +192,8 @@ def _winograd_jobs(slot, grad_y, x, grad_weight, scratch, sums, walk, filters, c
         begin, end = part * tiles // parts, (part + 1) * tiles // parts
         for first in range(begin, end, GROUP):
             count = min(GROUP, end - first)
-            _transform_tiles(first, count, grad_y, k0, k1, x, c0, c1, scratch, base, v, v_pitch, v_plane, u, u_pitch, u_plane,
-                             walk[9], walk[10], end - 1)
+            _transform_tiles(first, count, grad_y, k0, k1, x, preactivation, c0, c1, scratch, base, v, v_pitch, v_plane, u, u_pitch,
+                             u_plane, walk[9], walk[10], end - 1)
             _multiply_tiles(scratch, v, v_pitch, v_plane, u, u_pitch, u_plane, sums, m, m_pitch, m_plane, k1 - k0, c1 - c0, count,
                             first - begin)
         if parts == 1:
@@ -215,14 +215,15 @@ def _merge(task, grad_weight, sums, filters, channels, parts):
                    k, c0, min(C, c0 + channels))
 
 
-@kernel("void(const T[:,:,:,:], const T[:,:,:,:], T[:,:,:,:], T[:,::1], T[:,::1], const i8[::1], i8, i8, i8)", parallel=True)
-def conv2d_backward_weight_winograd(grad_y, x, grad_weight, scratch, sums, walk, filters, channels, parts):
-    """grad_y (N, OH, OW, K), x (N, H, W, C), grad_weight (K, C, 3, 3), scratch (slots, floats).
+@kernel("void(const T[:,:,:,:], const T[:,:,:,:], const T[:,::1], T[:,:,:,:], T[:,::1], T[:,::1], const i8[::1], i8, i8, i8)",
+        parallel=True)
+def conv2d_backward_weight_winograd(grad_y, x, preactivation, grad_weight, scratch, sums, walk, filters, channels, parts):
+    """grad_y (N, OH, OW, K), x (N, H, W, C), grad_weight (K, C, 3, 3), scratch (slots, floats); `preactivation`: see `preactivate.py`.
 
     sums (jobs, or slots where there is one part; 36 planes of filters rounded up to MK by channels rounded up to 2L).
     """
     for slot in prange(scratch.shape[0]):
-        _winograd_jobs(np.int64(slot), grad_y, x, grad_weight, scratch, sums, walk, filters, channels, parts)
+        _winograd_jobs(np.int64(slot), grad_y, x, preactivation, grad_weight, scratch, sums, walk, filters, channels, parts)
     if parts > 1:
         for task in prange(grad_weight.shape[0] * ((grad_weight.shape[1] + channels - 1) // channels)):
             _merge(np.int64(task), grad_weight, sums, filters, channels, parts)

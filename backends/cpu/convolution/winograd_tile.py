@@ -10,6 +10,7 @@ import numpy as np
 
 from numbanet.backends.cpu.compile import worker
 from numbanet.backends.cpu.convolution.compact import compact
+from numbanet.backends.cpu.convolution.preactivate import limits_of, preactivated, terms_of
 from numbanet.backends.cpu.limits import limited
 from numbanet.backends.cpu.simd import L, fma, load, load_partial, load_strided, splat, store, store_partial
 from numbanet.backends.cpu.simd.prefetch import prefetch
@@ -130,21 +131,36 @@ def pixel_or_zeros(x, line, h, w, x_w, H, W, lanes):
     return load_partial(x, line + w * x_w, lanes)
 
 
+@worker(inline=True, borrows=True)
+def _z_or_zeros(x, line, h, w, x_w, H, W, lanes, terms):
+    """As `pixel_or_zeros`, of z: see `preactivate.py`."""
+    if h < 0 or h >= H or w < 0 or w >= W:
+        return splat(np.float32(0))
+    return preactivated(load_partial(x, line + w * x_w, lanes), terms)
+
+
 @worker(borrows=True)
-def transform_input_tile(x, n, h0, w0, c0, c1, scratch, v, v_plane, t):
-    """V[position, c - c0] of one tile, channels c0, ..., c1 - 1; t is room for 36 vectors."""
+def transform_input_tile(x, preactivation, n, h0, w0, c0, c1, scratch, v, v_plane, t):
+    """V[position, c - c0] of one tile, channels c0, ..., c1 - 1; t is room for 36 vectors. `preactivation`: see `preactivate.py`."""
     compact()
     _, H, W, _ = x.shape
     x_n, x_h, x_w = x.strides[0] // 4, x.strides[1] // 4, x.strides[2] // 4
+    ends = limits_of(preactivation)
     for c in range(c0, c1, L):
-        lanes = min(L, c1 - c)
+        lanes, terms = min(L, c1 - c), terms_of(preactivation, c) + ends
         for i in range(6):
             h = h0 + i
             line = n * x_n + h * x_h + c
-            v0, v1, v2, v3, v4, v5 = input_transform(
-                pixel_or_zeros(x, line, h, w0, x_w, H, W, lanes), pixel_or_zeros(x, line, h, w0 + 1, x_w, H, W, lanes),
-                pixel_or_zeros(x, line, h, w0 + 2, x_w, H, W, lanes), pixel_or_zeros(x, line, h, w0 + 3, x_w, H, W, lanes),
-                pixel_or_zeros(x, line, h, w0 + 4, x_w, H, W, lanes), pixel_or_zeros(x, line, h, w0 + 5, x_w, H, W, lanes))
+            if preactivation.size:
+                v0, v1, v2, v3, v4, v5 = input_transform(
+                    _z_or_zeros(x, line, h, w0, x_w, H, W, lanes, terms), _z_or_zeros(x, line, h, w0 + 1, x_w, H, W, lanes, terms),
+                    _z_or_zeros(x, line, h, w0 + 2, x_w, H, W, lanes, terms), _z_or_zeros(x, line, h, w0 + 3, x_w, H, W, lanes, terms),
+                    _z_or_zeros(x, line, h, w0 + 4, x_w, H, W, lanes, terms), _z_or_zeros(x, line, h, w0 + 5, x_w, H, W, lanes, terms))
+            else:
+                v0, v1, v2, v3, v4, v5 = input_transform(
+                    pixel_or_zeros(x, line, h, w0, x_w, H, W, lanes), pixel_or_zeros(x, line, h, w0 + 1, x_w, H, W, lanes),
+                    pixel_or_zeros(x, line, h, w0 + 2, x_w, H, W, lanes), pixel_or_zeros(x, line, h, w0 + 3, x_w, H, W, lanes),
+                    pixel_or_zeros(x, line, h, w0 + 4, x_w, H, W, lanes), pixel_or_zeros(x, line, h, w0 + 5, x_w, H, W, lanes))
             at = t + i * 6 * L
             store(scratch, at, v0)
             store(scratch, at + L, v1)
@@ -223,19 +239,25 @@ def transform_output_tile(scratch, m, m_plane, t, bias, k0, k1, y, n, oh, ow, si
 
 
 @worker(borrows=True)
-def transform_small_input_tile(x, n, h0, w0, C, scratch, v, v_plane, t):
+def transform_small_input_tile(x, preactivation, n, h0, w0, C, scratch, v, v_plane, t):
     """As `transform_input_tile` for a window of 4, all channels; t is room for 16 vectors."""
     compact()
     _, H, W, _ = x.shape
     x_n, x_h, x_w = x.strides[0] // 4, x.strides[1] // 4, x.strides[2] // 4
+    ends = limits_of(preactivation)
     for c in range(0, C, L):
-        lanes = min(L, C - c)
+        lanes, terms = min(L, C - c), terms_of(preactivation, c) + ends
         for i in range(4):
             h = h0 + i
             line = n * x_n + h * x_h + c
-            v0, v1, v2, v3 = _input_transform_small(
-                pixel_or_zeros(x, line, h, w0, x_w, H, W, lanes), pixel_or_zeros(x, line, h, w0 + 1, x_w, H, W, lanes),
-                pixel_or_zeros(x, line, h, w0 + 2, x_w, H, W, lanes), pixel_or_zeros(x, line, h, w0 + 3, x_w, H, W, lanes))
+            if preactivation.size:
+                v0, v1, v2, v3 = _input_transform_small(
+                    _z_or_zeros(x, line, h, w0, x_w, H, W, lanes, terms), _z_or_zeros(x, line, h, w0 + 1, x_w, H, W, lanes, terms),
+                    _z_or_zeros(x, line, h, w0 + 2, x_w, H, W, lanes, terms), _z_or_zeros(x, line, h, w0 + 3, x_w, H, W, lanes, terms))
+            else:
+                v0, v1, v2, v3 = _input_transform_small(
+                    pixel_or_zeros(x, line, h, w0, x_w, H, W, lanes), pixel_or_zeros(x, line, h, w0 + 1, x_w, H, W, lanes),
+                    pixel_or_zeros(x, line, h, w0 + 2, x_w, H, W, lanes), pixel_or_zeros(x, line, h, w0 + 3, x_w, H, W, lanes))
             at = t + i * 4 * L
             store(scratch, at, v0)
             store(scratch, at + L, v1)

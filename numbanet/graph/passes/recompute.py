@@ -18,7 +18,8 @@ from numbanet.graph.graph import Graph, Node, Value
 from numbanet.graph.memory import Layout
 
 RECOMPUTED = "recompute"    # the phase of nodes that compute again
-PLAIN = {"conv2d_with_statistics": "conv2d_fused"}      # what gives the first result alone, of the same arguments, bit by bit
+# what gives the first result alone, of the same arguments, bit by bit
+PLAIN = {"conv2d_with_statistics": "conv2d_fused", "conv2d_preactivated_with_statistics": "conv2d_preactivated"}
 SMALLEST = 1 << 12          # bytes: what is smaller is not worth a call
 DEPTHS = (1, 2, 4)          # of chains of cheap maps: longer ones, as along residuals, would all be alive again at once
 SEGMENTS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
