@@ -148,10 +148,14 @@ def _lies_like(x, out: np.ndarray) -> bool:
     return type(x) is np.ndarray and x.strides == out.strides and x.shape == out.shape and x.dtype == out.dtype
 
 
+def _is_brought_into_order(x, out: np.ndarray) -> bool:
+    return (type(x) is np.ndarray and x.strides != out.strides and x.shape == out.shape and x.dtype == out.dtype and x.ndim >= 3
+            and x.size >= SMALL)
+
+
 def brought_into_order(x, out: np.ndarray):
     """A map of out's shape in its memory order: a copy by a kernel takes less time than gathering element by element."""
-    if (type(x) is not np.ndarray or x.strides == out.strides or x.shape != out.shape or x.dtype != out.dtype or x.ndim < 3
-            or x.size < SMALL):
+    if not _is_brought_into_order(x, out):
         return x
     copy = np.empty_like(out)
     copy_into(x, copy)
@@ -174,6 +178,20 @@ def run_binary(function: int, a, b, out: np.ndarray) -> None:
         result = np.empty_like(out)
         run_binary(function, a, b, result)
         np.copyto(out, result)
+
+
+def _told(function: int):
+    """What an operation of two operands runs where it copies none of them: see `program.joined`."""
+    def kernels(a, b, out):
+        arrays = [x for x in (a, b) if type(x) is np.ndarray]
+        if out.dtype.char != "f" or not out.size or not all(x.dtype == out.dtype and is_dense(x.shape, x.strides, x.itemsize)
+                                                            and not _is_brought_into_order(x, out) for x in (out, *arrays)):
+            return None
+        a_flat, b_flat, plan = operands(a, b, out)
+        if not all(np.may_share_memory(flat, x) for flat, x in ((a_flat, a), (b_flat, b)) if type(x) is np.ndarray):
+            return None
+        return [(binary, (function, a_flat, b_flat, out.ravel("K"), plan), out.size > TASK)]
+    return kernels
 
 
 def _arithmetic(function: int, in_numpy, a, b, out) -> None:
@@ -211,6 +229,11 @@ def maximum(a, b, out):
 @implements
 def minimum(a, b, out):
     _arithmetic(MINIMUM, numpy.minimum, a, b, out)
+
+
+for _operation, _function in ((add, ADD), (subtract, SUBTRACT), (multiply, MULTIPLY), (divide, DIVIDE), (maximum, MAXIMUM),
+                              (minimum, MINIMUM)):
+    _operation.kernels = _told(_function)
 
 
 @implements

@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from numbanet.backends.cpu import activating, reduction
-from numbanet.backends.cpu.gemm import PANEL, gemm, gemm_packed, multiply_by_rows, pack, pack_in_place, packed_kernels, packing_kernels
+from numbanet.backends.cpu.gemm import (
+    PANEL,
+    gemm,
+    gemm_packed,
+    multiply_by_rows,
+    pack,
+    pack_in_place,
+    packed_kernels,
+    packing_kernels,
+    rows_kernels,
+)
 from numbanet.backends.cpu.hardware import cache_sizes
 from numbanet.backends.cpu.limits import limits
 from numbanet.backends.cpu.prepared import Held, holding, may_overwrite, prepares, shared
@@ -69,9 +79,12 @@ def linear_forward(x, weight, bias, out):
 
 
 def _kernels(x, weight, bias, minimum, maximum, out):
-    """What a layer whose weights change, and fit into a second-level cache, runs: see `program.joined`."""
-    if (x.dtype != F32 or 0 in (*x.shape, *weight.shape) or streams_weights(x, weight)
-            or weight.nbytes > cache_sizes().l2 // 2 or (bias is not None and not bias.flags.c_contiguous)):
+    """What a layer runs whose weights are read as they lie, or change and fit into a second-level cache: see `program.joined`."""
+    if x.dtype != F32 or 0 in (*x.shape, *weight.shape):
+        return None
+    if streams_weights(x, weight):
+        return rows_kernels(x, weight, out, bias, *limits(minimum, maximum))
+    if weight.nbytes > cache_sizes().l2 // 2 or (bias is not None and not bias.flags.c_contiguous):
         return None
     return packing_kernels(x, weight.T, out, bias, *limits(minimum, maximum))
 

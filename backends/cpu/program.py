@@ -23,7 +23,7 @@ from numbanet.backends.cpu import memory, threads
 from numbanet.backends.cpu.compile import JIT
 from numbanet.errors import BackendError
 
-ADDRESS, STATUS, I64, FLOAT = ir.IntType(64), ir.IntType(32), ir.IntType(64), ir.FloatType()
+ADDRESS, STATUS, I64, FLOAT, DOUBLE = ir.IntType(64), ir.IntType(32), ir.IntType(64), ir.FloatType(), ir.DoubleType()
 
 
 class Given:
@@ -162,5 +162,7 @@ def _fields(kind, argument, builder: ir.IRBuilder, givens: list[tuple[Given, ir.
         yield I64(int(argument))
     elif kind == types.float32:
         yield FLOAT(float(argument))
+    elif kind == types.float64:
+        yield DOUBLE(float(argument))
     else:
-        raise BackendError(f"program: expected arrays, i8 and f4 as arguments of kernels, received {kind}")
+        raise BackendError(f"program: expected arrays, i8, f4 and f8 as arguments of kernels, received {kind}")

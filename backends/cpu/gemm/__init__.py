@@ -8,7 +8,8 @@ from numbanet.backends.cpu.gemm.dots import multiply_dots, multiply_dots_bfloat1
 from numbanet.backends.cpu.gemm.kernels import gemm_plain, gemm_tiled, multiply_rows, pack_panels
 from numbanet.errors import ShapeError
 
-__all__ = ["PANEL", "gemm", "gemm_packed", "is_small", "multiply_by_rows", "multiply_rows", "pack", "pack_in_place", "packing_kernels"]
+__all__ = ["PANEL", "gemm", "gemm_packed", "is_small", "multiply_by_rows", "multiply_rows", "pack", "pack_in_place", "packing_kernels",
+           "rows_kernels"]
 
 
 SMALL_PANELS = 1 << 14       # floats that one thread packs before another would have begun
@@ -136,9 +137,21 @@ def multiply_by_rows(a: np.ndarray, w: np.ndarray, c: np.ndarray, bias: np.ndarr
         return np.copyto(c, ordered)
     if a.strides[1] != a.itemsize and a.shape[1] > 1:
         a = np.ascontiguousarray(a)
+    multiply, arguments, is_shared = _rows_call(a, w, c, bias, low, high)
+    alone(multiply, not is_shared)(*arguments)
+
+
+def _rows_call(a, w, c, bias, low, high) -> tuple:
     bias = c[:0] if bias is None else np.ascontiguousarray(bias)[None]
     multiply = multiply_dots if w.dtype == np.float32 else multiply_dots_bfloat16
-    alone(multiply, is_small(1, *c.shape, a.shape[1]))(a, w, c, bias, low, high, threads.get_num_threads())
+    return multiply, (a, w, c, bias, low, high, threads.get_num_threads()), not is_small(1, *c.shape, a.shape[1])
+
+
+def rows_kernels(a: np.ndarray, w: np.ndarray, c: np.ndarray, bias: np.ndarray | None, low: float, high: float) -> list | None:
+    """What `multiply_by_rows` runs, where that needs no copies: see `program.joined`."""
+    if any(x.strides[1] != x.itemsize and x.shape[1] > 1 for x in (a, c)) or (bias is not None and not bias.flags.c_contiguous):
+        return None
+    return [_rows_call(a, w, c, bias, low, high)]
 
 
 def _spread(a: np.ndarray, N: int) -> np.ndarray:

@@ -133,12 +133,26 @@ def layer_norm_forward(x, axes, weight, bias, epsilon, out):
         out[1].fill(np.nan)
         out[2].fill(np.nan)
         return
-    rows, filled = _rows(x, axes), [_writable(o) for o in out]
-    D = rows.shape[1]
-    layer_norm_rows_forward(rows, _elements(weight, D, 1, x.dtype), _elements(bias, D, 0, x.dtype), epsilon,
-                            filled[1].reshape(-1), filled[2].reshape(-1), filled[0].reshape(rows.shape))
+    filled = [_writable(o) for o in out]
+    layer_norm_rows_forward(*_forward_arguments(_rows(x, axes), weight, bias, epsilon, filled))
     for target, values in zip(out, filled):
         _fill(target, values)
+
+
+def _forward_arguments(rows, weight, bias, epsilon, out) -> tuple:
+    D = rows.shape[1]
+    return (rows, _elements(weight, D, 1, rows.dtype), _elements(bias, D, 0, rows.dtype), epsilon, out[1].reshape(-1), out[2].reshape(-1),
+            out[0].reshape(rows.shape))
+
+
+def _forward_kernels(x, axes, weight, bias, epsilon, out) -> list | None:
+    """What `layer_norm_forward` runs where that needs no copies: see `program.joined`."""
+    if x.dtype != np.float32 or not x.size or not all(a.flags.c_contiguous for a in (x, *out)):
+        return None
+    return [(layer_norm_rows_forward, _forward_arguments(_rows(x, axes), weight, bias, epsilon, out), True)]
+
+
+layer_norm_forward.kernels = _forward_kernels
 
 
 @implements

@@ -11,6 +11,7 @@ from numbanet.backends.cpu.compile import JIT
 from numbanet.backends.cpu.fused import max_pool2d_values_vectors
 from numbanet.backends.cpu.program import Given, Program, joined
 from numbanet.geometry import pool_geometry
+from tests.backends.agreement import CASES, arguments_of
 
 pytestmark = pytest.mark.skipif(not JIT, reason="needs compilation")
 
@@ -205,3 +206,28 @@ def test_callbacks_come_and_go():
     end()
     step(*inputs)
     assert len(seen) == 10 and len(step.plan()._joined) == joined_before
+
+
+CPU = get_backend("cpu")
+TELLING = sorted({case.primitive for case in CASES if hasattr(CPU.implementations.get(case.primitive), "kernels")})
+
+
+@pytest.mark.parametrize("name", TELLING)
+def test_programs_give_the_bits_of_calls(name):
+    """Each primitive that tells its kernels, on each case whose kernels it tells, with results in their own order and in rows."""
+    implementation, told = CPU.implementations[name], 0
+    for case in CASES:
+        arguments = arguments_of(case) if case.primitive == name else None
+        if arguments is None or case.large:
+            continue
+        expected = getattr(CPU, name)(*arguments)
+        wanted = expected if isinstance(expected, tuple) else (expected,)
+        for order in "KC":
+            made = tuple([None if a is None else np.full_like(a, 7, order=order) for a in wanted])
+            out = made if isinstance(expected, tuple) else made[0]
+            if implementation.kernels(*arguments, out) is None:
+                continue
+            Program([(implementation, [*arguments, out])])()
+            assert all(a is None or a.tobytes() == b.tobytes() for a, b in zip(made, wanted)), (case.label, order)
+            told += 1
+    assert told
