@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from numbanet.backends.contract.checks import check_axis
-from numbanet.backends.interface import Array, Arrays, ArraySpec, like, order_of, primitive
+from numbanet.backends.interface import Array, Arrays, ArraySpec, channels_last, like, order_of, primitive
 from numbanet.errors import DTypeError, IndexRangeError, ShapeError
 
 
@@ -88,6 +88,23 @@ def concatenate(arrays: Arrays, axis: int):
                              f"{x.dtype}")
         size += x.shape[axis]
     return ArraySpec((*first.shape[:axis], size, *first.shape[axis + 1:]), first.dtype, order_of(first))
+
+
+@primitive
+def interleave_channels(arrays: Arrays):
+    """y (N, g * C, ...) of g maps (N, C, ...) of one dtype: y[:, j * g + i] = arrays[i][:, j]. y is channels-last in memory."""
+    spec = concatenate.specification(arrays, 1)
+    if any(x.shape != arrays[0].shape for x in arrays):
+        raise ShapeError(f"interleave_channels: arrays expect one shape, received {', '.join(str(x.shape) for x in arrays)}")
+    return ArraySpec(spec.shape, spec.dtype, channels_last(len(spec.shape)))
+
+
+@primitive
+def separate_channels(x: Array, groups: int):
+    """y, of x's shape (N, g * C, ...): the inverse of `interleave_channels` of g = `groups` maps, one after another, channels-last."""
+    if len(x.shape) < 2 or groups < 1 or x.shape[1] % groups:
+        raise ShapeError(f"separate_channels: x expects (N, C, ...), C divisible by groups {groups}, received shape {x.shape}")
+    return ArraySpec(x.shape, x.dtype, channels_last(len(x.shape)))
 
 
 @primitive

@@ -30,13 +30,39 @@ def copy_swapped(x, y):
                 y[n, q, p] = x[n, p, q]
 
 
+@kernel("void(const T[:,:,:,:], T[:,:,:,:])", parallel=True)
+def copy_pixels(x, y):
+    """x and y (N, H, W, C), of neighbouring channels."""
+    N, H, W, C = x.shape
+    x_w, y_w = x.strides[2] // 4, y.strides[2] // 4
+    for row in prange(N * H):
+        n, h = np.int64(row) // H, np.int64(row) % H
+        source, target = n * (x.strides[0] // 4) + h * (x.strides[1] // 4), n * (y.strides[0] // 4) + h * (y.strides[1] // 4)
+        for _ in range(W):
+            for c in range(0, C, L):
+                store_partial(y, target + c, load_partial(x, source + c, C - c), C - c)
+            source, target = source + x_w, target + y_w
+
+
 def copy_into(x: np.ndarray, out: np.ndarray) -> None:
-    """Copy x to `out`, of equal shape; the kernel does channels-last to row-major and back, NumPy all else."""
-    swapped = _swapped(x, out) if x.ndim > 2 and x.size >= SMALL else None
-    if swapped is None:
+    """Copy x to `out`, of equal shape; kernels do channels-last to row-major and back, and slices of channels, NumPy all else."""
+    copying = _copying(x, out) if x.ndim > 2 and x.size >= SMALL else None
+    if copying is None:
         np.copyto(out, x)
     else:
-        copy_swapped(*swapped)
+        function, arguments = copying
+        function(*arguments)
+
+
+def _copying(x, out):
+    """The kernel that copies x to `out`, with its arguments, or None."""
+    swapped = _swapped(x, out)
+    if swapped is not None:
+        return copy_swapped, swapped
+    are_pixels = x.ndim == 4 and x.dtype == out.dtype == np.float32 and x.strides[1] == out.strides[1] == x.itemsize and x.shape[1] > 1
+    if are_pixels and not np.may_share_memory(x, out):
+        return copy_pixels, (x.transpose(0, 2, 3, 1), out.transpose(0, 2, 3, 1))
+    return None
 
 
 def _swapped(x, out):
@@ -85,8 +111,8 @@ def copy_into_zeros(x: np.ndarray, part: np.ndarray, out: np.ndarray) -> bool:
 
 def copy_kernels(x: np.ndarray, out: np.ndarray) -> list | None:
     """What copies x, where that is a kernel: see `program.joined`."""
-    swapped = _swapped(x, out) if x.ndim > 2 and x.size else None
-    return swapped and [(copy_swapped, swapped, x.size >= SMALL)]
+    copying = _copying(x, out) if x.ndim > 2 and x.size else None
+    return copying and [(*copying, x.size >= SMALL)]
 
 
 _CHANNELS_TO_THE_END = {rank: (0, *range(2, rank), 1) for rank in range(2, 8)}

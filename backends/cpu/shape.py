@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from numbanet.backends.cpu.layout import copy_into, copy_into_zeros
+from numbanet.backends.cpu import interleaving  # noqa: F401
+from numbanet.backends.cpu.layout import copy_into, copy_into_zeros, copy_kernels
 from numbanet.backends.cpu.registry import implements
 from numbanet.backends.host import basic_key
 from numbanet.backends.interface import channels_last
@@ -52,11 +53,26 @@ def slice_view_backward_input(grad_y, index, shape, out):
 
 @implements
 def concatenate(arrays, axis, out):
+    for x, part in zip(arrays, _parts(arrays, axis, out)):
+        copy_into(x, part)
+
+
+def _parts(arrays, axis, out):
+    """Where each array belongs."""
     begin, lead = 0, (slice(None),) * axis
     for x in arrays:
         end = begin + x.shape[axis]
-        copy_into(x, out[(*lead, slice(begin, end))])
+        yield out[(*lead, slice(begin, end))]
         begin = end
+
+
+def _kernels(arrays, axis, out) -> list | None:
+    """What `concatenate` runs where kernels copy all: see `program.joined`."""
+    copies = [copy_kernels(x, part) for x, part in zip(arrays, _parts(arrays, axis, out)) if x.size]
+    return None if not copies or None in copies else [call for calls in copies for call in calls]
+
+
+concatenate.kernels = _kernels
 
 
 @implements

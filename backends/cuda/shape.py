@@ -84,6 +84,21 @@ def concatenate(arrays, axis, out):
         begin = end
 
 
+@implements
+def interleave_channels(arrays, out):
+    whole = [(0, n, 1) for n in out.shape]
+    for i, x in enumerate(arrays):
+        convert(x, sliced(out, (whole[0], (i, out.shape[1], len(arrays)), *whole[2:])))
+
+
+@implements
+def separate_channels(x, groups, out):
+    whole, count = [(0, n, 1) for n in x.shape], x.shape[1] // groups
+    for i in range(groups):
+        convert(sliced(x, (whole[0], (i, x.shape[1], groups), *whole[2:])),
+                sliced(out, (whole[0], (i * count, (i + 1) * count, 1), *whole[2:])))
+
+
 @kernel
 def reversed_kernel(x, out, begin, total, shape, x_steps, out_steps):
     """out = x read from element `begin` on, with steps that may be negative."""

@@ -40,6 +40,19 @@ def concatenate(arrays, axis, out):
 
 
 @implements
+def interleave_channels(arrays, out):
+    for i, x in enumerate(arrays):
+        out[:, i::len(arrays)] = x
+
+
+@implements
+def separate_channels(x, groups, out):
+    count = x.shape[1] // groups
+    for i in range(groups):
+        out[:, i * count:(i + 1) * count] = x[:, i::groups]
+
+
+@implements
 def flip(x, axes, out):
     out[...] = np.flip(x, axes)
 

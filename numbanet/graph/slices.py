@@ -60,8 +60,10 @@ def _keeps_samples_apart(node: Node, carrying: set, batch: int) -> bool:
     if node.primitive in ELEMENTWISE:
         rank = len(node.outputs[0].shape)
         return all(len(v.shape) == rank if v in carrying else _is_broadcast(v, rank) for v in operands)
-    if node.primitive == "concatenate":
-        return node.arguments[1] != 0 and all(v in carrying for v in operands)
+    if node.primitive in ("concatenate", "interleave_channels", "separate_channels"):
+        return node.arguments[1:] != (0,) and all(v in carrying for v in operands)
+    if node.primitive == "slice_view":
+        return node.arguments[1][0] == (0, batch, 1)
     return node.primitive == "reshape"
 
 

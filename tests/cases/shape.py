@@ -72,6 +72,20 @@ PRIMITIVE_CASES = [
     PrimitiveCase("concatenate", lambda rng: ([channels_last(floats(rng, 2, c, 5, 3)) for c in (3, 0, 20)], 1),
                   exact=True,
                   label="channels"),
+    *(PrimitiveCase("interleave_channels", lambda rng, g=g, shape=shape, layout=layout: ([layout(floats(rng, *shape)) for _ in range(g)],),
+                    exact=True, label=f"{g}-{'x'.join(map(str, shape))}-{layout.__name__}")
+      for g, shape in ((2, (2, 37, 5, 3)), (2, (1, 16, 40, 40)), (2, (3, 3, 2, 2)), (3, (2, 20, 5, 4)), (1, (1, 4, 3, 2)),
+                       (2, (0, 4, 3, 3)), (2, (2, 5, 7)), (40, (2, 2, 4, 5)))
+      for layout in (channels_last, strided)),
+    *(PrimitiveCase("separate_channels", lambda rng, g=g, shape=shape, layout=layout: (layout(floats(rng, *shape)), g), exact=True,
+                    label=f"{g}-{'x'.join(map(str, shape))}-{layout.__name__}")
+      for g, shape in ((2, (2, 74, 5, 3)), (2, (1, 32, 40, 40)), (2, (3, 6, 2, 2)), (3, (2, 60, 5, 4)), (1, (1, 4, 3, 2)),
+                       (2, (0, 4, 3, 3)), (2, (2, 10, 7)), (40, (2, 80, 4, 5)))
+      for layout in (channels_last, strided)),
+    PrimitiveCase("concatenate", lambda rng: ([channels_last(floats(rng, 3, c, 21, 32)) for c in (3, 0, 20, 1)], 1), exact=True,
+                  label="maps"),
+    PrimitiveCase("concatenate", lambda rng: ([channels_last(floats(rng, 2, 40, 9, 8))[:, i:i + 19] for i in (0, 21)], 1), exact=True,
+                  label="slices-of-maps"),
     PrimitiveCase("concatenate", lambda rng: ([strided(floats(rng, n, 3)) for n in (2, 1)], 0), exact=True,
                   label="rows"),
     _one("flip", "", (3, 4, 5), (0, 2), layout=strided),

@@ -14,6 +14,7 @@ from numbanet.graph.passes import (
     fold_batch_norm,
     fold_scales,
     fuse_epilogues,
+    interleave_channels,
     nest_concatenations,
     pool_convolutions,
     preactivate_convolutions,
@@ -220,6 +221,40 @@ def test_convolutions_normalize_what_they_read(monkeypatch, rng):
     assert after.count("conv2d_preactivated") == 2 and not {"channel_affine", "conv2d_fused"} & set(after)
     after = _rewrite(Preactivated(nn.functional.sigmoid), passes, 2, 6, 5, 4)[1]
     assert after.count("conv2d_fused") == 2 and after.count("channel_affine") == 1
+
+
+def _shuffled(x, groups):
+    N, C, *size = x.shape
+    return x.reshape(N, groups, C // groups, *size).transpose(1, 2).reshape(N, C, *size)
+
+
+SHUFFLE = ["reshape", "transpose", "reshape"]
+
+
+@pytest.mark.parametrize("groups, becomes", [(2, ["interleave_channels"]), (6, ["separate_channels"]), (4, ["separate_channels"]),
+                                             (3, ["slice_view"] * 3 + ["interleave_channels"])])
+def test_shuffles_of_channels_are_no_transpositions(groups, becomes, rng):
+    """Of two maps side by side, of their sum's channels in groups, and of many groups, which is what undoes a shuffle of few."""
+    class Shuffled(nn.Module):
+        def forward(self, x):
+            return numbanet.relu(_shuffled(numbanet.cat([x, numbanet.exp(x)], 1), groups)) * 2
+    before, after = _rewrite(Shuffled(), [interleave_channels], 2, 6, 5, 3)
+    assert before == ["exp", "concatenate", *SHUFFLE, "relu_forward", "multiply"]
+    assert after == ["exp", *["concatenate"] * (groups != 2), *becomes, "relu_forward", "multiply"]
+
+
+@pytest.mark.parametrize("function", [
+    lambda x: _shuffled(x, 2),                                                              # the result itself: its order stays
+    lambda x: (y := x.reshape(2, 2, 6, 5, 3)).transpose(1, 2).reshape(2, 12, 5, 3).exp() + y.reshape(2, 12, 5, 3),
+    lambda x: x.reshape(2, 2, 6, 5, 3).transpose(1, 2).reshape(2, 12, 3, 5).exp(),          # the map's sides change too
+    lambda x: x.reshape(2, 12, 5, 3, 1).transpose(1, 2).reshape(2, 12, 5, 3).exp(),
+    lambda x: x.reshape(4, 1, 6, 5, 3).transpose(1, 2).reshape(2, 12, 5, 3).exp()])
+def test_other_transpositions_stay(function, rng):
+    class Other(nn.Module):
+        def forward(self, x):
+            return function(x)
+    before, after = _rewrite(Other(), [interleave_channels], 2, 12, 5, 3)
+    assert before == after and "transpose" in after
 
 
 def test_concatenations_are_nested(rng):

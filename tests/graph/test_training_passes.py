@@ -14,6 +14,7 @@ from numbanet.graph.passes import (
     fuse_batch_norm,
     fuse_epilogues,
     fuse_linear_gradients,
+    interleave_channels,
     limit_before_pooling,
     pool_convolutions,
     preactivate_convolutions,
@@ -50,7 +51,8 @@ class Pooled(nn.Module):
 
 def _step(model):
     stem = nn.Conv2d(3, 5, 1)
-    whole = nn.Sequential(stem, model, nn.Flatten(), nn.Linear(5 * 7 * 6 if isinstance(model, (Residual, Preactivated)) else 6 * 3 * 2, 4))
+    keeps_size = isinstance(model, (Residual, Units, Preactivated))
+    whole = nn.Sequential(stem, model, nn.Flatten(), nn.Linear(5 * 7 * 6 if keeps_size else 6 * 3 * 2, 4))
     numbanet.manual_seed(3)
     for p in whole.parameters():
         with numbanet.no_grad():
@@ -151,6 +153,30 @@ def test_statistics_of_what_two_layers_normalize():
 def test_backends_are_asked_before_convolutions_take_statistics(monkeypatch):
     monkeypatch.setattr(type(numbanet.backends.get_backend("cpu")), "takes_statistics", lambda self, geometry, batch: False)
     assert "conv2d_with_statistics" not in _rewrite(Residual(), FOR_TRAINING)[1]
+
+
+class Units(nn.Module):
+    """Two of ShuffleNet's: half of the channels is left alone, the other convolved, and both are shuffled."""
+
+    def __init__(self):
+        super().__init__()
+        self.widen = nn.Conv2d(5, 6, 1)
+        self.layers = nn.ModuleList([nn.Conv2d(3, 3, 3, padding=1) for _ in range(2)])
+
+    def forward(self, x):
+        x = self.widen(x)
+        for layer in self.layers:
+            left, right = x.chunk(2, 1)
+            x = numbanet.cat([left, F.relu(layer(right))], 1)
+            x = x.view(3, 2, 3, 7, 6).transpose(1, 2).reshape(3, 6, 7, 6)
+        return x[:, :5]
+
+
+def test_shuffles_and_their_gradients_are_no_transpositions():
+    before, after = _rewrite(Units(), [drop_unused, interleave_channels])
+    forward = after[:after.index("softmax_cross_entropy_forward")]
+    assert before.count("transpose") == 4 and not {"transpose", "concatenate"} & set(forward)
+    assert after.count("interleave_channels") == after.count("separate_channels") == 2 and "transpose" not in after
 
 
 class Preactivated(nn.Module):
