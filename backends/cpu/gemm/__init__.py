@@ -6,6 +6,7 @@ from numbanet.backends.cpu.compile import alone
 from numbanet.backends.cpu.gemm.blocking import PACKING_PAYS, PANEL, SHALLOW, blocking, is_small
 from numbanet.backends.cpu.gemm.dots import multiply_dots, multiply_dots_bfloat16
 from numbanet.backends.cpu.gemm.kernels import gemm_plain, gemm_tiled, multiply_rows, pack_panels
+from numbanet.backends.cpu.layout import copy_pixels
 from numbanet.errors import ShapeError
 
 __all__ = ["PANEL", "gemm", "gemm_packed", "is_small", "multiply_by_rows", "multiply_rows", "pack", "pack_in_place", "packing_kernels",
@@ -159,7 +160,10 @@ def _spread(a: np.ndarray, N: int) -> np.ndarray:
     if not _reads_badly(a, N):
         return a
     spread = memory.empty((*a.shape[:2], a.shape[2] + LINE // a.itemsize), a.dtype)[:, :, :a.shape[2]]
-    np.copyto(spread, a)
+    if a.strides[2] == a.itemsize:
+        copy_pixels(a[:, :, None], spread[:, :, None])
+    else:
+        np.copyto(spread, a)
     return spread
 
 
