@@ -282,12 +282,12 @@ def weight_gradient_of(geometry, N: int, adjacent_pixels: bool) -> str:
     return "gather"
 
 
-def _weight_by_depthwise(grad_y, x, geometry, out):
+def _weight_by_depthwise(grad_y, x, geometry, out, preactivation=NOTHING):
     plan = choose.depthwise_gradient_plan(geometry, x.shape[0])
     parts, blocks = plan.parts, -(-geometry.channels // L)
     sums = empty((parts, blocks, geometry.kernel_size[0] * geometry.kernel_size[1], L), F32)
     slots = min(threads.get_num_threads(), parts * blocks)
-    conv2d_backward_weight_depthwise(channels_last(grad_y), channels_last(x), out, sums, empty((slots, plan.scratch), F32),
+    conv2d_backward_weight_depthwise(channels_last(grad_y), channels_last(x), preactivation, out, sums, empty((slots, plan.scratch), F32),
                                      empty((slots, plan.table), np.int64), forward_walk(geometry))
 
 
@@ -338,7 +338,7 @@ def _weight_by_whole(grad_y, x, geometry, out):
 WEIGHT_GRADIENTS = {"whole": _weight_by_whole, "depthwise": _weight_by_depthwise, "small groups": _weight_by_small_groups,
                     "columns": _weight_by_columns, "product": _weight_by_product, "windows": _weight_by_windows,
                     "winograd": _weight_by_winograd, "gather": _weight_by_gather}
-PREACTIVATING = "winograd", "gather"      # those that take `preactivation` too: see `preactivate.py`
+PREACTIVATING = "depthwise", "winograd", "gather"      # those that take `preactivation` too: see `preactivate.py`
 
 
 @implements

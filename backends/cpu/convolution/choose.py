@@ -12,6 +12,7 @@ import numpy as np
 
 from numbanet.backends.cpu.convolution.columns import FILTERS, PLANES
 from numbanet.backends.cpu.convolution.depthwise import PIXELS as DEPTHWISE_ROWS
+from numbanet.backends.cpu.convolution.depthwise import VECTORS as DEPTHWISE_VECTORS
 from numbanet.backends.cpu.convolution.gather import CORNER, MR, THIRD, THIRDS
 from numbanet.backends.cpu.convolution.weight_gradient import MK
 from numbanet.backends.cpu.convolution.windows import FOLDED, PIXELS
@@ -411,6 +412,12 @@ def depthwise_band(batch: int, channels: int, stride: tuple[int, int], output_si
     bands = -(-OH // max(3 * DEPTHWISE_ROWS, cache_sizes().l2 // 2 // ((stride[0] * stride[1] + 1) * OW * channels * FLOAT)))
     bands = max(bands, min(-(-OH // (3 * DEPTHWISE_ROWS)), -(-WANTED_JOBS // max(1, batch * -(-channels // (4 * L))))))
     return _up(-(-OH // bands), DEPTHWISE_ROWS)
+
+
+def depthwise_scratch(walk, band: int) -> int:
+    """Floats for the rows of x under a band of y, of the channels of one job."""
+    rows = min(int(walk[3]), (band - 1) * int(walk[7]) + (int(walk[5]) - 1) * int(walk[11]) + 1)
+    return _up(rows * int(walk[4]) * DEPTHWISE_VECTORS * L, 16)
 
 
 def band_counts(batch: int, output_size: tuple[int, int], band: int) -> np.ndarray:

@@ -17,6 +17,8 @@ from numba import prange
 from numbanet.backends.cpu.activating import activate
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.convolution.depthwise_tile import pixels_tiles
+from numbanet.backends.cpu.convolution.flat import flat_to_read
+from numbanet.backends.cpu.convolution.preactivate import preactivate_rows
 from numbanet.backends.cpu.convolution.statistics import take_moments
 from numbanet.backends.cpu.convolution.walk import first_inside, last_inside, strides_of
 from numbanet.backends.cpu.hardware import vector_registers
@@ -107,10 +109,13 @@ def _inner_range(size, outputs, taps, stride, pad, dilation):
 
 
 @worker(borrows=True)
-def _forward_jobs(slot, slots, counters, jobs, parts, x, weight, y, residual, low, high, activation, moments, walk, band):
+def _forward_jobs(slot, slots, counters, jobs, parts, x, preactivation, weight, y, residual, low, high, activation, moments, scratch, walk,
+                  band):
     """What one slot does; a job is a band of rows and a range of vectors of channels."""
     out_of_line()
     _, OH, OW, C = y.shape
+    H, W, stride_h, pad_h, extent = walk[3], walk[4], walk[7], walk[9], (walk[5] - 1) * walk[11] + 1
+    given, copied = flat_to_read(x), flat_to_read(scratch)
     (x_n, x_h, x_w), (y_n, y_h, y_w), (r_n, r_h, r_w) = strides_of(x), strides_of(y), strides_of(residual)
     w_at = np.int64(0), weight.shape[1]
     bands, whole = (OH + band - 1) // band, C // L
@@ -123,8 +128,14 @@ def _forward_jobs(slot, slots, counters, jobs, parts, x, weight, y, residual, lo
             lanes = np.int64(L)
         else:
             v0, v1, lanes = whole, whole + 1, C - whole * L
-        depthwise_rows(x, (n * x_n, x_h, x_w), begin, min(OH, begin + band), v0 * L, v1 - v0, lanes, weight, w_at,
-                       y, (n * y_n, y_h, y_w), residual, (n * r_n, r_h, r_w), low, high, walk)
+        end, source, x_at = min(OH, begin + band), given, (n * x_n, x_h, x_w)
+        if preactivation.size:                          # the rows under the band, of these channels alone
+            first, last = max(np.int64(0), begin * stride_h - pad_h), min(H, (end - 1) * stride_h - pad_h + extent)
+            channels, base = (v1 - v0) * lanes, slot * scratch.shape[1]
+            preactivate_rows(x, n, first, last, v0 * L, channels, preactivation, scratch, base)
+            source, x_at = copied, (base - first * W * channels - v0 * L, W * channels, channels)
+        depthwise_rows(source, x_at, begin, end, v0 * L, v1 - v0, lanes, weight, w_at, y, (n * y_n, y_h, y_w),
+                       residual, (n * r_n, r_h, r_w), low, high, walk)
         for oh in range(begin, min(OH, begin + band)):
             activate(activation, y, n * y_n + oh * y_h + v0 * L, OW, y_w, (v1 - v0) * lanes)
         if moments.size:
@@ -133,16 +144,17 @@ def _forward_jobs(slot, slots, counters, jobs, parts, x, weight, y, residual, lo
         job = next_job(counters, slot, slots, jobs)
 
 
-@kernel("void(const T[:,:,:,:], const T[:,::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, i8, T[:,:,::1], const i8[::1], i8, i8)",
-        parallel=True)
-def conv2d_forward_depthwise(x, weight, y, residual, low, high, activation, moments, walk, band, slots):
+@kernel("void(const T[:,:,:,:], const T[:,::1], const T[:,::1], T[:,:,:,:], const T[:,:,:,:], f4, f4, i8, T[:,:,::1], T[:,::1], "
+        "const i8[::1], i8, i8)", parallel=True)
+def conv2d_forward_depthwise(x, preactivation, weight, y, residual, low, high, activation, moments, scratch, walk, band, slots):
     """x (N, H, W, C), weight (T + 1, C rounded up to L), y and residual (N, OH, OW, C); bands of `band` rows of y.
 
-    moments (N * bands, 3, C), or empty: see `statistics.py`.
+    moments (N * bands, 3, C), or empty: see `statistics.py`; `preactivation`: see `preactivate.py`, then scratch (slots, floats).
     """
     N, OH, _, C = y.shape
     parts = (C // L + VECTORS - 1) // VECTORS + (1 if C % L else 0)
     jobs = N * ((OH + band - 1) // band) * parts
     counters = begin_shares(slots, jobs)
     for slot in prange(slots):
-        _forward_jobs(np.int64(slot), slots, counters, jobs, parts, x, weight, y, residual, low, high, activation, moments, walk, band)
+        _forward_jobs(np.int64(slot), slots, counters, jobs, parts, x, preactivation, weight, y, residual, low, high, activation, moments,
+                      scratch, walk, band)

@@ -16,6 +16,7 @@ from numba import prange
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.convolution.compact import compact
 from numbanet.backends.cpu.convolution.depthwise_tile import gradient_tile
+from numbanet.backends.cpu.convolution.preactivate import limits_of, preactivated, terms_of
 from numbanet.backends.cpu.convolution.walk import first_inside, last_inside
 from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.simd import L, load, load_partial, splat, store
@@ -23,14 +24,15 @@ from numbanet.backends.cpu.simd.prefetch import prefetch
 
 
 @worker
-def _fill_lines(x, n, c, h0, begin, end, scratch, plane, pad_w, stride, lanes, table, lines, spans):
+def _fill_lines(x, preactivation, n, c, h0, begin, end, scratch, plane, pad_w, stride, lanes, table, lines, spans):
     """Bring rows h0 + t of x into their lines, table[lines + t], for begin <= t < end; the next job reads the L channels behind.
 
     A line is `stride` planes, of columns offset, offset + stride, ...; those from table[spans + 2 * offset] on, up to the next
-    entry, are inside of x.
+    entry, are inside of x. `preactivation`: see `preactivate.py`.
     """
     compact()
     x_h, x_w = x.strides[1] // 4, x.strides[2] // 4
+    terms = terms_of(preactivation, c) + limits_of(preactivation)
     for t in range(max(begin, -h0), min(end, x.shape[1] - h0)):
         row = n * (x.strides[0] // 4) + (h0 + t) * x_h + c
         target = table[lines + t]
@@ -39,7 +41,12 @@ def _fill_lines(x, n, c, h0, begin, end, scratch, plane, pad_w, stride, lanes, t
             at = row + (offset - pad_w + first * stride) * x_w
             for i in range(first):
                 store(scratch, target + i * L, splat(np.float32(0)))
-            if lanes == L:
+            if preactivation.size:
+                for i in range(first, last):
+                    store(scratch, target + i * L, preactivated(load_partial(x, at, lanes), terms))
+                    prefetch(x, at + L)
+                    at += stride * x_w
+            elif lanes == L:
                 for i in range(first, last):
                     store(scratch, target + i * L, load(x, at))
                     prefetch(x, at + L)
@@ -104,7 +111,7 @@ def _add_taps(x, table, at, taps, dilation_h, R, S, grad_y, g, g_w, lanes, count
 
 
 @worker
-def _gradient_job(grad_y, x, begin, end, block, sums, place, scratch, base, table, at, walk):
+def _gradient_job(grad_y, x, preactivation, begin, end, block, sums, place, scratch, base, table, at, walk):
     """sums (T, L) from `place` on, of rows begin, ..., end - 1 of all images of grad_y and one block of channels."""
     out_of_line()
     R, S, stride_h, stride, pad_w, dilation_h = walk[5], walk[6], walk[7], walk[8], walk[10], walk[11]
@@ -124,7 +131,7 @@ def _gradient_job(grad_y, x, begin, end, block, sums, place, scratch, base, tabl
             h0, filled = oh * stride_h - walk[9], np.int64(0)
             _place_lines(table, lines, h0, (OH - 1 - oh) * stride_h + need, x.shape[1], need, base, pitch)
         first = oh * stride_h - walk[9] - h0
-        _fill_lines(x, n, c, h0, filled, first + need, scratch, plane, pad_w, stride, lanes, table, lines, spans)
+        _fill_lines(x, preactivation, n, c, h0, filled, first + need, scratch, plane, pad_w, stride, lanes, table, lines, spans)
         filled = first + need
         _add_taps(scratch, table, lines + first, at, dilation_h, R, S, grad_y,
                   n * (grad_y.strides[0] // 4) + oh * (grad_y.strides[1] // 4) + c, grad_y.strides[2] // 4, lanes, OW, sums, place)
@@ -148,14 +155,15 @@ def _add_parts(sums, grad_weight):
                     grad_weight[block * L + lane, 0, r, s] = sums[0, block, r * S + s, lane]
 
 
-@kernel("void(const T[:,:,:,:], const T[:,:,:,:], T[:,:,:,:], T[:,:,:,::1], T[:,::1], i8[:,::1], const i8[::1])", parallel=True)
-def conv2d_backward_weight_depthwise(grad_y, x, grad_weight, sums, scratch, table, walk):
+@kernel("void(const T[:,:,:,:], const T[:,:,:,:], const T[:,::1], T[:,:,:,:], T[:,:,:,::1], T[:,::1], i8[:,::1], const i8[::1])",
+        parallel=True)
+def conv2d_backward_weight_depthwise(grad_y, x, preactivation, grad_weight, sums, scratch, table, walk):
     """grad_weight (C, 1, R, S); sums (parts, blocks, T, L): rows of grad_y in fixed ranges, added upwards."""
     rows, R, S = grad_y.shape[0] * grad_y.shape[1], walk[5], walk[6]
     slots, parts, blocks, T = scratch.shape[0], sums.shape[0], sums.shape[1], R * S
     for slot in prange(slots):
         for job in range(slot * parts * blocks // slots, (slot + 1) * parts * blocks // slots):
             part = job // blocks
-            _gradient_job(grad_y, x, part * rows // parts, (part + 1) * rows // parts, job % blocks, sums, job * T * L,
+            _gradient_job(grad_y, x, preactivation, part * rows // parts, (part + 1) * rows // parts, job % blocks, sums, job * T * L,
                           scratch, np.int64(slot) * scratch.shape[1], table.reshape(table.size), np.int64(slot) * table.shape[1], walk)
     _add_parts(sums, grad_weight)

@@ -266,11 +266,14 @@ def _depthwise(walk, batch) -> Algorithm:
     stride, output_size = tuple(map(int, walk[7:9])), tuple(map(int, walk[13:]))
     band = choose.depthwise_band(batch, int(walk[2]), stride, output_size)
 
-    def arguments(x, packed, y, residual, low, high, activation, moments):
-        return x, packed, y, residual, low, high, activation, moments, walk, band, threads.get_num_threads()
+    def arguments(x, packed, y, residual, low, high, activation, moments, preactivation=NOTHING):
+        slots = threads.get_num_threads()
+        scratch = borrowed((slots, choose.depthwise_scratch(walk, band)), F32) if preactivation.size else NO_ROWS
+        return x, preactivation, packed, y, residual, low, high, activation, moments, scratch, walk, band, slots
     run, tell = _runs(conv2d_forward_depthwise, arguments)
     return Algorithm("depthwise", _pack_depthwise, run, _has_adjacent_channels, tell=tell, takes_activation=True,
-                     hold=lambda packed: Held(packed, 1, read_taps), counts=choose.band_counts(batch, output_size, band))
+                     hold=lambda packed: Held(packed, 1, read_taps), counts=choose.band_counts(batch, output_size, band),
+                     takes_preactivation=True)
 
 
 def _pack_depthwise(weight, bias):

@@ -16,6 +16,7 @@ from numba import prange
 from numbanet.backends.cpu.compile import kernel, worker
 from numbanet.backends.cpu.limits import limited, limits
 from numbanet.backends.cpu.memory import empty
+from numbanet.backends.cpu.out_of_line import out_of_line
 from numbanet.backends.cpu.simd import L, fma, load, load_partial, splat, store, store_partial
 
 F32 = np.dtype(np.float32)
@@ -74,18 +75,28 @@ def preactivated_run(x, source, preactivation, channel, panel, target, count, en
         store(panel, target + done, preactivated(value, terms_of(preactivation, channel + done) + ends))
 
 
+@worker(borrows=True)
+def preactivate_rows(x, n, begin, end, channel, channels, preactivation, z, target):
+    """z of rows begin, ..., end - 1 of image n of x (N, H, W, C) and some channels, as pixels of so many, from z[target] on."""
+    out_of_line()
+    ends = limits_of(preactivation)
+    x_w = x.strides[2] // 4
+    for h in range(begin, end):
+        source = n * (x.strides[0] // 4) + h * (x.strides[1] // 4) + channel
+        for _ in range(x.shape[2]):
+            for c in range(0, channels, L):
+                terms = terms_of(preactivation, channel + c) + ends
+                store_partial(z, target + c, preactivated(load_partial(x, source + c, channels - c), terms), channels - c)
+            source, target = source + x_w, target + channels
+
+
 @kernel("void(const T[:,:,:,:], const T[:,::1], T[:,:,:,::1])", parallel=True)
 def preactivate_map(x, preactivation, z):
     """Fill z of x (N, H, W, C)."""
     N, H, W, C = x.shape
-    x_n, x_h, x_w = x.strides[0] // 4, x.strides[1] // 4, x.strides[2] // 4
-    ends = limits_of(preactivation)
     for row in prange(N * H):
-        source, target = np.int64(row) // H * x_n + np.int64(row) % H * x_h, np.int64(row) * W * C
-        for w in range(W):
-            for c in range(0, C, L):
-                terms = terms_of(preactivation, c) + ends
-                store_partial(z, target + w * C + c, preactivated(load_partial(x, source + w * x_w + c, C - c), terms), C - c)
+        n, h = np.int64(row) // H, np.int64(row) % H
+        preactivate_rows(x, n, h, h + 1, np.int64(0), C, preactivation, z, np.int64(row) * W * C)
 
 
 def preactivated_map(x, preactivation):
