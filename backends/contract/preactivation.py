@@ -2,10 +2,9 @@
 
     z = limited((x - center) * scale + shift)  a channel,      y = conv2d(z, weight, bias)
 
-That is batch norm and ReLU before a convolution (He et al., 2016, "Identity mappings in deep residual networks",
-                                                  arXiv:1603.05027): center is
-the mean, shift the bias. `center` None counts as 0, `shift` None as 0; z lies in [lowest, highest], None being no limit. Padding is of z:
-zeros. Each primitive has a composition of plain ones, which also says what it computes.
+That is batch norm and ReLU before a convolution (He et al., 2016, "Identity mappings in deep residual networks", arXiv:1603.05027):
+center is the mean, shift the bias. `center` None counts as 0, `shift` None as 0; z lies in [lowest, highest], None being no limit. What
+surrounds a map is zeros of z. Each primitive has a composition of plain ones, which also says what it computes.
 """
 
 from __future__ import annotations

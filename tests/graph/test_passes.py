@@ -243,6 +243,17 @@ def test_shuffles_of_channels_are_no_transpositions(groups, becomes, rng):
     assert after == ["exp", *["concatenate"] * (groups != 2), *becomes, "relu_forward", "multiply"]
 
 
+def test_a_map_that_changes_after_it_was_concatenated(rng):
+    class Changed(nn.Module):
+        def forward(self, x):
+            y = numbanet.exp(x)
+            both = numbanet.cat([y, x], 1)
+            y.mul_(3)
+            return numbanet.relu(_shuffled(both, 2)) + numbanet.cat([y, y], 1)
+    after = _rewrite(Changed(), [interleave_channels], 2, 6, 5, 3)[1]
+    assert "interleave_channels" in after and after.count("concatenate") == 2
+
+
 @pytest.mark.parametrize("function", [
     lambda x: _shuffled(x, 2),                                                              # the result itself: its order stays
     lambda x: (y := x.reshape(2, 2, 6, 5, 3)).transpose(1, 2).reshape(2, 12, 5, 3).exp() + y.reshape(2, 12, 5, 3),

@@ -2,10 +2,9 @@
 
     z = limited((x - center) * scale + shift)
 
-`preactivation` (5, C and at least L more) has the rows center, scale, shift, lowest and highest,
-the last two of one number each; it is empty
-where x itself is convolved. Edges of a map are zeros of z. These are batch norm's operations, in its order (`normalization/batch.py`), so
-the bits are the same.
+`preactivation` (5, C and at least L more) has the rows center, scale, shift, lowest and highest, the last two of one number each; it is
+empty where x itself is convolved. What surrounds a map is zeros of z. These are batch norm's operations, in its order
+(`normalization/batch.py`), so the bits are the same.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def interleave_channels(graph: Graph) -> None:
         before, slices = made_by.get(x), []
         if count < groups:
             parts = None
-        elif _concatenates(before, groups) and uses[x] == 1 and x not in changed:
+        elif _concatenates(before, groups) and uses[x] == 1 and not changed & {x, *before.arguments[0]}:
             parts, steps = list(before.arguments[0]), [before, *steps]
         else:
             shape = x.shape[0], x.shape[1] // groups, *x.shape[2:]
