@@ -20,6 +20,7 @@ from numbanet.backends.cpu.convolution import (
     whole,
 )
 from numbanet.backends.cpu.convolution.forward import (
+    F32,
     NO_BIAS,
     channels_last,
     execute,
@@ -32,8 +33,6 @@ from numbanet.backends.cpu.limits import limits
 from numbanet.backends.cpu.normalization.batch import moments_of_map
 from numbanet.backends.cpu.prepared import holding, prepares, shared
 from numbanet.backends.cpu.registry import implements
-
-F32 = np.dtype(np.float32)
 
 
 def preactivates(geometry, batch: int, in_training: bool) -> bool:
@@ -58,48 +57,47 @@ def _z(x, center, scale, shift, lowest, highest):
     return np.clip((x - center[:, None, None]) * scale[:, None, None] + shift[:, None, None], *limits(lowest, highest))
 
 
-def _reads_z(x, geometry) -> bool:
+def _takes_z(x, geometry) -> bool:
+    """Whether z is written first, for what the primitive without preactivation runs."""
     return x.dtype != F32 or not x.size or whole.covers_the_map(geometry)
+
+
+def _convolve(plain, run, x, weight, bias, residual, geometry, minimum, maximum, terms, out) -> None:
+    """`plain`, a primitive, of z, or `run`, `execute` or its like, of x."""
+    if _takes_z(x, geometry):
+        return plain(_z(x, *terms), weight, bias, residual, geometry, minimum, maximum, out)
+    algorithm = forward(geometry, x.shape[0], has_adjacent_pixels(x))
+    packed = algorithm.pack(weight, NO_BIAS if bias is None else bias)
+    run(algorithm, packed, x, out, residual, *limits(minimum, maximum), preactivation=coefficients(*terms))
 
 
 @implements
 def conv2d_preactivated(x, weight, bias, residual, geometry, minimum, maximum, center, scale, shift, lowest, highest, out):
     terms = center, scale, shift, lowest, highest
-    if _reads_z(x, geometry):
-        conv2d_fused(_z(x, *terms), weight, bias, residual, geometry, minimum, maximum, out)
-    else:
-        algorithm = forward(geometry, x.shape[0], has_adjacent_pixels(x))
-        packed = algorithm.pack(weight, NO_BIAS if bias is None else bias)
-        execute(algorithm, packed, x, out, residual, *limits(minimum, maximum), preactivation=coefficients(*terms))
+    _convolve(conv2d_fused, execute, x, weight, bias, residual, geometry, minimum, maximum, terms, out)
+
+
+@implements
+def conv2d_preactivated_with_statistics(x, weight, bias, residual, geometry, minimum, maximum, center, scale, shift, lowest, highest, out):
+    terms = center, scale, shift, lowest, highest
+    _convolve(conv2d_with_statistics, execute_with_statistics, x, weight, bias, residual, geometry, minimum, maximum, terms, out)
 
 
 @prepares("conv2d_preactivated")
 def _prepare(arguments, constant):
     x, weight, bias, _, geometry, minimum, maximum, *terms = arguments
     fixed = [i for i in (7, 8, 9) if arguments[i] is not None]
-    if not constant.issuperset(fixed) or _reads_z(x, geometry):
+    if not constant.issuperset(fixed) or _takes_z(x, geometry):
         return None
     preactivation = shared(("preactivation", *terms[3:]), lambda *given: coefficients(*given, *terms[3:]), *terms[:3])
     run = prepared(x, weight, bias, geometry, minimum, maximum, constant, preactivation=preactivation.value)
+    if run is None:
+        return None
 
     def call(x, weight, bias, residual, geometry, minimum, maximum, center, scale, shift, lowest, highest, out):
         run(x, residual, out)
     call.kernels = lambda x, weight, bias, residual, *rest: run.kernels(x, residual, rest[-1])
-    if run is None:
-        return None
-    named(call, arguments, run.weights)
-    return holding(call, 1, 2, *fixed, weights=run.weights)
-
-
-@implements
-def conv2d_preactivated_with_statistics(x, weight, bias, residual, geometry, minimum, maximum, center, scale, shift, lowest, highest, out):
-    terms = center, scale, shift, lowest, highest
-    if _reads_z(x, geometry):
-        conv2d_with_statistics(_z(x, *terms), weight, bias, residual, geometry, minimum, maximum, out)
-    else:
-        algorithm = forward(geometry, x.shape[0], has_adjacent_pixels(x))
-        packed = algorithm.pack(weight, NO_BIAS if bias is None else bias)
-        execute_with_statistics(algorithm, packed, x, out, residual, *limits(minimum, maximum), preactivation=coefficients(*terms))
+    return holding(named(call, arguments, run.weights), 1, 2, *fixed, weights=run.weights)
 
 
 @implements

@@ -1,14 +1,12 @@
 """Equal bits: at every number of threads, after every seeding, on every backend for random numbers."""
 
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 import numbanet
 from numbanet.nn import functional as F
+from tests.backends.cpu.thread_counts import run_with_four_threads
 from tests.determinism.network import training_step
 
 AT_EVERY_THREAD_COUNT = """
@@ -28,10 +26,7 @@ print(len(steps[1]))
 
 
 def test_a_training_step_has_the_same_bits_at_every_thread_count():
-    done = subprocess.run([sys.executable, "-c", AT_EVERY_THREAD_COUNT], env=os.environ | {"NUMBANET_NUM_THREADS": "4"},
-                          capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 30
+    assert int(run_with_four_threads(AT_EVERY_THREAD_COUNT)) > 30
 
 
 def test_a_seed_reproduces_a_training_step_and_another_one_does_not():

@@ -97,3 +97,20 @@ def test_zoo_models_keep_samples_apart():
         for optimise in FOR_INFERENCE:
             optimise(graph)
         assert keeps_samples_apart(graph, 2), name
+
+
+def test_units_that_shuffle_channels_are_walked_in_slices(three_at_once):
+    class Unit(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.widen, self.layer = nn.Conv2d(3, 8, 1), nn.Conv2d(4, 4, 3, padding=1)
+
+        def forward(self, x):
+            left, right = self.widen(x).chunk(2, 1)
+            y = numbanet.cat([left, F.relu(self.layer(right))], 1)
+            return F.relu(F.channel_shuffle(y, 2))
+    model, x = Unit().eval(), images(7)
+    compiled = numbanet.compile(model, x)
+    assert isinstance(compiled.plan(), Slices) and "interleave_channels" in compiled.plan().graph.primitives()
+    with numbanet.no_grad():
+        np.testing.assert_allclose(compiled(x).numpy(), model(x).numpy(), rtol=0, atol=1e-6)

@@ -179,6 +179,15 @@ def test_shuffles_and_their_gradients_are_no_transpositions():
     assert after.count("interleave_channels") == after.count("separate_channels") == 2 and "transpose" not in after
 
 
+def test_gradients_of_what_was_shuffled_lie_channels_last():
+    """A concatenation lies as its first part does, which lay in rows when the step was traced."""
+    whole, step, inputs = _step(Units())
+    graph = trace_step(step, *inputs, model=whole)
+    interleave_channels(graph)
+    orders = [node.outputs[0].order for node in graph.nodes if node.primitive == "concatenate"]
+    assert orders and set(orders) == {(0, 2, 3, 1)}
+
+
 class Preactivated(nn.Module):
     """Batch norms of a map that others read too, of a convolution's result, and of one that nothing limits."""
 

@@ -1,8 +1,5 @@
 """Chains of convolutions: the same bits at every thread count, what is prepared, and bands that stay in the caches."""
 
-import os
-import subprocess
-import sys
 
 import numpy as np
 
@@ -10,6 +7,7 @@ from numbanet.backends import get_backend
 from numbanet.backends.cpu.convolution.chaining import _floats, chain_plan, chains
 from numbanet.backends.cpu.hardware import cache_sizes
 from numbanet.geometry import conv_geometry
+from tests.backends.cpu.thread_counts import run_with_four_threads
 
 
 def inverted_residual(channels, expansion, filters, size, stride=1):
@@ -41,10 +39,7 @@ print(results[0] == results[1] == results[2])
 
 
 def test_the_same_bits_at_every_thread_count():
-    done = subprocess.run([sys.executable, "-c", AT_EVERY_THREAD_COUNT], env=os.environ | {"NUMBANET_NUM_THREADS": "4"},
-                          capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "True"
+    assert run_with_four_threads(AT_EVERY_THREAD_COUNT).strip() == "True"
 
 
 def test_as_exact_as_the_plain_convolutions():

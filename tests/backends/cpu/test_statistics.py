@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -13,6 +9,7 @@ from numbanet.backends import get_backend
 from numbanet.backends.cpu.convolution import candidates, forward, takes_statistics
 from numbanet.geometry import conv_geometry
 from tests.backends.cpu.narrower import on_narrower_vectors, run_narrower
+from tests.backends.cpu.thread_counts import run_with_four_threads
 from tests.cases.case import channels_last, floats, strided
 
 CPU = get_backend("cpu")
@@ -122,10 +119,7 @@ print(len(LAYERS))
 
 
 def test_the_same_bits_at_every_thread_count():
-    done = subprocess.run([sys.executable, "-c", AT_EVERY_THREAD_COUNT], env=os.environ | {"NUMBANET_NUM_THREADS": "4"},
-                          capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) == len(LAYERS)
+    assert int(run_with_four_threads(AT_EVERY_THREAD_COUNT)) == len(LAYERS)
 
 
 @pytest.mark.parametrize("name", ["winograd", "winograd-phases"])
