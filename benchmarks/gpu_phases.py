@@ -337,7 +337,7 @@ def primitives(found: dict) -> Iterator[dict]:
                     continue                             # left out, as all of BF16
                 yield {"name": name, "ok": False, "detail": f"{type(error).__name__}: {error}"[:300]}
                 continue
-            allowed = 0 if case.exact else case.tolerance
+            allowed = case.allowed("cuda")
             yield {"name": name, "ok": bool(difference <= allowed), "detail": f"differs by {difference:.2g}, allowed {allowed:.2g}"}
 
 

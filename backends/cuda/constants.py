@@ -41,3 +41,9 @@ def _known(allocator: Allocator, key: tuple, values: np.ndarray) -> DeviceArray:
         while len(_uploaded) > REMEMBERED:
             _uploaded.popitem(last=False)
     return made
+
+
+def forget() -> None:
+    """Give up the tables that nobody uses."""
+    with _lock:
+        _uploaded.clear()

@@ -67,11 +67,11 @@ def architecture(arch: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def cubin(name: str, make: Callable, argument_types: tuple[str, ...], arch: str, modules: tuple[str, ...], threads: int = 0,
-          blocks: int = 0, numba_type: Callable | None = None, few_turns: bool = False) -> Cubin:
-    """The machine code of a kernel: from the cache, or compiled and kept there.
+@dataclass(frozen=True)
+class Source:
+    """A Python kernel, and all that its code depends on.
 
-    Parameters
+    Attributes
     ----------
     name
         Of the kernel and of its symbol: letters, digits and underscores.
@@ -79,8 +79,6 @@ def cubin(name: str, make: Callable, argument_types: tuple[str, ...], arch: str,
         Called without arguments where the code is not in the cache, returns the Python function.
     argument_types
         Of its arguments: "int32", "int64", "float32", or with a number, such as "int32x3", a tuple of so many.
-    arch
-        "sm_80", "sm_90", ...
     modules
         Whose sources define the kernel.
     threads, blocks
@@ -89,6 +87,24 @@ def cubin(name: str, make: Callable, argument_types: tuple[str, ...], arch: str,
         Makes Numba's type of an argument from its text, where there are others than the above; its module is one of `modules`.
     few_turns
         Loops whose length is not known are not unrolled.
+    """
+
+    name: str
+    make: Callable
+    argument_types: tuple[str, ...]
+    modules: tuple[str, ...]
+    threads: int = 0
+    blocks: int = 0
+    numba_type: Callable | None = None
+    few_turns: bool = False
+
+    def cache_path(self, target: str) -> Path | None:
+        """The file of its PTX or cubin; None where it must not be cached, since a source was edited after it was imported."""
+        return cache_path(self.name, target, (self.argument_types, self.threads, self.blocks), self.modules)
+
+
+def cubin(source: Source, arch: str) -> Cubin:
+    """The machine code of a kernel for "sm_80", "sm_90", ...: from the cache, or compiled and kept there.
 
     Raises
     ------
@@ -96,21 +112,24 @@ def cubin(name: str, make: Callable, argument_types: tuple[str, ...], arch: str,
         Where the compilers are missing, or refuse the kernel.
     """
     architecture(arch)
-    variant = (argument_types, threads, blocks)
-    path = cache_path(name, arch, variant, modules)
+    path = source.cache_path(arch)
     found = _read(path)
     if found is not None:
         return Cubin(code=found[1], **found[0])
-    ptx_path = cache_path(name, PTX_ARCH, variant, modules)
-    found = _read(ptx_path)
-    if found is not None:
-        ptx = found[1].decode()
-    else:
-        ptx = compile_ptx(name, make(), argument_types, threads, blocks, numba_type, few_turns)
-        _write(ptx_path, {}, ptx.encode())
-    made = link(name, ptx, arch)
+    made = link(source.name, ptx_of(source), arch)
     _write(path, made.report(), made.code)
     return made
+
+
+def ptx_of(source: Source) -> str:
+    """The PTX of a kernel, for all architectures from sm_80 on: from the cache, or compiled and kept there. Errors as of :func:`cubin`."""
+    path = source.cache_path(PTX_ARCH)
+    found = _read(path)
+    if found is not None:
+        return found[1].decode()
+    ptx = compile_ptx(source.name, source.make(), source.argument_types, source.threads, source.blocks, source.numba_type, source.few_turns)
+    _write(path, {}, ptx.encode())
+    return ptx
 
 
 def cache_folder() -> Path:
@@ -167,7 +186,7 @@ def _warn(message: str) -> None:
 
 def compile_ptx(name: str, kernel: Callable, argument_types: tuple[str, ...], threads: int = 0, blocks: int = 0,
                 numba_type: Callable | None = None, few_turns: bool = False) -> str:
-    """The PTX of a kernel, for all architectures from sm_80 on, its symbol being `name`; parameters as in :func:`cubin`."""
+    """The PTX of a kernel, for all architectures from sm_80 on, its symbol being `name`; parameters as in :class:`Source`."""
     try:
         _import_numba()
         from numba import cuda

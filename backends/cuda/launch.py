@@ -15,7 +15,7 @@ import numpy as np
 
 from numbanet.backends.cuda.compile import SIMULATED, Kernel
 from numbanet.backends.cuda.constants import on_device
-from numbanet.backends.cuda.cubin import Cubin, cubin
+from numbanet.backends.cuda.cubin import Cubin, Source, cubin
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.wide import Wide
 from numbanet.dtypes import is_floating_point
@@ -149,11 +149,16 @@ def numba_type(name: str):
     return numba_types.boolean if name == "bool" else getattr(numba_types, name)
 
 
+def source_of(kernel: Kernel, types: tuple[str, ...]) -> Source:
+    """A kernel for these types of arguments, as the compiler takes it."""
+    modules = (*kernel.modules, "numbanet.backends.cuda.pointers", __name__)      # pointers.py imports pieces.py
+    return Source(kernel.name.replace(".", "_"), lambda: kernel.specialised(real_of(types)), types, modules, numba_type=numba_type,
+                  few_turns=kernel.few_turns)
+
+
 def machine_code(kernel: Kernel, types: tuple[str, ...], arch: str) -> Cubin:
     """The machine code of a kernel for an architecture, from the disk cache where it is there; needs no GPU."""
-    modules = (*kernel.modules, "numbanet.backends.cuda.pointers", __name__)      # pointers.py imports pieces.py
-    return cubin(kernel.name.replace(".", "_"), lambda: kernel.specialised(real_of(types)), types, arch, modules, numba_type=numba_type,
-                 few_turns=kernel.few_turns)
+    return cubin(source_of(kernel, types), arch)
 
 
 _WORDS = {"int32": ctypes.c_int32, "int64": ctypes.c_int64, "uint8": ctypes.c_uint8, "uint32": ctypes.c_uint32, "uint64": ctypes.c_uint64,

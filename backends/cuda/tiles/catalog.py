@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from numbanet.backends.cuda.cubin import Cubin, cubin
+from numbanet.backends.cuda.cubin import Cubin, Source, cubin
 from numbanet.backends.cuda.tiles.choose import TILES
 from numbanet.backends.cuda.tiles.depthwise import Depthwise
 from numbanet.backends.cuda.tiles.program import PARAMETERS, POINTERS, RESULT_PARAMETERS, SIZES
@@ -71,10 +71,15 @@ def argument_types(program) -> tuple[str, ...]:
     return "int64x6", "int32x6", "float32x2", pixels, "int32x12", result, result
 
 
-def cubin_of(program, arch: str) -> Cubin:
-    """Machine code of a kernel, from the disk cache or compiled; no GPU is needed."""
+def source_of(program) -> Source:
+    """A kernel as the compiler takes it."""
     def make():
         from numbanet.backends.cuda import ptx  # imports Numba
         from numbanet.backends.cuda.tiles import build
         return build(program, ptx)
-    return cubin(program.name, make, argument_types(program), arch, MODULES, program.threads)
+    return Source(program.name, make, argument_types(program), MODULES, program.threads)
+
+
+def cubin_of(program, arch: str) -> Cubin:
+    """Machine code of a kernel, from the disk cache or compiled; no GPU is needed."""
+    return cubin(source_of(program), arch)

@@ -20,7 +20,7 @@ from numbanet.backends.cuda import hardware
 from tests.backends.cuda.fake_driver import FakeDriver
 
 ROOT = Path(__file__).parents[3]
-RUNS = {"test_simulator": "simulated.py", "test_networks": "networks.py", "test_tiles_backend": "tiled.py"}      # by the module that waits
+RUNS = {"test_simulator": "simulated.py", "test_tiles_backend": "tiled.py"}       # by the module that waits
 _pool, _started = ThreadPoolExecutor(1), {}
 
 
@@ -56,6 +56,15 @@ def simulated():
         pytest.importorskip("numba_cuda")
         return _started[file].result()
     return result
+
+
+@pytest.fixture(scope="module")
+def executing():
+    """The backend "cuda", of a device that executes the PTX of all kernels; "cuda:1" is another."""
+    pytest.importorskip("numba_cuda")
+    from tests.backends.cuda.executed.device import installed
+    with installed() as backend:
+        yield backend
 
 
 @pytest.fixture

@@ -20,8 +20,9 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import ml_dtypes
 import numpy as np
+
+from tests.backends.cuda.words import LANE, ROW, WORD, matrix_words, mma, packed, rounded_tf32, shuffled, unpacked
 
 BASE = 1 << 20             # address of the first byte
 GUARD = 512                # bytes between arrays
@@ -160,34 +161,19 @@ class Emulator:
 
     # --- products ---
 
-    def _fragments(self, words, rows, columns):
-        """(warps, 16 or 8, depth) from words of lanes: `rows`, `columns` (words, 32) say where each word of a lane belongs."""
-        words = np.stack([self._each(w, np.uint32) for w in words]).reshape(len(words), self.warps, 32)
-        table = np.empty((self.warps, rows.max() + 1, columns.max() + 1), np.uint32)
-        table[:, rows, columns] = words.transpose(1, 0, 2)
-        return table
-
-    def _mma(self, name, numbers, arguments):
-        self._count(name)
-        lane = np.arange(32)
-        g, t = lane >> 2, lane & 3
-        a = numbers(self._fragments(arguments[:4], np.stack([g, g + 8, g, g + 8]), np.stack([t, t, t + 4, t + 4])))
-        b = numbers(self._fragments(arguments[4:6], np.stack([g, g]), np.stack([t, t + 4])))           # (warps, 8 columns, depth)
-        product = np.einsum("wik,wjk->wij", a.astype(np.float64), b.astype(np.float64))
-        results = []
-        for register, c in enumerate(arguments[6:]):
-            d = product[:, g + 8 * (register >> 1), 2 * t + (register & 1)].reshape(-1) + self._each(c, np.float64)
-            results.append(d.astype(np.float32))
-        return tuple(results)
+    def _mma(self, kind, arguments):
+        self._count("mma")
+        words, sums = [self._each(w, np.uint32) for w in arguments[:6]], [self._each(c, np.float32) for c in arguments[6:]]
+        return tuple(mma(kind, words[:4], words[4:], sums))
 
     def mma_tf32(self, *arguments):
-        return self._mma("mma", lambda words: (words & np.uint32(0xFFFFE000)).view(np.float32), arguments)
+        return self._mma("tf32", arguments)
 
     def mma_bf16(self, *arguments):
-        return self._mma("mma", lambda words: words.view(ml_dtypes.bfloat16), arguments)
+        return self._mma("bf16", arguments)
 
     def mma_fp16(self, *arguments):
-        return self._mma("mma", lambda words: words.view(np.float16), arguments)
+        return self._mma("fp16", arguments)
 
     def fma(self, a, b, c):
         return (np.asarray(a, np.float64) * b + c).astype(np.float32)
@@ -201,32 +187,19 @@ class Emulator:
     # --- conversions ---
 
     def round_tf32(self, word):
-        """To the nearest of 10 bits of mantissa, ties away from zero; a NaN becomes the one of the hardware."""
-        word = self._each(word, np.uint32)
-        rounded = (word + np.uint32(0x1000)) & np.uint32(0xFFFFE000)
-        magnitude = word & np.uint32(0x7FFFFFFF)
-        return np.where(magnitude > 0x7F800000, np.uint32(0x7FFFFFFF), np.where(magnitude == 0x7F800000, word, rounded))
-
-    def _pack(self, low, high, dtype):
-        with np.errstate(over="ignore"):
-            pair = np.stack([self._each(low, np.float32), self._each(high, np.float32)], 1).astype(dtype)
-        return pair.view(np.uint32)[:, 0]
+        return rounded_tf32(self._each(word, np.uint32))
 
     def pack_bf16(self, low, high):
-        return self._pack(low, high, ml_dtypes.bfloat16)
+        return packed(self._each(low, np.float32), high, "bf16")
 
     def pack_fp16(self, low, high):
-        return self._pack(low, high, np.float16)
-
-    def _unpack(self, word, dtype):
-        pair = np.ascontiguousarray(self._each(word, np.uint32))[:, None].view(dtype).astype(np.float32)
-        return pair[:, 0], pair[:, 1]
+        return packed(self._each(low, np.float32), high, "fp16")
 
     def unpack_bf16(self, word):
-        return self._unpack(word, ml_dtypes.bfloat16)
+        return unpacked(self._each(word, np.uint32), "bf16")
 
     def unpack_fp16(self, word):
-        return self._unpack(word, np.float16)
+        return unpacked(self._each(word, np.uint32), "fp16")
 
     # --- shared memory ---
 
@@ -277,19 +250,13 @@ class Emulator:
         self._banks("ldmatrix", place.reshape(-1), 16)
         rows = self.shared[place[..., None] + np.arange(16)].view(np.uint16).reshape(self.warps, count, 8, 8)
         # Whoever receives a word is who reads it: lane 4 * row + word, or, transposed, lanes of its column.
-        lane = np.arange(32)
         warp_first = 32 * np.arange(self.warps)[:, None, None]
-        row_of, word_of = lane >> 2, lane & 3
-        if trans:
-            pairs = np.stack([rows[:, :, 2 * word_of, row_of], rows[:, :, 2 * word_of + 1, row_of]], -1)
-        else:
-            pairs = np.stack([rows[:, :, row_of, 2 * word_of], rows[:, :, row_of, 2 * word_of + 1]], -1)
         start = place.reshape(self.warps, count, 8)
         for half in range(2):
-            row, column = (2 * word_of + half, row_of) if trans else (row_of, 2 * word_of + half)
+            row, column = (2 * WORD + half, ROW) if trans else (ROW, 2 * WORD + half)
             self._reading((start[:, :, row] + 2 * column).reshape(-1), 2,
-                          np.broadcast_to(warp_first + lane, (self.warps, count, 32)).reshape(-1))
-        words = np.ascontiguousarray(pairs).view(np.uint32)[..., 0]                              # (warps, count, 32)
+                          np.broadcast_to(warp_first + LANE, (self.warps, count, 32)).reshape(-1))
+        words = matrix_words(rows, trans)
         results = tuple(words[:, i].reshape(-1).copy() for i in range(count))
         return results if count > 1 else results[0]
 
@@ -335,7 +302,7 @@ class Emulator:
         self.shared[place[:, None] + np.arange(4)] = data[:, None].view(np.uint8)
 
     def shuffle_xor(self, value, mask):
-        return self._each(value, np.float32)[(self.thread & ~31) | ((self.thread & 31) ^ mask)]
+        return shuffled(self._each(value, np.float32), mask)
 
     # --- from global to shared memory ---
 

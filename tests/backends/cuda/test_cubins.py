@@ -216,7 +216,7 @@ def test_architectures_that_cannot_be(arch, message):
 
 def test_errors_of_the_compilers_name_the_kernel(folder):
     with pytest.raises(BackendError, match="kernel wrong failed to compile.*doctor"):
-        cubin.cubin("wrong", lambda: lambda n: n.absent, ("int32",), "sm_80", MODULES)
+        cubin.cubin(cubin.Source("wrong", lambda: lambda n: n.absent, ("int32",), MODULES), "sm_80")
     with pytest.raises(BackendError, match=r"kernel wrong \(sm_80\): the assembler refuses it"):
         cubin.link("wrong", ".version 8.0\n.target sm_80\nnonsense", "sm_80")
 

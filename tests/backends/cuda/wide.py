@@ -1,4 +1,4 @@
-"""Wide launches against those of single elements, bit for bit, in the simulator: a part of `simulated.py`."""
+"""Wide launches against those of single elements, bit for bit: a part of `simulated.py`, and of `test_executed.py`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import pytest
 from numbanet import dtypes
 from numbanet.backends import PRIMITIVES, get_backend
 from numbanet.backends.contract.elementwise_chain import VALUE, Place
-from numbanet.backends.cuda import optimizer, wide
+from numbanet.backends.cuda import implements, load_families, optimizer, wide
 from numbanet.backends.cuda.launch import compiled
 from numbanet.geometry import pool_geometry
 from tests.backends import agreement
 from tests.backends.agreement import outputs
 from tests.cases.case import channels_last
 
-CUDA = get_backend("cuda")
+load_families()
 BFLOAT16, FLOAT16 = dtypes.as_dtype("bfloat16"), dtypes.as_dtype("float16")
 KEY = (2**64 - 5, 2**33 + 7)
 GRADIENT = "loss.classification.classification_gradient"
@@ -160,8 +160,8 @@ def _run(primitive: str, make) -> tuple[list[bytes], set[str]]:
     known = dict(compiled)
     compiled.clear()
     try:
-        made = outputs(CUDA, PRIMITIVES[primitive], tuple(make(np.random.default_rng(5))))
-        return [x.tobytes() for x in made], {kernel.name for kernel, types in compiled if any("x" in t for t in types if t[0] == "*")}
+        made = outputs(get_backend("cuda"), PRIMITIVES[primitive], tuple(make(np.random.default_rng(5))))
+        return [x.tobytes() for x in made], {kernel.name for kernel, types, *_ in compiled if any("x" in t for t in types if t[0] == "*")}
     finally:
         compiled.update(known)
 
@@ -188,7 +188,7 @@ FAMILIES = ("elementwise", "elementwise_chain", "activation", "loss")
 
 
 @pytest.mark.parametrize("case", [c for c in agreement.CASES if PRIMITIVES[c.primitive].family in FAMILIES
-                                  and c.primitive in CUDA.implementations and not c.large], ids=agreement.name_of)
+                                  and c.primitive in implements and not c.large], ids=agreement.name_of)
 def test_functions_of_elements_have_the_same_bits_either_way(case, single_elements):
     taken, _ = _run(case.primitive, lambda _: agreement.arguments_of(case))
     single_elements()

@@ -1,0 +1,131 @@
+"""A GPU that executes the PTX of every launch, in place of one: the backend "cuda" of a process without Numba's simulator."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import numpy as np
+
+import numbanet.backends as backends
+from numbanet.backends.cuda import CUDABackend, load_families
+from numbanet.backends.cuda.cubin import ptx_of
+from numbanet.backends.cuda.driver import HostEvent, OutOfMemory, Queue
+from numbanet.backends.cuda.launch import compiled, source_of
+from numbanet.backends.cuda.tiles import catalog
+from numbanet.backends.cuda.tiles.launch import flat_arguments
+from tests.backends.cuda.executed.code import Program
+from tests.backends.cuda.executed.machine import Machine, Memory
+from tests.backends.cuda.executed.source import parse
+
+
+@cache
+def program_of(text: str) -> Program:
+    """A kernel's PTX, ready to run."""
+    return Program(parse(text))
+
+
+class ExecutingDevice(Queue):
+    """See :mod:`~tests.backends.cuda.executed.machine`. There are few multiprocessors, so that loops over the grid take turns."""
+
+    runs_tiles, arch, multiprocessors = True, "sm_90", 4
+    stream = default_stream = 0
+
+    def __init__(self, index: int = 0):
+        super().__init__(index)
+        self.space = Memory()
+        self.machine = Machine(self.space)
+        self.launched = Counter()                       # how often, by name
+
+    def load_kernel(self, kernel, types: tuple[str, ...]) -> Program:
+        return program_of(ptx_of(source_of(kernel, types)))
+
+    def launch(self, function: Program, grid, threads: int, words: list, shared: int = 0) -> None:
+        def run(stream):
+            self.launched[function.name] += 1
+            self.machine.launch(function, grid, threads, words, shared)
+        self.submit(run)
+
+    def run_tiles(self, launches) -> None:
+        for one in launches:
+            program = program_of(ptx_of(catalog.source_of(one.program)))
+            self.launch(program, one.grid, one.threads, flat_arguments(one), one.shared_bytes)
+
+    def activate(self) -> None:
+        """Nothing to do."""
+
+    def allocate(self, nbytes: int) -> int:
+        address = self.space.allocate(nbytes)
+        if address is None:
+            raise OutOfMemory
+        return address
+
+    def free(self, handle: int) -> None:
+        self.space.free(handle)
+
+    def address(self, handle: int) -> int:
+        return handle
+
+    def upload(self, handle: int, offset: int, host: np.ndarray) -> None:
+        self.refuse_recording("an upload")
+        self.space.write(handle + offset, host)
+
+    def upload_ahead(self, handle: int, offset: int, host: np.ndarray):
+        self.upload(handle, offset, host)
+        return lambda: None
+
+    def download(self, host: np.ndarray, handle: int, offset: int) -> None:
+        self.refuse_recording("a value that is read back")
+        host[...] = self.space.read(handle + offset, host.nbytes)
+
+    def fill(self, handle: int, offset: int, nbytes: int, value: int) -> None:
+        self.submit(lambda stream: self.space.write(handle + offset, np.full(nbytes, value, np.uint8)))
+
+    def copy(self, source: int, target: int, nbytes: int) -> None:
+        self.submit(lambda stream: self.space.copy(source, target, nbytes))
+
+    def event(self) -> HostEvent:
+        return HostEvent(self)
+
+    def capture(self, calls):
+        calls = tuple(calls)
+
+        def replay(stream):
+            for call in calls:
+                call(stream)
+        return replay
+
+    def memory(self) -> tuple[int, int]:
+        return len(self.space.bytes) - self.space.used, len(self.space.bytes)
+
+    def synchronize(self) -> None:
+        self.refuse_recording("a wait")
+
+    def new_stream(self) -> int:
+        return 0
+
+    def wait_for(self, first: int, second: int) -> None:
+        """There is one stream."""
+
+    def is_idle(self, stream: int) -> bool:
+        return True
+
+
+@contextmanager
+def installed(count: int = 2) -> Iterator[CUDABackend]:
+    """So many devices "cuda:0", "cuda:1", ... in this process, the first being "cuda"."""
+    load_families()
+    before = {name: backend for name, backend in backends._instances.items() if name.startswith("cuda")}
+    made = [CUDABackend(i, ExecutingDevice(i), f"cuda:{i}") for i in range(count)]
+    names = {"cuda": made[0], **{backend.name: backend for backend in made}}
+    backends._instances.update(names)
+    try:
+        yield made[0]
+    finally:
+        for name in names:
+            del backends._instances[name]
+        backends._instances.update(before)
+        for key in [key for key in compiled if key[-1] in [backend.device for backend in made]]:
+            del compiled[key]
