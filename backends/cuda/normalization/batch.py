@@ -192,14 +192,14 @@ def backward(grad_y, y, x, weight, bias, mean, variance, epsilon, minimum, maxim
     Where y is None, what was limited is computed again from x, by the sums and by the gradient: that costs less than a map in between.
     """
     grad_x, grad_weight, grad_bias, grad_residual = out
-    low, high = (number(np.nan if limit is None else limit, mean.dtype) for limit in (minimum, maximum))
+    low, high = (number(np.nan if limit is None else limit, x.dtype) for limit in (minimum, maximum))
     channels, count = x.shape[1], x.shape[0] * prod(x.shape[2:])
     coefficients = coefficients_of(mean, variance, weight, bias, epsilon, rows=6)
     sums = _gradient_sums(grad_y, y, x, coefficients, grad_residual, low, high)
     launch(batch_norm_gradient_coefficients, channels, sums, coefficients, grad_weight, grad_bias, number(count, mean.dtype), channels,
            sums.shape[1], (grad_weight.steps[0], grad_bias.steps[0]), int(is_constant))
     if y is not None:
-        grad_y, low, high = grad_residual, *[number(np.nan, mean.dtype)] * 2
+        grad_y, low, high = grad_residual, *[number(np.nan, x.dtype)] * 2
     places = merged(grad_x.shape, grad_x.steps, grad_y.steps, x.steps, along_channels(x.ndim))
     total, (shape, out_steps, *steps), (grad_x, *given) = pieces(places, grad_x, grad_y, x, coefficients)
     launch(batch_norm_gradient, total, *given, grad_x, low, high, total, channels, shape, *steps, out_steps)

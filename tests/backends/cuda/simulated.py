@@ -15,6 +15,7 @@ import pytest
 from numba import cuda
 
 import numbanet
+from numbanet import dtypes
 from numbanet.backends import PRIMITIVES, get_backend
 from numbanet.backends.cuda import simulator
 from numbanet.backends.cuda.block import REAL
@@ -176,6 +177,17 @@ def test_limits_of_what_is_computed_again_let_pass_what_those_of_the_result_do(r
         for expected, *received in zip(plain, of_x, of_y):
             for one in received:
                 np.testing.assert_array_equal(CUDA.to_numpy(one), CUDA.to_numpy(expected))
+
+
+def test_limits_are_those_of_the_type_of_the_map(rng):
+    """0.1 is 0.1001 in bfloat16: what was limited to it lies at the limit, not inside."""
+    x = CUDA.from_numpy(rng.standard_normal((9, 8)).astype(dtypes.as_dtype("bfloat16")))
+    ones, zeros = (CUDA.from_numpy(np.full(8, value, np.float32)) for value in (1, 0))
+    y = CUDA.batch_norm_given_forward(x, ones, zeros, x, zeros, ones, 0.0, None, 0.1)
+    *_, passed = CUDA.batch_norm_fused_backward(CUDA.clamp(x, 1.0, None), y, x, ones, zeros, zeros, ones, 0.0, None, 0.1)
+    at_limit = CUDA.to_numpy(y).astype(np.float32) > 0.1
+    assert 0 < at_limit.sum() < at_limit.size
+    np.testing.assert_array_equal(CUDA.to_numpy(passed).astype(np.float32) == 0, at_limit)
 
 
 def test_batch_norm_launches_few_kernels(rng, monkeypatch):
