@@ -27,7 +27,7 @@ from numbanet.backends.cuda.layout import merged
 from numbanet.backends.cuda.limits import NO_LIMITS
 from numbanet.backends.cuda.mathematics import clamped
 from numbanet.backends.cuda.memory import DeviceArray
-from numbanet.backends.cuda.normalization.moments import MERGED, merged_parts, moments, rows_of
+from numbanet.backends.cuda.normalization.moments import MERGED, merged_moments, merged_parts, moments, rows_of
 from numbanet.backends.cuda.reduction import parts_of
 from numbanet.backends.cuda.registry import implements
 from numbanet.backends.cuda.wide import pieces, pieces_of_rows
@@ -51,10 +51,10 @@ def batch_norm_coefficients(mean, variance, weight, bias, out, epsilon, channels
 
 @kernel
 def batch_norm_statistics(moments, parts, mean, variance, weight, bias, out, epsilon, channels, steps, has_weight, has_bias):
-    """Mean and variance from the last parts of moments (3, parts, C), and with them what `batch_norm_coefficients` writes."""
+    """Mean and variance from the last parts of moments (4, parts, C), and with them what `batch_norm_coefficients` writes."""
     for c in range(thread(), channels, threads()):
-        count, center, m2 = merged_parts(moments, 0, parts, parts, channels, c)
-        center, spread = center if count > 0.0 else count / count, m2 / count                  # of nothing: NaN
+        count, center, rest, m2 = merged_parts(moments, 0, parts, parts, channels, c)
+        center, spread = center + rest if count > 0.0 else count / count, m2 / count           # of nothing: NaN
         mean[c * steps[0]], variance[c * steps[1]] = center, spread
         set_coefficients(out, c, channels, center, spread, epsilon, weight[c * steps[2]] if has_weight else 1.0,
                          bias[c * steps[3]] if has_bias else 0.0)
@@ -81,7 +81,10 @@ def coefficients_of(mean, variance, weight, bias, epsilon, rows: int = 4, found:
     out = mean.lease.allocator.empty((rows, mean.size), mean.dtype)
     weight, (weight_step,), has_weight = optional(weight, mean)
     bias, (bias_step,), has_bias = optional(bias, mean)
-    of, given = (batch_norm_coefficients, ()) if found is None else (batch_norm_statistics, (found, found.shape[1]))
+    of, given = batch_norm_coefficients, ()
+    if found is not None:
+        found = merged_moments(found)
+        of, given = batch_norm_statistics, (found, found.shape[1])
     launch(of, mean.size, *given, mean, variance, weight, bias, out, number(epsilon, out.dtype), mean.size,
            (mean.steps[0], variance.steps[0], weight_step, bias_step), has_weight, has_bias)
     return out
@@ -94,6 +97,11 @@ def apply(x, residual, coefficients, low, high, out) -> None:
     places = merged(out.shape, out.steps, x.steps, along_channels(x.ndim), residual_steps)
     total, (shape, out_steps, *steps), (out, x, coefficients, residual) = pieces(places, out, x, coefficients, residual)
     launch(batch_norm_apply, total, x, residual, coefficients, out, low, high, total, channels, shape, *steps, out_steps, has_residual)
+
+
+def statistics_of(found: DeviceArray, mean, variance) -> None:
+    """Fill mean and variance where nothing is known yet of what is computed with them."""
+    coefficients_of(mean, variance, None, None, 1.0, found=found)
 
 
 def forward(x, weight, bias, residual, epsilon, low, high, out) -> None:

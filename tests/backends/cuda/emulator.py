@@ -334,9 +334,6 @@ class Emulator:
         data = np.ascontiguousarray(self._each(value, np.float32)[wanted])
         self.shared[place[:, None] + np.arange(4)] = data[:, None].view(np.uint8)
 
-    def shuffle_xor(self, value, mask):
-        return self._each(value, np.float32)[(self.thread & ~31) | ((self.thread & 31) ^ mask)]
-
     # --- from global to shared memory ---
 
     def _fetch(self, source, exists, size):
