@@ -10,7 +10,7 @@ from numbanet.backends.contract.checks import check_float, check_shape
 from numbanet.backends.contract.convolution import conv2d_backward_bias, conv2d_backward_input, conv2d_backward_weight
 from numbanet.backends.contract.fused import check_limits, conv2d_fused, limited
 from numbanet.backends.contract.linear import linear_backward_bias, linear_backward_input, linear_backward_weight
-from numbanet.backends.contract.normalization import batch_norm_backward, batch_norm_forward, batch_norm_inference_forward
+from numbanet.backends.contract.normalization import batch_norm_backward, batch_norm_forward, batch_norm_inference_forward, of_channels
 from numbanet.backends.contract.pooling import max_pool2d_backward_input, max_pool2d_forward
 from numbanet.backends.interface import Array, ArraySpec, channels_last, primitive
 from numbanet.errors import UsageError
@@ -91,7 +91,7 @@ def conv2d_with_statistics(x: Array, weight: Array, bias: Array | None, residual
                            minimum: float | None, maximum: float | None):
     """(y, mean (K,), variance (K,)): y of `conv2d_fused`, and what `batch_norm_forward` says of it."""
     spec = conv2d_fused.specification(x, weight, bias, residual, geometry, minimum, maximum)
-    return batch_norm_forward.specification(spec, None, None, 0.0)
+    return spec, of_channels(spec), of_channels(spec)
 
 
 @conv2d_with_statistics.composed

@@ -41,7 +41,8 @@ def _map_like(x) -> ArraySpec:
     return ArraySpec(x.shape, x.dtype, channels_last(len(x.shape)))
 
 
-def _of_channels(x) -> ArraySpec:
+def of_channels(x) -> ArraySpec:
+    """Statistics and their like, a number a channel of x: float32 beside maps of 16 bits."""
     return ArraySpec(x.shape[1:2], np.dtype(np.float32) if x.dtype.itemsize == 2 else x.dtype)
 
 
@@ -54,7 +55,7 @@ def _gradients(x) -> tuple[ArraySpec, ArraySpec, ArraySpec]:
 def batch_norm_forward(x: Array, weight: Array | None, bias: Array | None, epsilon: float):
     """(y, mean (C,), variance (C,)): each channel by its own statistics over batch and pixels."""
     _check_batch("batch_norm", x, weight=weight, bias=bias)
-    statistics = _of_channels(x)
+    statistics = of_channels(x)
     return _map_like(x), statistics, statistics
 
 
@@ -63,7 +64,7 @@ def batch_norm_backward(grad_y: Array, x: Array, weight: Array | None, mean: Arr
     """(grad_x, grad_weight (C,), grad_bias (C,)) where mean and variance are those of x."""
     _check_batch("batch_norm_backward", x, weight=weight, mean=mean, variance=variance)
     check_shape("batch_norm_backward", "grad_y", grad_y, x.shape)
-    return _map_like(x), _of_channels(x), _of_channels(x)
+    return _map_like(x), of_channels(x), of_channels(x)
 
 
 @primitive(may_overwrite=("x",))
@@ -80,7 +81,7 @@ def batch_norm_inference_backward(grad_y: Array, x: Array, weight: Array | None,
     """(grad_x, grad_weight (C,), grad_bias (C,)) where mean and variance are constants."""
     _check_batch("batch_norm_inference_backward", x, weight=weight, mean=mean, variance=variance)
     check_shape("batch_norm_inference_backward", "grad_y", grad_y, x.shape)
-    return _map_like(x), _of_channels(x), _of_channels(x)
+    return _map_like(x), of_channels(x), of_channels(x)
 
 
 @primitive(mutates=("running",))

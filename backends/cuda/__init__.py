@@ -6,6 +6,8 @@ import importlib
 from functools import cache
 from importlib.util import find_spec
 
+import numpy as np
+
 from numbanet.backends.contract import FAMILIES
 from numbanet.backends.cuda import hardware
 from numbanet.backends.cuda.registry import implements
@@ -67,6 +69,11 @@ class CUDABackend(Backend):
             return False
         (a, b), (c, d) = _bytes_of(first), _bytes_of(second)
         return a < d and c < b
+
+    def takes_statistics(self, geometry, batch):
+        """For float32 maps; what 16-bit ones take may be split otherwise, and reads its result again then, as without."""
+        from numbanet.backends.cuda import choose
+        return choose.takes_statistics(geometry, batch, np.dtype(np.float32), self.device)
 
     def synchronize(self):
         self.device.synchronize()

@@ -19,7 +19,7 @@ _REACH = 1 << 31            # elements that offsets of tile programs, int32, can
 def convolution(direction: str, geometry, *arrays: DeviceArray):
     """The module whose `forward`, `backward_input` and `backward_weight` compute a convolution; `arrays` are its maps and weights."""
     first = arrays[0]
-    if not has_tiles(first) or not is_within_reach(*arrays):
+    if not has_tiles(first.device, first.dtype) or not is_within_reach(*arrays):
         return convolution_direct
     rows, columns, depth, _ = product_of(direction, geometry, first.shape[0])
     if not is_depthwise(geometry) and not fills_tiles(rows, columns, depth):
@@ -29,14 +29,21 @@ def convolution(direction: str, geometry, *arrays: DeviceArray):
 
 def matrix_product(a: DeviceArray, b: DeviceArray, out: DeviceArray):
     """The function that computes products of matrices; see :func:`~numbanet.backends.cuda.matrix.multiply`."""
-    if not has_tiles(out) or not is_within_reach(a, b, out) or not fills_tiles(*out.shape[-2:], a.shape[-1]):
+    if not has_tiles(out.device, out.dtype) or not is_within_reach(a, b, out) or not fills_tiles(*out.shape[-2:], a.shape[-1]):
         return matrix.multiply
     return matrix.multiply if matrix_tiles.batch_steps(a, b, out) is None else matrix_tiles.multiply
 
 
-def has_tiles(x: DeviceArray) -> bool:
-    """Whether tile programs are on, the array's GPU runs them (sm_80 and newer do), and its dtype is one of theirs."""
-    return use_tiles() and x.device.runs_tiles and math_of(x.dtype) is not None
+def takes_statistics(geometry, batch: int, dtype, device) -> bool:
+    """Whether a convolution's blocks take the statistics of its result, which is then not read again for them: by tiles, if not split."""
+    rows, columns, depth, _ = product_of("forward", geometry, batch)
+    return (has_tiles(device, dtype) and fills_tiles(rows, columns, depth)
+            and convolution_tiles.is_whole(geometry, batch, dtype, device))
+
+
+def has_tiles(device, dtype) -> bool:
+    """Whether tile programs are on, the GPU runs them (sm_80 and newer do), and the dtype is one of theirs."""
+    return use_tiles() and device.runs_tiles and math_of(dtype) is not None
 
 
 def fills_tiles(rows: int, columns: int, depth: int) -> bool:

@@ -14,8 +14,19 @@ from numbanet.backends.cuda.limits import NO_LIMITS
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.pointwise import convert
 from numbanet.backends.cuda.tiles import arguments as tiles
-from numbanet.backends.cuda.tiles.arguments import Epilogue, View, workspace_bytes
-from numbanet.backends.cuda.tiles.arrays import NHWC, card_of, empty_like, ordered, planned, room_for, shift_of, view_of
+from numbanet.backends.cuda.tiles.arguments import Epilogue, View, sums_shape, workspace_bytes
+from numbanet.backends.cuda.tiles.arrays import (
+    FLOAT32,
+    NHWC,
+    address_of,
+    card_of,
+    empty_like,
+    ordered,
+    planned,
+    room_for,
+    shift_of,
+    view_of,
+)
 from numbanet.backends.cuda.tiles.choose import choose, depthwise_splits, is_depthwise, math_of, product_of
 from numbanet.geometry import ConvGeometry
 
@@ -25,11 +36,23 @@ _PLAN = {"forward": tiles.conv_forward, "backward_input": tiles.conv_backward_in
 _PLAN_DEPTHWISE = {"forward": tiles.depthwise_forward, "backward_input": tiles.depthwise_backward_input}
 
 
-def forward(x, weight, bias, residual, geometry, low, high, out) -> None:
-    """y = convolution + bias + residual, limited; bias and residual may be None."""
+def forward(x, weight, bias, residual, geometry, low, high, out, sums: DeviceArray | None = None) -> None:
+    """y = convolution + bias + residual, limited; bias and residual may be None. Statistics of y go to `sums`, see `room_for_sums`."""
     bias, shift = shift_of(bias)
     residual = None if residual is None else ordered(residual, NHWC)
-    _run("forward", ordered(x, NHWC), packed(weight, geometry), out, geometry, shift, residual, low, high)
+    _run("forward", ordered(x, NHWC), packed(weight, geometry), out, geometry, shift, residual, low, high, sums)
+
+
+def is_whole(geometry, batch: int, dtype, device) -> bool:
+    """Whether the forward pass of a convolution computes each element of y in one block, which then knows what statistics it has."""
+    return not is_depthwise(geometry) and _chosen("forward", geometry, batch, dtype, device)[1] == 1
+
+
+def room_for_sums(geometry, x, out) -> DeviceArray:
+    """(4, blocks, K) for the statistics of a convolution's result, where `is_whole`: the parts that `normalization/moments.py` merges."""
+    rows, *_ = product_of("forward", geometry, x.shape[0])
+    tile, _ = _chosen("forward", geometry, x.shape[0], x.dtype, out.device)
+    return out.lease.allocator.empty(sums_shape(rows, geometry.filters, tile), FLOAT32)
 
 
 def backward_input(grad_y, weight, added, geometry, out) -> None:
@@ -58,15 +81,20 @@ def packed(weight: DeviceArray, geometry: ConvGeometry) -> DeviceArray:
     return ordered(weight, RSC) if is_depthwise(geometry) else ordered(weight, KRSC, 2, 3)
 
 
-def _run(direction: str, x, weight, out, geometry, shift: int, residual, low: float, high: float) -> None:
+def _chosen(direction: str, geometry, batch: int, dtype, device) -> tuple:
+    """(tile, splits) of a pass."""
+    return choose(math_of(dtype), *product_of(direction, geometry, batch), card_of(device))
+
+
+def _run(direction: str, x, weight, out, geometry, shift: int, residual, low: float, high: float, sums=None) -> None:
     made = out if out.shape[1] == 1 or out.steps[1] == 1 else empty_like(out, NHWC)
-    math, card = math_of(x.dtype), card_of(out.device)
-    epilogue = Epilogue(shift=shift, residual=None if residual is None else view_of(residual), minimum=float(low), maximum=float(high))
+    epilogue = Epilogue(shift=shift, residual=None if residual is None else view_of(residual), minimum=float(low), maximum=float(high),
+                        sums=0 if sums is None else address_of(sums))
     if is_depthwise(geometry):
-        launches = _depthwise(direction, math, view_of(x), view_of(weight), view_of(made), geometry, epilogue)
+        launches = _depthwise(direction, math_of(x.dtype), view_of(x), view_of(weight), view_of(made), geometry, epilogue)
     else:
-        rows, columns, depth, batches = product_of(direction, geometry, x.shape[0])
-        tile, splits = choose(math, rows, columns, depth, batches, card)
+        rows, columns, _, batches = product_of(direction, geometry, x.shape[0])
+        tile, splits = _chosen(direction, geometry, x.shape[0], x.dtype, out.device)
         room, at = room_for(out, workspace_bytes(rows, columns, batches, splits))
         launches = _planned(direction, tile, view_of(x), view_of(weight), view_of(made), geometry, epilogue, splits, at)
     out.device.run_tiles(launches)

@@ -136,7 +136,6 @@ load_shared_float = _instruction("ld.shared.f32 $0, [$1];", (float32,), (int32,)
 load_shared_float4 = _instruction("ld.shared.v4.f32 {$0,$1,$2,$3}, [$4];", (float32,) * 4, (int32,))
 store_shared_float = _instruction("{\n\t.reg .pred wanted;\n\tsetp.ne.s32 wanted, $2, 0;\n\t@wanted st.shared.f32 [$0], $1;\n\t}",
                                   (), (int32, float32, types.boolean))
-shuffle_xor = _instruction("shfl.sync.bfly.b32 $0, $1, $2, 31, 0xffffffff;", (float32,), (float32, int32))
 
 # --- from global to shared memory: (shared address, global address, bytes of it that exist; the rest of the piece becomes 0) ----------
 

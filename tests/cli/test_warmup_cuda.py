@@ -24,17 +24,17 @@ def test_what_makes_no_sense_is_refused_before_any_work(capsys, words, message):
 def test_it_fills_the_cache(capsys, tmp_path, monkeypatch):
     from numbanet.backends.cuda import cubin, dry
     from numbanet.backends.cuda.tiles import catalog
-    from numbanet.backends.cuda.tiles.reduce import StatisticsMerge
+    from numbanet.backends.cuda.tiles.reduce import SplitEpilogue
     if cubin.can_compile():
         pytest.skip(cubin.can_compile())
     monkeypatch.setenv("NUMBANET_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(catalog, "catalog", lambda maths: {"statistics": StatisticsMerge()})      # the whole takes minutes
+    monkeypatch.setattr(catalog, "catalog", lambda maths: {"splits": SplitEpilogue("float32", "matrix")})      # the whole takes minutes
     launches = dry.plain_launches()
     assert len(launches) > 50 and all(isinstance(types, tuple) for _, types in launches)
     monkeypatch.setattr(dry, "plain_launches", lambda: launches[:1])
     assert main(["warmup", "--device", "cuda", "--arch", "sm_80", "--arch", "sm_90"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split()[:2] == ["statistics", "sm_80"] and lines[2].split()[0] == launches[0].name
+    assert lines[1].split()[:2] == ["splits_float32_matrix", "sm_80"] and lines[2].split()[0] == launches[0].name
     assert lines[-1].startswith("4 kernels in")
     assert all(len(line) <= 80 for line in lines[:-1])
     assert len(list(tmp_path.rglob("*.cubin"))) == 4

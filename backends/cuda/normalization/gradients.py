@@ -1,4 +1,4 @@
-"""Gradients of weight and bias, of every normalization that has them:
+"""Gradients of weight and bias, of normalizations by rows; batch norm sums its own (`batch.py`):
 
     grad_bias[o] = sum over e of grad_y[o, e],    grad_weight[o] = sum over e of grad_y[o, e] * (x[o, e] - mean) * scale
 

@@ -6,7 +6,7 @@
     multiply.py    shared memory to accumulators: ldmatrix and mma, or plain float32
     epilogue.py    accumulators to y: scale, shift, residual, limits, statistics
     program.py     the kernel: the pipeline over the depth
-    reduce.py      second pass of split products and of statistics
+    reduce.py      second pass of split products
     depthwise.py   convolution with one filter a channel
     arguments.py   views of arrays to launches
     choose.py      which tile, how many splits
@@ -18,11 +18,10 @@ from __future__ import annotations
 
 from numbanet.backends.cuda.tiles.depthwise import Depthwise, build_depthwise
 from numbanet.backends.cuda.tiles.program import build_program
-from numbanet.backends.cuda.tiles.reduce import SplitEpilogue, StatisticsMerge, build_split_epilogue, build_statistics_merge
+from numbanet.backends.cuda.tiles.reduce import SplitEpilogue, build_split_epilogue
 from numbanet.backends.cuda.tiles.shape import Program
 
-_BUILDERS = {Program: build_program, SplitEpilogue: build_split_epilogue, StatisticsMerge: build_statistics_merge,
-             Depthwise: build_depthwise}
+_BUILDERS = {Program: build_program, SplitEpilogue: build_split_epilogue, Depthwise: build_depthwise}
 
 
 def build(program, machine):

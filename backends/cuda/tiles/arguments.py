@@ -1,7 +1,7 @@
 """From views of arrays to launches of tile programs: pure functions, no GPU.
 
 A `View` is an address, a shape and strides in elements. `gemm` and the passes of convolution return launches to run in order;
-`workspace_bytes` and `sums_bytes` say what memory a split product or statistics need beside the operands. What a program cannot read in
+`workspace_bytes` and `sums_shape` say what memory a split product or statistics need beside the operands. What a program cannot read in
 place raises `BackendError` with the copy that would make it readable.
 """
 
@@ -12,7 +12,7 @@ from math import ceil, gcd, inf
 
 from numbanet.backends.cuda.tiles import layout
 from numbanet.backends.cuda.tiles.depthwise import Depthwise
-from numbanet.backends.cuda.tiles.reduce import THREADS, SplitEpilogue, StatisticsMerge
+from numbanet.backends.cuda.tiles.reduce import THREADS, SplitEpilogue
 from numbanet.backends.cuda.tiles.shape import Operand, Program, Tile
 from numbanet.errors import BackendError
 from numbanet.geometry import ConvGeometry
@@ -31,7 +31,7 @@ class View:
 class Launch:
     """One kernel call: `program` names the kernel, its threads a block and its dynamic shared memory."""
 
-    program: Program | SplitEpilogue | StatisticsMerge | Depthwise
+    program: Program | SplitEpilogue | Depthwise
     grid: tuple[int, int, int]
     arguments: tuple
 
@@ -53,9 +53,7 @@ class Epilogue:
     residual: View | None = None
     minimum: float = -inf
     maximum: float = inf
-    sums: int = 0                    # address of the blocks' statistics, `sums_bytes` of them
-    mean: int = 0                    # where their merged mean and variance go, float32 (channels,)
-    variance: int = 0
+    sums: int = 0                    # address of the blocks' statistics, float32 of `sums_shape`
 
 
 PLAIN = Epilogue()
@@ -85,9 +83,9 @@ def workspace_bytes(rows: int, columns: int, batches: int, splits: int) -> int:
     return 4 * rows * columns * batches * splits if splits > 1 else 0
 
 
-def sums_bytes(rows: int, channels: int, tile: Tile) -> int:
-    """What the statistics of blocks need."""
-    return 8 * ceil(rows / tile.rows) * channels
+def sums_shape(rows: int, channels: int, tile: Tile) -> tuple[int, int, int]:
+    """Of the statistics of blocks: (4, blocks of rows, channels), see `epilogue.py`."""
+    return 4, ceil(rows / tile.rows), channels
 
 
 # --- matrix products ------------------------------------------------------------------------------------------------
@@ -365,13 +363,9 @@ def _launches(tile, a: _Side, b: _Side, y: _Result, residual: _Result | None, ep
     limits = (epilogue.minimum, epilogue.maximum)
     if splits == 1:
         pointers = (a.address, b.address, y.address, *common, epilogue.sums, y.batch, residual_batch, 0, a.batch, b.batch)
-        launches = [Launch(Program(tile, a.operand, b.operand, y.kind, bool(epilogue.sums)), grid, (
+        return [Launch(Program(tile, a.operand, b.operand, y.kind, bool(epilogue.sums)), grid, (
             pointers, (rows, columns, depth, per_split, int(pairs), channels, all_channels, *raster), limits, a.parameters, b.parameters,
             y_parameters, residual_parameters))]
-        if epilogue.mean:
-            launches.append(Launch(StatisticsMerge(), (ceil(all_channels / THREADS), 1, 1), (
-                (epilogue.sums, epilogue.mean, epilogue.variance), (all_channels, tile_rows, tile.rows, rows))))
-        return launches
     if not workspace:
         raise BackendError(f"a product in {splits} splits expects a workspace of {workspace_bytes(rows, columns, batches, splits)} bytes")
     split_bytes = 4 * batches * rows * columns

@@ -8,7 +8,7 @@ from numbanet.backends.cuda.cubin import Cubin, Source, cubin
 from numbanet.backends.cuda.tiles.choose import TILES
 from numbanet.backends.cuda.tiles.depthwise import Depthwise
 from numbanet.backends.cuda.tiles.program import PARAMETERS, POINTERS, RESULT_PARAMETERS, SIZES
-from numbanet.backends.cuda.tiles.reduce import SplitEpilogue, StatisticsMerge
+from numbanet.backends.cuda.tiles.reduce import SplitEpilogue
 from numbanet.backends.cuda.tiles.shape import Operand, Program
 
 MODULES = ("numbanet.backends.cuda.tiles", "numbanet.backends.cuda.ptx")         # whose sources define all kernels of the family
@@ -35,9 +35,9 @@ def first_layer(item: int) -> dict[str, tuple]:
             "conv backward weight, 3 channels": (Operand("pixels", False), Operand("windows", False, item), "partial")}
 
 
-def catalog(maths: Iterable[str] = ("tf32", "bf16", "fp16", "float32")) -> dict[str, Program | SplitEpilogue | StatisticsMerge | Depthwise]:
+def catalog(maths: Iterable[str] = ("tf32", "bf16", "fp16", "float32")) -> dict[str, Program | SplitEpilogue | Depthwise]:
     """Kernels by a readable name; every other one is compiled when it is first needed."""
-    found = {"statistics": StatisticsMerge()}
+    found: dict[str, Program | SplitEpilogue | Depthwise] = {}
     for math in maths:
         stored = "float32" if math == "tf32" else math
         for direction in ("forward", "backward_input", "backward_weight"):
@@ -48,9 +48,8 @@ def catalog(maths: Iterable[str] = ("tf32", "bf16", "fp16", "float32")) -> dict[
             products = PRODUCTS | (first_layer(tile.item) if tile.columns == 64 else {})
             for name, (a, b, result) in products.items():
                 found[f"{name} {math} {tile.rows}x{tile.columns}"] = Program(tile, a, b, result)
-            for name in ("conv forward 1x1", "conv forward") if tile.columns == 128 else ():
-                a, b, result = PRODUCTS[name]
-                found[f"{name} with statistics {math} {tile.rows}x{tile.columns}"] = Program(tile, a, b, result, sums=True)
+                if name.startswith("conv forward"):
+                    found[f"{name} with statistics {math} {tile.rows}x{tile.columns}"] = Program(tile, a, b, result, sums=True)
     return found
 
 
@@ -63,8 +62,6 @@ def argument_types(program) -> tuple[str, ...]:
     if isinstance(program, SplitEpilogue):
         result = f"int32x{RESULT_PARAMETERS[program.result]}"
         return "int64x8", "int32x8", "float32x2", result, result
-    if isinstance(program, StatisticsMerge):
-        return "int64x3", "int32x4"
     pixels, result = f"int32x{PARAMETERS['pixels']}", f"int32x{RESULT_PARAMETERS['pixels']}"
     if program.direction == "backward_weight":
         return "int64x4", "int32x5", pixels, "int32x5", pixels

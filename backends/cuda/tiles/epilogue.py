@@ -10,9 +10,10 @@ is a shift; a folded batch norm is both. Where rows and columns of y lie:
     filters    strides of k, r, s, c, then C with its magic, S with its magic: gradients of weights, rows k, columns (r, s, c)
     partial    float32, one dense array a split and batch; `reduce.py` adds them up in order
 
-**Statistics** (`sums`): for each block of rows and each column the sum of y, and the sum of squared differences from the block's own mean:
-two numbers that `reduce.py` merges in order (T. Chan, G. Golub, R. LeVeque, Updating formulae and a pairwise algorithm for computing sample
-variances, 1979). Nothing is lost to cancellation, as it is in the difference of squares.
+**Statistics** (`sums`): (4, blocks of rows, columns), float32: of each block and column how many elements of y it has, their mean, the rest
+that rounding took from it, and the sum of their squared differences from it, as `../normalization/moments.py` has them of parts, and
+merges them. y counts as it is stored, rounded to its type. The mean of a plain sum has lost digits where numbers are large beside their
+deviation: the mean of the differences from it corrects it, and of the squares of the differences from that none is lost to cancellation.
 """
 
 from __future__ import annotations
@@ -102,6 +103,22 @@ def build_element(math: str, machine):
     return 2, load_pair, store_pair
 
 
+def build_rounding(math: str, machine):
+    """rounded(low, high): two numbers as elements of y's type, read again."""
+    if math in ("tf32", "float32"):
+        @machine.worker
+        def rounded(low, high):
+            return low, high
+        return rounded
+
+    pack, unpack = (machine.pack_bf16, machine.unpack_bf16) if math == "bf16" else (machine.pack_fp16, machine.unpack_fp16)
+
+    @machine.worker
+    def rounded(low, high):
+        return unpack(pack(low, high))
+    return rounded
+
+
 def build_epilogue(program: Program, machine):
     """finish(accumulators, ...): the accumulators of a warp become elements of y."""
     tile = program.tile
@@ -114,7 +131,7 @@ def build_epilogue(program: Program, machine):
     fragment_row, fragment_column = machine.worker(layout.fragment_row), machine.worker(layout.fragment_column)
     cuda, float32, fma = machine.cuda, machine.float32, machine.fma
     collect = build_statistics(program, machine) if program.sums else None
-    sums = program.sums
+    sums, rounded = program.sums, build_rounding(tile.math, machine)
 
     @machine.worker
     def finish(accumulators, pointers, sizes, limits, batch, split, tile_row, first_row, first_column, lane, warp_row, warp_column, shared,
@@ -165,63 +182,73 @@ def build_epilogue(program: Program, machine):
                 after = y_pointer + (y_row + int64(column_offset(column + 1, y_parameters))) * item
                 store_pair(place, after, low, high, pairs, has_first, has_second)
                 if sums:
-                    accumulators[o], accumulators[o + 1] = low, high
+                    accumulators[o], accumulators[o + 1] = rounded(low, high)
         if sums:
             collect(accumulators, sums_pointer, sizes, batch, tile_row, first_row, first_column, lane, warp_row, warp_column, shared)
     return finish
 
 
 def build_statistics(program: Program, machine):
-    """collect(values, ...): sums of the columns of a block, and of the squares of their differences from the block's mean."""
+    """collect(values, ...): count, mean, rest and squared differences of the columns of a block.
+
+    Each lane adds up what it has of a column, all lanes of a column put that into shared memory, and one thread adds it up in order.
+    """
     tile = program.tile
     MT, NT = fragments(tile)
-    warp_rows, tile_rows, tile_columns = tile.warp_rows, tile.rows, tile.columns
-    columns_a_lane = 2 * NT
-    shuffle_xor, select, barrier = machine.shuffle_xor, machine.select, machine.barrier
+    threads, tile_rows, tile_columns, log_rows = tile.threads, tile.rows, tile.columns, tile.rows.bit_length() - 1
+    columns_a_lane, columns_a_thread, lanes = 2 * NT, -(-tile.columns // tile.threads), 8 * tile.warp_rows
+    row_size, sum_size = tile.statistics_row_bytes, tile.statistics_bytes // 3
+    select, barrier, thread_index = machine.select, machine.barrier, machine.thread_index
     load_shared_float, store_shared_float, store_float = machine.load_shared_float, machine.store_shared_float, machine.store_float
     fragment_row, fragment_column = machine.worker(layout.fragment_row), machine.worker(layout.fragment_column)
-    cuda, float32 = machine.cuda, machine.float32
+    float32 = machine.float32
 
     @machine.worker
-    def block_sum(mine, shared, lane, warp_row, warp_column):
-        """Each lane's columns, summed over the rows of the block: over lanes by exchange, over warps through shared memory, in order."""
-        for j in range(columns_a_lane):
-            total = mine[j]
-            total = total + shuffle_xor(total, 4)
-            total = total + shuffle_xor(total, 8)
-            mine[j] = total + shuffle_xor(total, 16)
-        barrier()
-        for j in range(columns_a_lane):
-            column = int32(warp_column * (8 * NT) + 8 * (j >> 1) + fragment_column(lane, j & 1))
-            store_shared_float(int32(shared + 4 * (warp_row * tile_columns + column)), mine[j], lane < 4)
-        barrier()
-        for j in range(columns_a_lane):
-            column = int32(warp_column * (8 * NT) + 8 * (j >> 1) + fragment_column(lane, j & 1))
-            total = load_shared_float(int32(shared + 4 * column))
-            for w in range(1, warp_rows):
-                total = total + load_shared_float(int32(shared + 4 * (w * tile_columns + column)))
-            mine[j] = total
+    def sum_of(place):
+        """What the lanes of a column have put there."""
+        total = load_shared_float(place)
+        for lane in range(1, lanes):
+            total = total + load_shared_float(int32(place + lane * row_size))
+        return total
 
     @machine.worker
     def collect(values, sums_pointer, sizes, batch, tile_row, first_row, first_column, lane, warp_row, warp_column, shared):
         rows, columns, channels, all_channels = sizes[0], sizes[1], sizes[5], sizes[6]
-        mine = cuda.local.array(columns_a_lane, float32)
-        mean = cuda.local.array(columns_a_lane, float32)
         count = float32(min(rows - first_row, tile_rows))
-        for turn in range(2):
+        share = float32(1) / count
+        squares_shared, means_shared = int32(shared + sum_size), int32(shared + 2 * sum_size)
+        barrier()                                       # all have read the operands that lay here
+        for turn in range(2):                           # sums, then those of differences from the mean, and of their squares
             for j in range(columns_a_lane):
-                total = float32(0)
+                column = int32(4 * (warp_column * (8 * NT) + 8 * (j >> 1) + fragment_column(lane, j & 1)))
+                mean = load_shared_float(int32(means_shared + column)) if turn == 1 else float32(0)
+                total, squares = float32(0), float32(0)
                 for i in range(2 * MT):
                     row = int32(first_row + warp_row * (16 * MT) + ((i >> 1) << 4) + fragment_row(lane, (i & 1) << 1))
-                    value = values[4 * ((i >> 1) * NT + (j >> 1)) + 2 * (i & 1) + (j & 1)]
-                    if turn == 1:
-                        value = (value - mean[j]) * (value - mean[j])
-                    total = total + select(row < rows, value, float32(0))
-                mine[j] = total
-            block_sum(mine, shared, lane, warp_row, warp_column)
-            for j in range(columns_a_lane):
-                column = int32(first_column + warp_column * (8 * NT) + 8 * (j >> 1) + fragment_column(lane, j & 1))
-                place = (int64(tile_row) * 2 + turn) * int64(all_channels) + int64(batch * channels + column)
-                store_float(sums_pointer + place * 4, mine[j], (column < columns) & (lane < 4) & (warp_row == 0))
-                mean[j] = mine[j] / count
+                    value = select(row < rows, values[4 * ((i >> 1) * NT + (j >> 1)) + 2 * (i & 1) + (j & 1)] - mean, float32(0))
+                    total = total + value
+                    squares = squares + value * value
+                place = int32((8 * warp_row + fragment_row(lane, 0)) * row_size + column)
+                store_shared_float(int32(shared + place), total, True)
+                if turn == 1:
+                    store_shared_float(int32(squares_shared + place), squares, True)
+            barrier()
+            if turn == 0:
+                for part in range(columns_a_thread):
+                    column = int32(thread_index() + part * threads)
+                    place = int32(4 * select(column < tile_columns, column, int32(0)))
+                    store_shared_float(int32(means_shared + place), sum_of(int32(shared + place)) * share, column < tile_columns)
+                barrier()
+        row_bytes = int64((rows + tile_rows - 1) >> log_rows) * int64(all_channels) * 4
+        for part in range(columns_a_thread):
+            column = int32(thread_index() + part * threads)
+            wanted = (column < tile_columns) & (first_column + column < columns)
+            place = int32(4 * select(wanted, column, int32(0)))
+            differences = sum_of(int32(shared + place))
+            rest = differences * share                  # what rounding took from the mean
+            target = sums_pointer + (int64(tile_row) * int64(all_channels) + int64(batch * channels + first_column + column)) * 4
+            store_float(target, count, wanted)
+            store_float(target + row_bytes, load_shared_float(int32(means_shared + place)), wanted)
+            store_float(target + 2 * row_bytes, rest, wanted)
+            store_float(target + 3 * row_bytes, sum_of(int32(squares_shared + place)) - differences * rest, wanted)
     return collect

@@ -1,9 +1,8 @@
-"""The second pass of a split product, and of the statistics of columns. Everything is added in a fixed order: the same bits every run.
+"""The second pass of a split product. Everything is added in a fixed order, so that the bits are the same in every run:
 
-    finish_splits      y = epilogue(sum over splits of partial[split, batch, row, column]), split 0 first
-    merge_statistics   mean and variance (biased) of each channel, from the blocks' sums and squared differences, block 0 first
+    y = epilogue(sum over splits of partial[split, batch, row, column]), split 0 first
 
-One thread has two neighbouring columns, or one channel.
+One thread has two neighbouring columns.
 """
 
 from __future__ import annotations
@@ -30,13 +29,6 @@ class SplitEpilogue:
     @property
     def name(self) -> str:
         return f"splits_{self.math}_{self.result}"
-
-
-@dataclass(frozen=True)
-class StatisticsMerge:
-    """The kernel that merges the statistics of blocks of rows."""
-
-    threads, shared_bytes, name = THREADS, 0, "statistics"
 
 
 def build_split_epilogue(program: SplitEpilogue, machine):
@@ -80,34 +72,5 @@ def build_split_epilogue(program: SplitEpilogue, machine):
         offset = row_offset(row, y_parameters)
         store_pair(start + (offset + int64(column_offset(column, y_parameters))) * item,
                    start + (offset + int64(column_offset(column + 1, y_parameters))) * item, low, high, pairs, has_first, has_second)
-    kernel.__name__ = kernel.__qualname__ = program.name
-    return kernel
-
-
-def build_statistics_merge(program: StatisticsMerge, machine):
-    """(pointers: sums, mean, variance; sizes: channels, blocks, rows of a block, rows)."""
-    load_float, store_float, float32 = machine.load_float, machine.store_float, machine.float32
-    thread_index, block_x = machine.thread_index, machine.block_x
-
-    def kernel(pointers, sizes):
-        sums, mean_pointer, variance_pointer = pointers
-        channels, blocks, block_rows, rows = sizes
-        channel = int32(block_x() * THREADS + thread_index())
-        exists = channel < channels
-        place = sums + int64(channel) * 4
-        step = int64(channels) * 4
-        count = float32(min(block_rows, rows))
-        mean = load_float(place, exists) / count
-        squares = load_float(place + step, exists)
-        for block in range(1, blocks):
-            place = place + 2 * step
-            more = float32(min(block_rows, rows - block * block_rows))
-            difference = load_float(place, exists) / more - mean
-            total = count + more
-            mean = mean + difference * (more / total)
-            squares = squares + load_float(place + step, exists) + difference * difference * (count * (more / total))
-            count = total
-        store_float(mean_pointer + int64(channel) * 4, mean, exists)
-        store_float(variance_pointer + int64(channel) * 4, squares / count, exists)
     kernel.__name__ = kernel.__qualname__ = program.name
     return kernel

@@ -68,6 +68,16 @@ class Tile:
         return self.stages * self.stage_bytes
 
     @property
+    def statistics_row_bytes(self) -> int:
+        """A number for each column, and room to the next lane's, so that no more than two lanes of a warp store to one bank."""
+        return 4 * (self.columns + 8)
+
+    @property
+    def statistics_bytes(self) -> int:
+        """Of shared memory, where columns are added up: three times a number for each of the lanes that share one, and each column."""
+        return 3 * 8 * self.warp_rows * self.statistics_row_bytes
+
+    @property
     def name(self) -> str:
         return f"{self.math}_{self.rows}x{self.columns}x{self.depth}_{self.warp_rows}x{self.warp_columns}_{self.stages}"
 
@@ -93,6 +103,8 @@ class Program:
         _expect(_power_of_two(tile.depth) and tile.depth * tile.item >= 32,
                 f"depth expects a power of two, 32 bytes or more, received {tile.depth}")
         _expect(not (self.sums and self.result == "partial"), "sums are those of a complete result, received result 'partial'")
+        _expect(not self.sums or tile.statistics_bytes <= tile.shared_bytes,
+                f"sums expect {tile.statistics_bytes} bytes of shared memory, the tile {tile.name} has {tile.shared_bytes}")
         for operand, side in ((self.a, tile.rows), (self.b, tile.columns)):
             _expect(operand.source in SOURCES, f"source expects one of {', '.join(SOURCES)}, received {operand.source!r}")
             _expect(operand.piece in (4, 8, 16) or (operand.piece == 2 and tile.item == 2),

@@ -22,7 +22,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from tests.backends.cuda.words import LANE, ROW, WORD, matrix_words, mma, packed, rounded_tf32, shuffled, unpacked
+from tests.backends.cuda.words import LANE, ROW, WORD, matrix_words, mma, packed, rounded_tf32, unpacked
 
 BASE = 1 << 20             # address of the first byte
 GUARD = 512                # bytes between arrays
@@ -300,9 +300,6 @@ class Emulator:
         self._writing(place, 4, self.thread[wanted])
         data = np.ascontiguousarray(self._each(value, np.float32)[wanted])
         self.shared[place[:, None] + np.arange(4)] = data[:, None].view(np.uint8)
-
-    def shuffle_xor(self, value, mask):
-        return shuffled(self._each(value, np.float32), mask)
 
     # --- from global to shared memory ---
 

@@ -15,6 +15,7 @@ import pytest
 from numba import cuda
 
 import numbanet
+from numbanet import dtypes
 from numbanet.backends import PRIMITIVES, get_backend
 from numbanet.backends.cuda import simulator
 from numbanet.backends.cuda.block import REAL
@@ -155,6 +156,52 @@ def test_variances_survive_a_mean_of_ten_thousand_deviations(rng, layout):
         np.testing.assert_allclose(mean.ravel(), exact.mean(axes).ravel(), rtol=2e-7)
         expected = (exact - exact.mean(axes, keepdims=True)) / np.sqrt(exact.var(axes, keepdims=True) + 1e-5)
         np.testing.assert_allclose(y, expected, rtol=0, atol=2e-3)      # the rounding of a mean of 1e4 is 5e-4
+
+
+@pytest.mark.parametrize("layout", [channels_last, lambda x: x], ids=["channels-last", "row-major"])
+def test_limits_of_what_is_computed_again_let_pass_what_those_of_the_result_do(rng, layout):
+    """Bit for bit: from x, from y, and as the plain gradient of what passes; NaN lets pass, and a limit itself does not."""
+    x = rng.standard_normal((3, 16, 5, 7)).astype(np.float32)
+    x[0, ::4, 0, 0] = np.nan
+    x, grad_y = (CUDA.from_numpy(layout(a)) for a in (x, rng.standard_normal(x.shape).astype(np.float32)))
+    weight, bias, mean, variance = (CUDA.from_numpy(rng.uniform(0.5, 2, 16).astype(np.float32)) for _ in range(4))
+    for limits in ((0.0, 3.0), (None, 2.0), (None, None)):
+        y = CUDA.batch_norm_given_forward(x, weight, bias, None, mean, variance, 1e-5, *limits)
+        low, high = (np.nan if limit is None else limit for limit in limits)
+        values = CUDA.to_numpy(y)
+        passed = np.where((values <= low) | (values >= high), np.float32(0), CUDA.to_numpy(grad_y))
+        plain = CUDA.batch_norm_backward(CUDA.from_numpy(layout(passed)), x, weight, mean, variance, 1e-5)
+        of_x = CUDA.batch_norm_fused_backward(grad_y, None, x, weight, bias, mean, variance, 1e-5, *limits)
+        of_y = CUDA.batch_norm_fused_backward(grad_y, y, x, weight, bias, mean, variance, 1e-5, *limits)
+        np.testing.assert_array_equal(CUDA.to_numpy(of_y[3]), passed)
+        for expected, *received in zip(plain, of_x, of_y):
+            for one in received:
+                np.testing.assert_array_equal(CUDA.to_numpy(one), CUDA.to_numpy(expected))
+
+
+def test_limits_are_those_of_the_type_of_the_map(rng):
+    """0.1 is 0.1001 in bfloat16: what was limited to it lies at the limit, not inside."""
+    x = CUDA.from_numpy(rng.standard_normal((9, 8)).astype(dtypes.as_dtype("bfloat16")))
+    ones, zeros = (CUDA.from_numpy(np.full(8, value, np.float32)) for value in (1, 0))
+    y = CUDA.batch_norm_given_forward(x, ones, zeros, x, zeros, ones, 0.0, None, 0.1)
+    *_, passed = CUDA.batch_norm_fused_backward(CUDA.clamp(x, 1.0, None), y, x, ones, zeros, zeros, ones, 0.0, None, 0.1)
+    at_limit = CUDA.to_numpy(y).astype(np.float32) > 0.1
+    assert 0 < at_limit.sum() < at_limit.size
+    np.testing.assert_array_equal(CUDA.to_numpy(passed).astype(np.float32) == 0, at_limit)
+
+
+def test_batch_norm_launches_few_kernels(rng, monkeypatch):
+    """A pass over a map for what needs all of it, one for what follows; of 160 parts, one merge before the last."""
+    x, launched = CUDA.from_numpy(channels_last(rng.standard_normal((5, 16, 31, 33)).astype(np.float32))), []
+    weight, bias = (CUDA.from_numpy(np.ones(16, np.float32)) for _ in range(2))
+    submit = CUDA.device.submit
+    monkeypatch.setattr(CUDA.device, "submit", lambda call: launched.append(call) or submit(call))
+    y, mean, variance = CUDA.batch_norm_fused_forward(x, weight, bias, None, 1e-5, 0.0, None)
+    forward = len(launched)
+    CUDA.batch_norm_fused_backward(x, None, x, weight, bias, mean, variance, 1e-5, 0.0, None)
+    backward = len(launched) - forward
+    CUDA.batch_norm_given_forward(x, weight, bias, x, mean, variance, 1e-5, 0.0, None)
+    assert (forward, backward, len(launched) - forward - backward) == (4, 5, 2)
 
 
 # Errors

@@ -21,7 +21,7 @@ from numbanet.backends import disk_cache
 from numbanet.backends.cuda import cubin
 from numbanet.backends.cuda.tiles.arguments import View, gemm
 from numbanet.backends.cuda.tiles.catalog import MODULES, argument_types, catalog, cubin_of
-from numbanet.backends.cuda.tiles.reduce import StatisticsMerge
+from numbanet.backends.cuda.tiles.reduce import SplitEpilogue
 from numbanet.backends.cuda.tiles.shape import SHARED_LIMIT, Program
 from numbanet.errors import BackendError, UsageError
 
@@ -30,8 +30,9 @@ KERNELS = catalog()
 ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 DEFAULT = ("gemm nn tf32 128x128", "gemm tn bf16 128x128", "gemm nt float32 128x128", "conv forward tf32 128x128",
            "conv forward with statistics bf16 128x128", "conv backward input fp16 128x128", "conv backward weight tf32 64x64",
-           "conv forward, 3 channels bf16 64x64", "conv backward weight, 3 channels tf32 64x64", "splits filters bf16", "statistics",
+           "conv forward, 3 channels bf16 64x64", "conv backward weight, 3 channels tf32 64x64", "splits filters bf16",
            "depthwise forward float32", "depthwise backward_input fp16", "depthwise backward_weight float32")
+SMALL = SplitEpilogue("float32", "matrix")        # the least to compile
 SLACK = 1.1                  # of registers, from one release of the compilers to the next
 
 
@@ -113,31 +114,31 @@ def counting(name, function, done):
 
 
 def test_one_compilation_serves_all_architectures(folder, compilations):
-    first = cubin_of(StatisticsMerge(), "sm_80")
+    first = cubin_of(SMALL, "sm_80")
     assert compilations == ["compile_ptx", "link"]
-    assert cubin_of(StatisticsMerge(), "sm_90").arch == "sm_90" and compilations == ["compile_ptx", "link", "link"]
-    assert cubin_of(StatisticsMerge(), "sm_80") == first and len(compilations) == 3
+    assert cubin_of(SMALL, "sm_90").arch == "sm_90" and compilations == ["compile_ptx", "link", "link"]
+    assert cubin_of(SMALL, "sm_80") == first and len(compilations) == 3
     assert sorted(path.suffix for path in folder.rglob("*-*.*")) == [".cubin", ".cubin", ".ptx"]
 
 
 @pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:40], lambda content: b"x" * len(content),
                                     lambda content: content[:-1] + bytes([content[-1] ^ 1])])
 def test_damaged_files_are_compiled_again(folder, compilations, damage, caplog):
-    whole = cubin_of(StatisticsMerge(), "sm_80")
+    whole = cubin_of(SMALL, "sm_80")
     for path in folder.rglob("*-*.*"):
         path.write_bytes(damage(path.read_bytes()))
-    again = cubin_of(StatisticsMerge(), "sm_80")
+    again = cubin_of(SMALL, "sm_80")
     assert again.report() == whole.report() and compilations.count("compile_ptx") == 2
     assert sum("cannot be used" in text and "compiled again" in text for text in caplog.messages) == 2, "PTX and machine code"
-    cubin_of(StatisticsMerge(), "sm_80")
+    cubin_of(SMALL, "sm_80")
     assert compilations.count("compile_ptx") == 2
 
 
 def test_a_folder_that_cannot_be_written_costs_a_compilation_and_a_warning(tmp_path, monkeypatch, compilations, caplog):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("NUMBANET_CACHE_DIR", str(tmp_path / "file"))
-    assert cubin_of(StatisticsMerge(), "sm_80").registers
-    assert cubin_of(StatisticsMerge(), "sm_80").registers and compilations.count("compile_ptx") == 2
+    assert cubin_of(SMALL, "sm_80").registers
+    assert cubin_of(SMALL, "sm_80").registers and compilations.count("compile_ptx") == 2
     told, = [text for text in caplog.messages if "cannot be written" in text]
     assert str(tmp_path / "file") in told and "NUMBANET_CACHE_DIR" in told
 
@@ -168,8 +169,8 @@ def test_sources_of_the_family_are_all_in_the_digest(monkeypatch):
 
 def test_processes_that_fill_one_cache_at_once(tmp_path):
     source = ("from numbanet.backends.cuda.tiles.catalog import cubin_of\n"
-              "from numbanet.backends.cuda.tiles.reduce import StatisticsMerge\n"
-              "print(cubin_of(StatisticsMerge(), 'sm_80').registers)")
+              "from numbanet.backends.cuda.tiles.reduce import SplitEpilogue\n"
+              "print(cubin_of(SplitEpilogue('float32', 'matrix'), 'sm_80').registers)")
     environment = os.environ | {"NUMBANET_CACHE_DIR": str(tmp_path)}
     running = [subprocess.Popen([sys.executable, "-c", source], env=environment, cwd=Path(__file__).parents[3], stdout=subprocess.PIPE,
                                 stderr=subprocess.PIPE, text=True) for _ in range(2)]
@@ -180,10 +181,10 @@ def test_processes_that_fill_one_cache_at_once(tmp_path):
 
 
 def test_a_filled_cache_is_read_without_numba(folder):
-    cubin_of(StatisticsMerge(), "sm_90")
+    cubin_of(SMALL, "sm_90")
     source = ("import sys\nfrom numbanet.backends.cuda.tiles.catalog import cubin_of\n"
-              "from numbanet.backends.cuda.tiles.reduce import StatisticsMerge\n"
-              "cubin_of(StatisticsMerge(), 'sm_90')\n"
+              "from numbanet.backends.cuda.tiles.reduce import SplitEpilogue\n"
+              "cubin_of(SplitEpilogue('float32', 'matrix'), 'sm_90')\n"
               "print(*[name for name in ('numba', 'llvmlite', 'cuda') if name in sys.modules])")
     done = subprocess.run([sys.executable, "-c", source], cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0 and done.stdout.strip() == "", done.stdout + done.stderr
@@ -211,7 +212,7 @@ def test_loops_of_few_turns_are_not_unrolled():
 @pytest.mark.parametrize("arch, message", [("sm_75", "sm_80 or newer"), ("hopper", "expects a name such as sm_80"), ("sm_", "a name")])
 def test_architectures_that_cannot_be(arch, message):
     with pytest.raises(UsageError, match=message):
-        cubin_of(StatisticsMerge(), arch)
+        cubin_of(SMALL, arch)
 
 
 def test_errors_of_the_compilers_name_the_kernel(folder):

@@ -38,7 +38,7 @@ def test_ptx_has_all_that_tile_programs_use(ptx):
 
 def test_twins_take_the_same_operands(ptx):
     found = instructions(ptx)
-    assert len(found) > 45
+    assert len(found) >= 45
     for name, instruction in found.items():
         parameters = inspect.signature(getattr(Emulator, name)).parameters
         variable = any(p.kind is p.VAR_POSITIONAL for p in parameters.values())

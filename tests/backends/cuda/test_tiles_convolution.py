@@ -15,7 +15,7 @@ from numbanet.backends.cuda.tiles.arguments import (
     depthwise_backward_input,
     depthwise_backward_weight,
     depthwise_forward,
-    sums_bytes,
+    sums_shape,
     workspace_bytes,
 )
 from numbanet.backends.cuda.tiles.shape import Tile
@@ -144,21 +144,51 @@ def test_epilogue_keeps_nan_and_adds_in_place(rng):
     np.testing.assert_array_equal(device.get(y), np.where(np.isnan(wanted), np.nan, np.maximum(wanted, 0)))
 
 
+def merged(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance from (4, blocks, K), in float64."""
+    count, mean, rest, squares = sums.astype(np.float64)
+    mean, n = mean + rest, count.sum(0)
+    center = (count * mean).sum(0) / n
+    return center, (squares + count * (mean - center) ** 2).sum(0) / n
+
+
+@pytest.mark.parametrize("math", ["tf32", "float32", "bf16", "fp16"])
 @pytest.mark.parametrize("case", ["3x3", "groups of odd sizes"])
-def test_statistics(rng, case):
-    """Mean and variance of each channel of y, from the accumulators, also where the mean is large beside the deviation."""
-    geometry, x, weight, grad_y = problem(rng, case, np.float32)
-    device, tile = Device(), SMALL["tf32"]
-    y = device.empty(grad_y.shape, np.float32, NHWC)
-    shift = device.put(np.full(geometry.filters, 4096, np.float32)).address
-    rows, K = len(x) * geometry.output_size[0] * geometry.output_size[1], geometry.filters
-    mean, variance = device.empty((K,), np.float32), device.empty((K,), np.float32)
-    epilogue = Epilogue(shift=shift, sums=device.room(sums_bytes(rows, K, tile)), mean=mean.address, variance=variance.address)
-    device.run(conv_forward(tile, device.put(x), device.put(weight), y, geometry, epilogue))
-    wanted = expected("conv2d_forward", x, weight, None, geometry) + 4096
-    np.testing.assert_array_equal(device.get(y), wanted)
-    np.testing.assert_allclose(device.get(mean), wanted.mean((0, 2, 3)), rtol=1e-6)
-    np.testing.assert_allclose(device.get(variance), wanted.var((0, 2, 3)), rtol=1e-5)
+def test_statistics(rng, case, math):
+    """Of y as it is stored, rounded, by blocks; y is what it is without them, bit for bit."""
+    geometry, x, weight, grad_y = problem(rng, case, DTYPES[math])
+    device, tile, (N, K, OH, OW) = Device(), SMALL[math], grad_y.shape
+    results = [device.empty(grad_y.shape, DTYPES[math], NHWC) for _ in range(2)]
+    shift = device.put(rng.standard_normal(K).astype(np.float32)).address
+    residual = device.put(integers(rng, grad_y.shape, DTYPES[math], 9, NHWC))
+    sums = device.empty(sums_shape(N * OH * OW, K, tile), np.float32)
+    given = device.put(x), device.put(weight)
+    for y, address in zip(results, (0, sums.address)):
+        device.run(conv_forward(tile, *given, y, geometry, Epilogue(shift=shift, residual=residual, minimum=-20.0, sums=address)))
+    y, plain = (device.get(view).astype(np.float64) for view in results)
+    np.testing.assert_array_equal(y, plain)
+    assert (y == -20).any()
+    mean, variance = merged(device.get(sums))
+    np.testing.assert_allclose(mean, y.mean((0, 2, 3)), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(variance, y.var((0, 2, 3)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("math", ["tf32", "float32"])
+def test_statistics_survive_a_mean_of_ten_thousand_deviations(rng, math):
+    """Of normal deviates, from weights of 1: what is left of them in float32 beside a mean of 1e4; the first one is far from the others."""
+    geometry, tile = conv_geometry(8, 8, (13, 11), (1, 1)), SMALL[math]
+    x = rng.standard_normal((5, 13, 11, 8)).astype(np.float32).transpose(0, 3, 1, 2)
+    device, weight = Device(), np.eye(8, dtype=np.float32)[:, None, None].transpose(0, 3, 1, 2)
+    residual = np.zeros((5, 13, 11, 8), np.float32).transpose(0, 3, 1, 2)
+    residual[0, :, 0, 0] = -10000
+    y, sums = device.empty(x.shape, np.float32, NHWC), device.empty(sums_shape(5 * 13 * 11, 8, tile), np.float32)
+    shift = device.put(np.full(8, 1e4, np.float32)).address
+    device.run(conv_forward(tile, device.put(x), device.put(weight), y, geometry, Epilogue(
+        shift=shift, residual=device.put(residual), sums=sums.address)))
+    exact = device.get(y).astype(np.float64)
+    mean, variance = merged(device.get(sums))
+    np.testing.assert_allclose(mean, exact.mean((0, 2, 3)), rtol=1e-9)
+    np.testing.assert_allclose(variance, exact.var((0, 2, 3)), rtol=2e-6)
 
 
 def test_views_are_read_and_written_in_place(rng):

@@ -14,7 +14,7 @@ from numbanet.backends.cuda.tiles.arguments import View, conv_backward_weight, c
 from numbanet.backends.cuda.tiles.catalog import argument_types
 from numbanet.backends.cuda.tiles.choose import TILES
 from numbanet.backends.cuda.tiles.launch import flat_arguments
-from numbanet.backends.cuda.tiles.reduce import StatisticsMerge
+from numbanet.backends.cuda.tiles.reduce import SplitEpilogue
 from numbanet.errors import BackendError
 from numbanet.geometry import conv_geometry
 from tests.backends.cuda.fake_driver import INVALID
@@ -47,10 +47,10 @@ def test_parameters_of_the_machine_code_are_the_flat_arguments():
         pytest.skip(cubin.can_compile())
     from numbanet.backends.cuda import ptx
     from numbanet.backends.cuda.tiles import build
-    program = StatisticsMerge()
+    program = SplitEpilogue("float32", "matrix")
     text = cubin.compile_ptx(program.name, build(program, ptx), argument_types(program))
     letters = re.findall(r"\.param \.([usbf]\d+) \w+_param_\d+", text)
-    sizes = {"int64": "64", "int32": "32"}
+    sizes = {"int64": "64", "int32": "32", "float32": "32"}
     wanted = [sizes[base] for base, _, count in (t.partition("x") for t in argument_types(program)) for _ in range(int(count))]
     assert [letter[1:] for letter in letters] == wanted
 

@@ -5,6 +5,8 @@ By hand: NUMBA_ENABLE_CUDASIM=1 python -m pytest tests/backends/cuda/tiled.py
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -17,11 +19,12 @@ from numbanet.nn import functional as F
 from tests.backends.agreement import CASES, agree, agree_overwriting, arguments_of, name_of, outputs
 from tests.backends.cuda import emulated
 from tests.backends.cuda.device import NHWC, integers
+from tests.cases.case import channels_last
 
 emulated.install()
 CUDA, REFERENCE = get_backend("cuda"), get_backend("reference")
 PRODUCTS = ("matmul", "linear_forward", "linear_backward_input", "linear_backward_weight", "linear_fused", "conv2d_forward", "conv2d_fused",
-            "conv2d_backward_input", "conv2d_backward_weight", "conv2d_backward_input_added")
+            "conv2d_backward_input", "conv2d_backward_weight", "conv2d_backward_input_added", "conv2d_with_statistics")
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +95,110 @@ def _cast(a, dtype):
     made = np.empty_like(a, dtype)
     made[...] = a
     return made
+
+
+def sums_ran() -> int:
+    """How often a program took statistics."""
+    return sum(count for name, count in CUDA.device.programs.items() if name.endswith("_sums"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_convolutions_with_statistics(rng, name, dtype):
+    """y has the bits that it has without, statistics are what `batch_norm_forward` finds in it; depthwise ones are not by sums."""
+    geometry, dtype = conv_geometry(*LAYERS[name]), numbanet.dtypes.as_dtype(dtype)
+    x, weight, residual = (rng.standard_normal(shape).astype(np.float32) for shape in (
+        (3, geometry.channels, *geometry.input_size), geometry.weight_shape, (3, geometry.filters, *geometry.output_size)))
+    x, weight, bias, residual = (CUDA.from_numpy(_cast(a, dtype)) for a in (x, weight, np.full(geometry.filters, 30, np.float32), residual))
+    before = sums_ran()
+    y, *received = CUDA.conv2d_with_statistics(x, weight, bias, residual, geometry, 0.0, None)
+    assert sums_ran() - before == (not choose.is_depthwise(geometry))
+    assert choose.takes_statistics(geometry, 3, dtype, CUDA.device) == (not choose.is_depthwise(geometry))
+    plain = CUDA.conv2d_fused(x, weight, bias, residual, geometry, 0.0, None)
+    assert CUDA.to_numpy(y).tobytes() == CUDA.to_numpy(plain).tobytes()
+    for mine, theirs in zip(received, CUDA.batch_norm_forward(y, None, None, 0.0)[1:], strict=True):
+        np.testing.assert_allclose(CUDA.to_numpy(mine), CUDA.to_numpy(theirs), rtol=1e-6)
+
+
+def test_statistics_of_many_blocks_survive_a_mean_of_ten_thousand_deviations(rng):
+    """More blocks than one merge takes; the first element is far from the others."""
+    geometry = conv_geometry(8, 8, (90, 80), (1, 1))
+    numbanet.set_float32_precision("strict")
+    x, weight = channels_last(rng.standard_normal((1, 8, 90, 80)).astype(np.float32)), np.eye(8, dtype=np.float32)[:, :, None, None]
+    residual = channels_last(np.zeros(x.shape, np.float32))
+    residual[0, :, 0, 0] = -1e4
+    x, weight, bias, residual = (CUDA.from_numpy(a) for a in (x, weight, np.full(8, 1e4, np.float32), residual))
+    before = sums_ran()
+    y, mean, variance = (CUDA.to_numpy(a) for a in CUDA.conv2d_with_statistics(x, weight, bias, residual, geometry, None, None))
+    assert sums_ran() == before + 1 and 90 * 80 / 64 > 64
+    exact = y.astype(np.float64)
+    np.testing.assert_allclose(mean, exact.mean((0, 2, 3)), rtol=1e-7)
+    np.testing.assert_allclose(variance, exact.var((0, 2, 3)), rtol=1e-6)
+
+
+def test_who_takes_statistics():
+    """Whole products of float32 by tiles: neither those in splits, nor depthwise ones, nor any where tiles are off."""
+    whole, split, depthwise = (conv_geometry(*numbers) for numbers in (
+        (64, 64, (14, 14), (3, 3), 1, 1), (512, 64, (7, 7), (3, 3), 1, 1), (64, 64, (14, 14), (3, 3), 1, 1, 1, 64)))
+    assert CUDA.takes_statistics(whole, 32) and not CUDA.takes_statistics(split, 1) and not CUDA.takes_statistics(depthwise, 32)
+    numbanet.cuda.set_tiles(False)
+    assert not CUDA.takes_statistics(whole, 32)
+
+
+def test_a_split_convolution_reads_its_result_again(rng):
+    geometry = conv_geometry(512, 64, (7, 7), (3, 3), 1, 1)
+    x, weight = (CUDA.from_numpy(rng.standard_normal(shape).astype(np.float32)) for shape in ((1, 512, 7, 7), geometry.weight_shape))
+    before = sums_ran()
+    y, mean, variance = (CUDA.to_numpy(a) for a in CUDA.conv2d_with_statistics(x, weight, None, None, geometry, None, None))
+    assert sums_ran() == before
+    np.testing.assert_allclose(mean, y.mean((0, 2, 3)), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(variance, y.var((0, 2, 3)), rtol=1e-5)
+
+
+def test_a_compiled_training_step_takes_statistics(rng):
+    """Each convolution before a batch norm, as calls and as a graph; losses and parameters are the reference's."""
+    numbanet.set_float32_precision("strict")
+    numbanet.manual_seed(5)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 12, 3, stride=2),
+                          nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 12, 3, groups=12), nn.BatchNorm2d(12), nn.AdaptiveAvgPool2d(1),
+                          nn.Flatten(), nn.Linear(12, 10))
+    x, labels, results = rng.standard_normal((3, 3, 13, 11)).astype(np.float32), rng.integers(0, 10, 3), {}
+    for device in ("cuda", "reference"):
+        mine = copy.deepcopy(model).to(device)
+        batch = numbanet.tensor(x, device=device), numbanet.tensor(labels, device=device)
+        optimizer = numbanet.optim.SGD(mine.parameters(), lr=0.1)
+        step = numbanet.compile(mine, batch, loss=F.cross_entropy, optimizer=optimizer)
+        losses = []
+        for _ in range(3):
+            CUDA.device.programs.clear()
+            losses.append(step(*batch).item())
+            assert device == "reference" or sums_ran() == 2
+        names = step.plan().graph.primitives()
+        assert names.count("conv2d_with_statistics") == names.count("batch_norm_given_forward") == (2 if device == "cuda" else 0)
+        results[device] = [np.array(losses), *[value.numpy() for value in mine.state_dict().values()]]
+    for received, expected in zip(results["cuda"], results["reference"], strict=True):
+        np.testing.assert_allclose(received, expected, rtol=0, atol=2e-5 * (np.abs(expected).max() or 1))
+
+
+def test_a_compiled_training_step_of_16_bits_takes_statistics(rng):
+    """The loss is that of the same step without them."""
+    numbanet.manual_seed(5)
+    model = nn.Sequential(nn.Conv2d(8, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                          nn.Linear(16, 10)).to("cuda")
+    batch = (numbanet.tensor(rng.standard_normal((3, 8, 9, 7)).astype(np.float32), device="cuda"),
+             numbanet.tensor(rng.integers(0, 10, 3), device="cuda"))
+    losses = []
+    for takes in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            if not takes:
+                patch.setattr(type(CUDA), "takes_statistics", lambda self, geometry, batch: False)
+            mine = copy.deepcopy(model)
+            step = numbanet.compile(mine, batch, loss=F.cross_entropy, optimizer=numbanet.optim.SGD(mine.parameters(), lr=0.1),
+                                    precision="bf16")
+            before = sums_ran()
+            losses.append([step(*batch).item() for _ in range(3)])
+            assert sums_ran() - before == 3 * takes
+    np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
 def test_tf32_rounds_and_strict_does_not(rng):

@@ -19,6 +19,7 @@ load_families()
 BFLOAT16, FLOAT16 = dtypes.as_dtype("bfloat16"), dtypes.as_dtype("float16")
 KEY = (2**64 - 5, 2**33 + 7)
 GRADIENT = "loss.classification.classification_gradient"
+BATCH_NORM_GRADIENT = "normalization.batch.batch_norm_gradient normalization.batch.batch_norm_gradient_sums"
 LOCAL = "normalization.local_response.local_response_norm"
 POOL = pool_geometry((5, 7), (3, 3), 2, 1)
 
@@ -42,9 +43,10 @@ def _normalised(rng, dtype=np.float32, channels: int = 16):
     return channels_last(rng.standard_normal((3, channels, 5, 7)).astype(dtype)), [_channels(rng, channels) for _ in range(4)]
 
 
-def _fused(rng, y: bool):
-    x, (weight, bias, mean, variance) = _normalised(rng)
-    return (_maps(rng, *x.shape), _maps(rng, *x.shape) if y else None, x, weight, bias, mean, variance, 1e-5, 0.0, 6.0)
+def _fused(rng, y: bool, dtype=np.float32):
+    x, (weight, bias, mean, variance) = _normalised(rng, dtype)
+    grad_y, y = _maps(rng, *x.shape, dtype=dtype), _maps(rng, *x.shape, dtype=dtype) if y else None
+    return grad_y, y, x, weight, bias, mean, variance, 1e-5, 0.0, 6.0
 
 
 def _parameters(rng, states: int) -> list[list[np.ndarray]]:
@@ -92,11 +94,15 @@ CASES = [
      "normalization.batch.batch_norm_apply normalization.moments.moments_of_parts"),
     ("batch_norm_inference_forward", lambda r: [(n := _normalised(r))[0], *n[1], 1e-5], "normalization.batch.batch_norm_apply"),
     ("batch_norm_backward", lambda r: [_maps(r, 3, 16, 5, 7), (n := _normalised(r))[0], *n[1][1:], 1e-5],
-     "normalization.batch.batch_norm_gradient normalization.gradients.affine_gradients"),
+     BATCH_NORM_GRADIENT),
     ("batch_norm_fused_forward", lambda r: [(n := _normalised(r))[0], *n[1][:2], _maps(r, 3, 16, 5, 7), 1e-5, 0.0, 6.0],
      "normalization.batch.batch_norm_apply normalization.moments.moments_of_parts"),
-    ("batch_norm_fused_backward", lambda r: _fused(r, True), "normalization.batch.batch_norm_passed"),
-    ("batch_norm_fused_backward", lambda r: _fused(r, False), "normalization.batch.batch_norm_passed"),
+    ("batch_norm_fused_backward", lambda r: _fused(r, True), BATCH_NORM_GRADIENT),
+    ("batch_norm_fused_backward", lambda r: _fused(r, False), BATCH_NORM_GRADIENT),
+    ("batch_norm_fused_backward", lambda r: _fused(r, True, BFLOAT16), BATCH_NORM_GRADIENT),
+    ("batch_norm_fused_backward", lambda r: _fused(r, False, FLOAT16), BATCH_NORM_GRADIENT),
+    ("batch_norm_given_forward", lambda r: [(n := _normalised(r))[0], *n[1][:2], _maps(r, 3, 16, 5, 7), *n[1][2:], 1e-5, 0.0, None],
+     "normalization.batch.batch_norm_apply"),
     ("channel_affine", lambda r: [_maps(r, 3, 8, 5, 7), _channels(r, 8), _channels(r, 8), 0.0, None], "fused.channel_affine_kernel"),
     ("max_pool2d_forward", lambda r: [_maps(r, 2, 8, 5, 7), POOL], "pooling.max_pool2d"),
     ("max_pool2d_forward", lambda r: [_maps(r, 2, 8, 5, 7, dtype=BFLOAT16), POOL], "pooling.max_pool2d"),

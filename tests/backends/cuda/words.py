@@ -64,8 +64,3 @@ def matrix_words(rows, trans: bool):
         pairs = np.stack([rows[:, :, ROW, 2 * WORD], rows[:, :, ROW, 2 * WORD + 1]], -1)
     return np.ascontiguousarray(pairs).view(np.uint32)[..., 0]
 
-
-def shuffled(value, mask):
-    """What a lane has that differs in the bits of `mask`, one number or one a thread."""
-    threads = np.arange(len(value))
-    return value[(threads & ~31) | ((threads & 31) ^ mask)]

@@ -363,11 +363,6 @@ class Translated:
 
     # --- warps and copies ---
 
-    def _shfl(self, mods, d, a, b, clamp, members):
-        if mods[:2] != ("sync", "bfly") or (clamp, members) not in (("31", "0xffffffff"), ("31", "-1")):
-            raise Unknown(self.one.text)
-        self.put(d, f"S.shuffle_xor({self.value(a, 'b32')}, {self.value(b, 'b32')}, {self.m})", "b32")
-
     def _ldmatrix(self, mods, d, place):
         if mods[:3] != ("sync", "aligned", "m8n8") or mods[-2:] != ("shared", "b16"):
             raise Unknown(self.one.text)

@@ -7,7 +7,7 @@ GPU would answer with an error, or with other numbers on another day, is a `Faul
   write with different values, or that one writes and another reads;
 - shared memory: the same, and what one thread writes and another reads or writes with no barrier between; a copy that is on its way
   (`cp.async`) is a write from its start, and what it brings is there once its thread has waited;
-- barriers that some threads of a block never reach, warps that do not come to `mma`, `ldmatrix` or `shfl` together;
+- barriers that some threads of a block never reach, warps that do not come to `mma` or `ldmatrix` together;
 - registers that are read before they are written, unless the number does not matter.
 
 Addresses are above 2**32, so that one that was cut to 32 bits is found. `traffic` counts, by kernel, what global memory accesses cost:
@@ -19,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 
 from tests.backends.cuda.executed.code import DTYPES, NUMBERS, Program
-from tests.backends.cuda.words import LANE, ROW, WORD, matrix_words, mma, shuffled
+from tests.backends.cuda.words import LANE, ROW, WORD, matrix_words, mma
 
 BASE = 7 << 32              # the address of the first byte of global memory
 GUARD = 512                 # bytes between allocations
@@ -424,10 +424,6 @@ class Machine:
         if (lanes.any(1) != lanes.all(1)).any():
             raise Fault(f"{self.program.name}: {what} that some lanes of a warp do not come to")
         return np.flatnonzero(lanes[:, 0])
-
-    def shuffle_xor(self, value, mask, m):
-        self._whole_warps(m, "shfl")
-        return shuffled(np.broadcast_to(value, (self.T,)), mask if np.ndim(mask) == 0 else mask[0])
 
     def mma(self, kind: str, words: tuple, m) -> list:
         self._whole_warps(m, "mma")
