@@ -133,18 +133,22 @@ ldmatrix_x1, ldmatrix_x2, ldmatrix_x4 = _ldmatrix(1), _ldmatrix(2), _ldmatrix(4)
 ldmatrix_x1_trans, ldmatrix_x2_trans, ldmatrix_x4_trans = _ldmatrix(1, ".trans"), _ldmatrix(2, ".trans"), _ldmatrix(4, ".trans")
 load_shared_word = _instruction("ld.shared.b32 $0, [$1];", (uint32,), (int32,))
 load_shared_float = _instruction("ld.shared.f32 $0, [$1];", (float32,), (int32,))
+load_shared_float2 = _instruction("ld.shared.v2.f32 {$0,$1}, [$2];", (float32,) * 2, (int32,))
 load_shared_float4 = _instruction("ld.shared.v4.f32 {$0,$1,$2,$3}, [$4];", (float32,) * 4, (int32,))
 store_shared_float = _instruction("{\n\t.reg .pred wanted;\n\tsetp.ne.s32 wanted, $2, 0;\n\t@wanted st.shared.f32 [$0], $1;\n\t}",
                                   (), (int32, float32, types.boolean))
 
-# --- from global to shared memory: (shared address, global address, bytes of it that exist; the rest of the piece becomes 0) ----------
+# --- from global to shared memory: (shared address, global address, whether the piece exists; otherwise it becomes 0) -----------------
 
-copy_async_16 = _instruction("cp.async.cg.shared.global [$0], [$1], 16, $2;", (), (int32, types.int64, int32))
-copy_async_8 = _instruction("cp.async.ca.shared.global [$0], [$1], 8, $2;", (), (int32, types.int64, int32))
-copy_async_4 = _instruction("cp.async.ca.shared.global [$0], [$1], 4, $2;", (), (int32, types.int64, int32))
+def _copy_async(cache: str, size: int):
+    return _instruction(f"{{\n\t.reg .pred absent;\n\tsetp.eq.s32 absent, $2, 0;\n\t"
+                        f"cp.async.{cache}.shared.global [$0], [$1], {size}, absent;\n\t}}", (), (int32, types.int64, types.boolean))
+
+
+copy_async_16, copy_async_8, copy_async_4 = _copy_async("cg", 16), _copy_async("ca", 8), _copy_async("ca", 4)
 copy_2 = _instruction(                                       # no asynchronous copy is so small: done when it returns
     "{\n\t.reg .pred exists;\n\t.reg .b16 value;\n\tsetp.ne.s32 exists, $2, 0;\n\tmov.b16 value, 0;\n\t"
-    "@exists ld.global.b16 value, [$1];\n\tst.shared.b16 [$0], value;\n\t}", (), (int32, types.int64, int32))
+    "@exists ld.global.b16 value, [$1];\n\tst.shared.b16 [$0], value;\n\t}", (), (int32, types.int64, types.boolean))
 commit_copies = _instruction("cp.async.commit_group;", (), ())
 wait_copies_0 = _instruction("cp.async.wait_group 0;", (), ())      # all groups but the youngest 0, 1, 2, 3 have arrived, for this thread
 wait_copies_1 = _instruction("cp.async.wait_group 1;", (), ())
@@ -184,9 +188,16 @@ store_half = _instruction(                                   # the lower half of
     "@wanted st.global.b16 [$0], value;\n\t}", (), (types.int64, uint32, types.boolean))
 
 
+# --- addresses: (address, elements beyond it), one instruction each --------------------------------------------------------------------
+
+advanced_2 = _instruction("mad.wide.s32 $0, $2, 2, $1;", (types.int64,), (types.int64, int32), pure=True)
+advanced_4 = _instruction("mad.wide.s32 $0, $2, 4, $1;", (types.int64,), (types.int64, int32), pure=True)
+
+
 # --- what PTX is not needed for -------------------------------------------------------------------------------------
 
 copy = {16: copy_async_16, 8: copy_async_8, 4: copy_async_4, 2: copy_2}        # by the bytes of a piece
+advanced = {2: advanced_2, 4: advanced_4}                                       # by the bytes of an element
 wait_copies = (wait_copies_0, wait_copies_1, wait_copies_2, wait_copies_3)      # by how many groups may be on their way
 
 

@@ -114,7 +114,9 @@ def _matrix_side(name: str, view: View, tile: Tile, along: int) -> _Side:
         raise BackendError(f"matrix product: {name} expects unit stride along one of its axes, received strides {view.strides} for "
                            f"shape {view.shape}; copy it first")
     stride = view.strides[other]
-    operand = Operand("matrix", along_depth, _piece(view.address, tile.item, [stride] if view.shape[other] > 1 else [], view.strides[0]))
+    extent = view.shape[along if along_depth else across]
+    piece = _piece(view.address, tile.item, [*([stride] if view.shape[other] > 1 else []), extent], view.strides[0])
+    operand = Operand("matrix", along_depth, piece)
     return _Side(operand, view.address, view.strides[0] * tile.item, (_offset(name, stride, view.shape[other]),))
 
 
@@ -137,10 +139,9 @@ def conv_forward(tile: Tile, x: View, weight: View, y: View, geometry: ConvGeome
         raise BackendError(f"conv2d: weight expects its elements in the order K, R, S, C, received strides {weight.strides} for shape "
                            f"{weight.shape}; copy it into channels-last order first")
     a_side = _map_side("x", x, tile, g.output_size, g.stride, tuple(-p[0] for p in g.padding), g.dilation, (R, S), C, along_depth=True)
-    b_side = _Side(Operand("matrix", True, _piece(weight.address, tile.item, [k_stride], K * k_stride if g.groups > 1 else 0)),
+    b_side = _Side(Operand("matrix", True, _piece(weight.address, tile.item, [k_stride, R * S * C], K * k_stride if g.groups > 1 else 0)),
                    weight.address, K * k_stride * tile.item, (_offset("weight", k_stride, K),))
-    result = _map_result("y", y, tile, K, g.output_size, (1, 1), (0, 0))
-    residual = None if epilogue.residual is None else _map_result("residual", epilogue.residual, tile, K, g.output_size, (1, 1), (0, 0))
+    result, residual = _map_results("y", y, epilogue.residual, tile, K, g.output_size, (1, 1), (0, 0))
     sizes = (x.shape[0] * g.output_size[0] * g.output_size[1], K, R * S * C)
     return _launches(tile, a_side, b_side, result, residual, epilogue, sizes, g.groups, K, splits, workspace)
 
@@ -169,12 +170,13 @@ def conv_backward_input(tile: Tile, grad_y: View, weight: View, grad_x: View, ge
             at = weight.address + (h.first_tap * r_stride + w.first_tap * s_stride) * tile.item
             parameters = (k_stride, h.tap_step * r_stride, w.tap_step * s_stride, K, *layout.magic(K), max(w.count, 1),
                           *layout.magic(max(w.count, 1)))
-            strides = [k_stride, parameters[1] if h.count > 1 else 0, parameters[2] if w.count > 1 else 0]
-            b_side = _Side(Operand("filters", False, _piece(at, tile.item, strides, K * k_stride if g.groups > 1 else 0)), at,
-                           K * k_stride * tile.item, parameters)
+            multiples = [k_stride, parameters[1] if h.count > 1 else 0, parameters[2] if w.count > 1 else 0, C]
+            piece = _piece(at, tile.item, multiples, K * k_stride if g.groups > 1 else 0)
+            source = "matrix" if h.count * w.count <= 1 else "taps" if K % tile.depth == 0 else "filters"
+            parameters = (k_stride,) if source == "matrix" else parameters
+            b_side = _Side(Operand(source, False, piece), at, K * k_stride * tile.item, parameters)
             stride, start, pixels = g.stride, (h.phase, w.phase), (h.pixels, w.pixels)
-            result = _map_result("grad_x", grad_x, tile, C, pixels, stride, start)
-            residual = None if epilogue.residual is None else _map_result("residual", epilogue.residual, tile, C, pixels, stride, start)
+            result, residual = _map_results("grad_x", grad_x, epilogue.residual, tile, C, pixels, stride, start)
             sizes = (grad_x.shape[0] * h.pixels * w.pixels, C, h.count * w.count * K)
             launches += _launches(tile, a_side, b_side, result, residual, epilogue, sizes, g.groups, C,
                                   min(splits, max(1, ceil(sizes[2] / tile.depth))), workspace)
@@ -226,7 +228,15 @@ def _phases(geometry: ConvGeometry, axis: int) -> list[_Phase]:
 
 
 def _map_side(name, view: View, tile: Tile, pixels, step, offset, dilation, taps, channels: int, along_depth: bool) -> _Side:
-    """Windows (or, without taps, pixels) of a map; `channels` of a group."""
+    """Windows (or, without taps, pixels) of a map; `channels` of a group. Pixels that lie at equal distances are rows of a matrix."""
+    distance = _distance(view)
+    is_matrix = taps[0] * taps[1] == 1 and distance is not None and (*pixels, *step, *offset) == (*view.shape[2:], 1, 1, 0, 0)
+    side = _pixels_side(name, view, tile, pixels, step, offset, dilation, taps, channels, along_depth)
+    return replace(side, operand=replace(side.operand, source="matrix"), parameters=(distance,)) if is_matrix else side
+
+
+def _pixels_side(name, view: View, tile: Tile, pixels, step, offset, dilation, taps, channels: int, along_depth: bool) -> _Side:
+    """The same, pixels being pixels."""
     n_stride, c_stride, h_stride, w_stride = view.strides
     if view.shape[1] > 1 and c_stride != 1:
         raise BackendError(f"conv2d: {name} expects unit stride along its channels, received strides {view.strides} for shape "
@@ -234,14 +244,23 @@ def _map_side(name, view: View, tile: Tile, pixels, step, offset, dilation, taps
     height, width = view.shape[2:]
     strides = [s for s, size in zip((n_stride, h_stride, w_stride), (view.shape[0], height, width)) if size > 1]
     is_windows = taps[0] * taps[1] > 1
-    groups = view.shape[1] // channels
-    piece = _piece(view.address, tile.item, strides, channels if groups > 1 or is_windows else 0)
+    piece = _piece(view.address, tile.item, [*strides, channels], 0)
     reach = sum(abs(s) * size for s, size in zip((n_stride, h_stride, w_stride), (view.shape[0], height, width)))
     _offset(name, reach, 1)
     parameters = (n_stride, h_stride, w_stride, *_divided(pixels[0] * pixels[1]), *_divided(pixels[1]), *step, *offset, height, width)
     if is_windows:
         parameters += (*_divided(channels), *_divided(taps[1]), *dilation)
     return _Side(Operand("windows" if is_windows else "pixels", along_depth, piece), view.address, channels * tile.item, parameters)
+
+
+def _map_results(name: str, view: View, residual: View | None, tile: Tile, channels: int, pixels, step, start):
+    """(the result, what is added to it): pixels of maps, or rows of matrices where those of both lie at equal distances."""
+    views = {name: view} if residual is None else {name: view, "residual": residual}
+    results = [_map_result(*item, tile, channels, pixels, step, start) for item in views.items()]
+    distances = [_distance(one) for one in views.values()]
+    if None not in distances and (*pixels, *step) == (*view.shape[2:], 1, 1):
+        results = [replace(result, kind="matrix", parameters=(distance,)) for result, distance in zip(results, distances)]
+    return (*results, None)[:2]
 
 
 def _map_result(name, view: View, tile: Tile, channels: int, pixels, step, start) -> _Result:
@@ -286,7 +305,7 @@ def depthwise_backward_weight(math: str, grad_y: View, x: View, grad_weight: Vie
         raise BackendError("conv2d_backward_weight: the epilogue adds and limits only")
     C, taps = _depthwise_channels(g), g.kernel_size[0] * g.kernel_size[1]
     rows = x.shape[0] * g.output_size[0] * g.output_size[1]
-    pixels, grad_pixels = (_map_side(name, view, tile_of(math), g.output_size, step, offset, (1, 1), (1, 1), C, False).parameters
+    pixels, grad_pixels = (_pixels_side(name, view, tile_of(math), g.output_size, step, offset, (1, 1), (1, 1), C, False).parameters
                            for name, view, step, offset in (("x", x, g.stride, tuple(-p[0] for p in g.padding)),
                                                             ("grad_y", grad_y, (1, 1), (0, 0))))
     pairs = all(_pairs(view, tile_of(math), [view.strides[i] for i in (0, 2, 3)], C) for view in (x, grad_y))
@@ -308,9 +327,9 @@ def _depthwise(math, direction, x, weight, y, geometry, epilogue, pixels, step, 
     if weight.strides[0] != 1:
         raise BackendError(f"conv2d: the weight of a depthwise convolution expects its elements in the order R, S, C, received strides "
                            f"{weight.strides} for shape {weight.shape}; copy it first")
-    side = _map_side("x", x, tile, pixels, step, offset, (1, 1), (1, 1), C, True)
-    result = _map_result("y", y, tile, C, pixels, (1, 1), (0, 0))
-    residual = None if epilogue.residual is None else _map_result("residual", epilogue.residual, tile, C, pixels, (1, 1), (0, 0))
+    side = _pixels_side("x", x, tile, pixels, step, offset, (1, 1), (1, 1), C, True)
+    result, residual = (None if view is None else _map_result(name, view, tile, C, pixels, (1, 1), (0, 0))
+                        for name, view in (("y", y), ("residual", epilogue.residual)))
     rows, half = y.shape[0] * pixels[0] * pixels[1], ceil(C / 2)
     if rows * half >= layout.LIMIT:
         raise BackendError(f"depthwise convolution of {rows} pixels and {C} channels: expected fewer than {2 * layout.LIMIT} elements; "
@@ -390,6 +409,18 @@ def _finish(math, y: _Result, residual: _Result | None, epilogue, rows, columns,
         residual.parameters if residual else y.parameters))
 
 
+def _distance(view: View) -> int | None:
+    """Elements from one pixel of a map (N, C, H, W) to the next, in order; None where they differ."""
+    distance, count = None, 1
+    for axis in (3, 2, 0):
+        if view.shape[axis] > 1:
+            distance = view.strides[axis] if distance is None else distance
+            if view.strides[axis] != distance * count:
+                return None
+            count *= view.shape[axis]
+    return distance or 0
+
+
 def _is_unit(view: View, axis: int) -> bool:
     return view.strides[axis] == 1 or view.shape[axis] == 1
 
@@ -398,9 +429,9 @@ def _divided(n: int) -> tuple[int, int, int]:
     return (n, *layout.magic(n))
 
 
-def _piece(address: int, item: int, strides, batch: int) -> int:
-    """The largest copy that address and strides (in elements) are multiples of."""
-    together = gcd(address, *(s * item for s in strides), batch * item, 16)
+def _piece(address: int, item: int, multiples, batch: int) -> int:
+    """The largest copy that address, strides and the size along the copies (in elements) are multiples of: each exists whole or not."""
+    together = gcd(address, *(s * item for s in multiples), batch * item, 16)
     return max(p for p in (2, 4, 8, 16) if together % p == 0)
 
 

@@ -15,24 +15,25 @@ MODULES = ("numbanet.backends.cuda.tiles", "numbanet.backends.cuda.ptx")        
 
 # What the engine's layers need, of 16-byte copies: (A, B, result).
 _ALONG, _ACROSS = Operand("matrix", True), Operand("matrix", False)
-PRODUCTS = {
+PRODUCTS = {                 # a convolution of 1 x 1 filters, without stride or padding, is a product of matrices
     "gemm nn": (_ALONG, _ACROSS, "matrix"),
     "gemm nt": (_ALONG, _ALONG, "matrix"),
     "gemm tn": (_ACROSS, _ACROSS, "matrix"),
     "gemm tn split": (_ACROSS, _ACROSS, "partial"),
-    "conv forward 1x1": (Operand("pixels", True), _ALONG, "pixels"),
-    "conv forward": (Operand("windows", True), _ALONG, "pixels"),
-    "conv backward input 1x1": (Operand("pixels", True), Operand("filters", False), "pixels"),
-    "conv backward input": (Operand("windows", True), Operand("filters", False), "pixels"),
-    "conv backward weight 1x1": (Operand("pixels", False), Operand("pixels", False), "partial"),
-    "conv backward weight": (Operand("pixels", False), Operand("windows", False), "partial"),
+    "conv forward": (Operand("windows", True), _ALONG, "matrix"),
+    "conv forward 1x1, strided": (Operand("pixels", True), _ALONG, "matrix"),
+    "conv backward input": (Operand("windows", True), Operand("taps", False), "matrix"),
+    "conv backward input, strided": (Operand("windows", True), Operand("taps", False), "pixels"),
+    "conv backward weight": (_ACROSS, Operand("windows", False), "partial"),
+    "conv backward weight 1x1, strided": (_ACROSS, Operand("pixels", False), "partial"),
 }
+STATISTICS = ("gemm nt", "conv forward")         # what begins so is also made with the statistics of its result
 
 
 def first_layer(item: int) -> dict[str, tuple]:
     """Of three channels: windows in pieces of one element."""
-    return {"conv forward, 3 channels": (Operand("windows", True, item), Operand("matrix", True, item), "pixels"),
-            "conv backward weight, 3 channels": (Operand("pixels", False), Operand("windows", False, item), "partial")}
+    return {"conv forward, 3 channels": (Operand("windows", True, item), Operand("matrix", True, item), "matrix"),
+            "conv backward weight, 3 channels": (_ACROSS, Operand("windows", False, item), "partial")}
 
 
 def catalog(maths: Iterable[str] = ("tf32", "bf16", "fp16", "float32")) -> dict[str, Program | SplitEpilogue | Depthwise]:
@@ -48,7 +49,7 @@ def catalog(maths: Iterable[str] = ("tf32", "bf16", "fp16", "float32")) -> dict[
             products = PRODUCTS | (first_layer(tile.item) if tile.columns == 64 else {})
             for name, (a, b, result) in products.items():
                 found[f"{name} {math} {tile.rows}x{tile.columns}"] = Program(tile, a, b, result)
-                if name.startswith("conv forward"):
+                if name.startswith(STATISTICS):
                     found[f"{name} with statistics {math} {tile.rows}x{tile.columns}"] = Program(tile, a, b, result, sums=True)
     return found
 

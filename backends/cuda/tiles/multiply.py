@@ -97,16 +97,23 @@ def _fragment_reader(program: Program, is_a: bool, machine):
                     int32(shared + row * row_bytes + (chunk << 4)))
     else:
         load_word = machine.load_shared_word
+        # What a lane adds to the address of a word depends on the lower three bits of the chunk alone where a warp begins at a multiple of
+        # 8 chunks: a few registers, the same in every step, and constants.
+        lower = 7 if side // (tile.warp_rows if is_a else tile.warp_columns) % 32 == 0 else 0
 
         @machine.worker
         def load(words, shared, first, step, lane):
             for i in range(count):
-                for register in range(4):                      # A: rows g, g + 8 at t, then at t + 4; B: columns g at t, t + 4, then g + 8
+                for register in range(4):                      # A: rows g, g + 8 at t, then t + 4; B: columns g at t, t + 4, then g + 8
                     across, along = (register & 1, register >> 1) if is_a else (register >> 1, register & 1)
-                    row = int32(8 * step + (lane & 3) + 4 * along)
-                    column = int32(first + 16 * i + 8 * across + (lane >> 2))
-                    chunk = swizzled(row, column >> 2, shift, mask, scale)
-                    words[4 * i + register] = round_word(load_word(int32(shared + row * row_bytes + (chunk << 4) + ((column & 3) << 2))))
+                    known = 4 * i + 2 * across
+                    begin = int32((first >> 2) + (known & ~lower))
+                    if lower:
+                        chunk = int32(begin + swizzled(lane & 3, (known & lower) + (lane >> 4), shift, mask, scale))
+                    else:
+                        chunk = swizzled(lane & 3, begin + (lane >> 4), shift, mask, scale)
+                    place = int32((lane & 3) * row_bytes + (chunk << 4) + ((lane >> 2) & 3) * 4)
+                    words[4 * i + register] = round_word(load_word(int32(shared + place + (8 * step + 4 * along) * row_bytes)))
     return load
 
 
@@ -142,7 +149,7 @@ def _vector_reader(program: Program, is_a: bool, machine):
     shift, mask, scale = table_swizzle(operand, tile, side)
     row_bytes = (tile.depth if operand.along_depth else side) * tile.item
     swizzled = machine.worker(layout.swizzled)
-    load_float4, load_float = machine.load_shared_float4, machine.load_shared_float
+    load_float4, load_float2, load_float = machine.load_shared_float4, machine.load_shared_float2, machine.load_shared_float
     fragment_row, fragment_column = machine.worker(layout.fragment_row), machine.worker(layout.fragment_column)
 
     @machine.worker
@@ -160,7 +167,7 @@ def _vector_reader(program: Program, is_a: bool, machine):
                 chunk = swizzled(row, quad, shift, mask, scale)
                 numbers[4 * i], numbers[4 * i + 1], numbers[4 * i + 2], numbers[4 * i + 3] = load_float4(
                     int32(shared + row * row_bytes + (chunk << 4)))
-    else:
+    elif is_a:
         @machine.worker
         def load(numbers, shared, first, quad, lane):
             for i in range(count):
@@ -169,4 +176,14 @@ def _vector_reader(program: Program, is_a: bool, machine):
                     row = int32(4 * quad + k)
                     chunk = swizzled(row, column >> 2, shift, mask, scale)
                     numbers[4 * i + k] = load_float(int32(shared + row * row_bytes + (chunk << 4) + ((column & 3) << 2)))
+    else:
+        @machine.worker
+        def load(numbers, shared, first, quad, lane):
+            for i in range(0, count, 2):                        # columns 2 * t and the next are neighbours
+                column = int32(first + position(lane, i))
+                for k in range(4):
+                    row = int32(4 * quad + k)
+                    chunk = swizzled(row, column >> 2, shift, mask, scale)
+                    numbers[4 * i + k], numbers[4 * i + 4 + k] = load_float2(
+                        int32(shared + row * row_bytes + (chunk << 4) + ((column & 3) << 2)))
     return load

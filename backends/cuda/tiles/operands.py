@@ -12,6 +12,7 @@ and the number of int32 that a thread keeps in `state`. What lies outside of the
     pixels    strides of n, h, w; OH * OW with its magic, OW with its magic; step, offset of h, w; H, W
     windows   those of pixels, then C with its magic, S with its magic, dilation of h, w
     filters   strides of k, r, s; K with its magic, S with its magic
+    taps      the same, where K is a multiple of the depth of a step: a step has filters of one tap
 
 A pixel (n, p, q) of OH x OW reads (n, p * step + offset + r * dilation, ...): forward, offset is minus the padding. Source of the method:
 S. Chetlur et al., cuDNN, 2014, section 3.
@@ -19,12 +20,12 @@ S. Chetlur et al., cuDNN, 2014, section 3.
 
 from __future__ import annotations
 
-from numpy import int32, int64
+from numpy import int32
 
 from numbanet.backends.cuda.tiles import layout
 from numbanet.backends.cuda.tiles.shape import Copies, Operand, Tile, copies_of
 
-OUTSIDE = -(1 << 30)         # a row that no map has; also an offset that no element has
+OUTSIDE = -(1 << 30)         # a row that no map has, even twice; also an offset that no element has
 
 
 def build_operand(operand: Operand, tile: Tile, side: int, machine):
@@ -42,28 +43,35 @@ def table_swizzle(operand: Operand, tile: Tile, side: int) -> tuple[int, int, in
 
 
 def _placement(operand: Operand, tile: Tile, copies: Copies, machine):
-    """place(row, piece): offset in bytes of a piece in the tile."""
+    """(begin(thread, j), place(shared, begin, thread, i, j)): where a thread puts piece j of its first row, in bytes of the tile, and the
+    address of that of its row i.
+
+    Rows whose distance the swizzle repeats at lie a known number of bytes behind the first: the address is then a register and a
+    constant, the same in every step.
+    """
     shift, mask, scale = layout.swizzle_of(copies.row_bytes // 16, spread=not operand.along_depth and tile.item == 4)
-    row_bytes, piece_bytes = copies.row_bytes, operand.piece
+    row_bytes, piece_bytes, lanes, step = copies.row_bytes, operand.piece, copies.lanes, copies.step
+    log_lanes = lanes.bit_length() - 1
     swizzled = machine.worker(layout.swizzled)
 
     @machine.worker
-    def place(row, piece):
+    def at(row, piece):
         start = piece * piece_bytes
         return int32(row * row_bytes + (swizzled(row, start >> 4, shift, mask, scale) << 4) + (start & 15))
-    return place
-
-
-def _existing(operand: Operand, tile: Tile, machine):
-    """existing(items): bytes of a piece that exist when `items` elements are left from its first one."""
-    item, piece_bytes = tile.item, operand.piece
-    select = machine.select
 
     @machine.worker
-    def existing(items):
-        left = int32(items * item)
-        return select(left <= 0, int32(0), select(left >= piece_bytes, int32(piece_bytes), left))
-    return existing
+    def begin(thread, j):
+        return at(int32(thread >> log_lanes), int32((thread & (lanes - 1)) + j * lanes))
+
+    if step % ((mask + 1) << shift) == 0:
+        @machine.worker
+        def place(shared, first, thread, i, j):
+            return int32(shared + first + i * (step * row_bytes))
+    else:
+        @machine.worker
+        def place(shared, first, thread, i, j):
+            return int32(shared + at(int32((thread >> log_lanes) + i * step), int32((thread & (lanes - 1)) + j * lanes)))
+    return begin, place
 
 
 def build_pixel_locator(machine):
@@ -98,25 +106,27 @@ def _tap_locator(machine):
 
 
 def _row_locator(source: str, machine):
-    """offset(row, parameters): where a row without taps begins, or OUTSIDE."""
+    """offset(first, row, parameters): where row `first` + `row` without taps begins, or OUTSIDE; `first` is the same in all threads."""
     divide = machine.worker(layout.divide)
     if source == "matrix":
         @machine.worker
-        def offset(row, parameters):
-            return int32(row * parameters[0])
-    elif source == "filters":
+        def offset(first, row, parameters):
+            return int32((first + row) * parameters[0])
+    elif source in ("filters", "taps"):
+        one_tap = source == "taps"
+
         @machine.worker
-        def offset(row, parameters):
+        def offset(first, row, parameters):
             k_stride, r_stride, s_stride, filters, filters_magic, filters_shift, taps, taps_magic, taps_shift = parameters
-            at = divide(row, filters_magic, filters_shift)
+            at = divide(first if one_tap else int32(first + row), filters_magic, filters_shift)
             r = divide(at, taps_magic, taps_shift)
-            return int32((row - at * filters) * k_stride + r * r_stride + (at - r * taps) * s_stride)
+            return int32((first - at * filters) * k_stride + r * r_stride + (at - r * taps) * s_stride + row * k_stride)
     else:
         locate, inside, select = build_pixel_locator(machine), machine.inside, machine.select
 
         @machine.worker
-        def offset(row, parameters):
-            start, h, w = locate(row, parameters)
+        def offset(first, row, parameters):
+            start, h, w = locate(int32(first + row), parameters)
             return select(inside(h, parameters[13]) & inside(w, parameters[14]), start, int32(OUTSIDE))
     return offset
 
@@ -124,39 +134,39 @@ def _row_locator(source: str, machine):
 def _rows_along_depth(operand: Operand, tile: Tile, copies: Copies, machine):
     lanes, pieces, rows, step = copies.lanes, copies.pieces, copies.rows, copies.step
     log_lanes = lanes.bit_length() - 1
-    items, item = operand.piece // tile.item, tile.item
-    copy, select = machine.copy[operand.piece], machine.select
-    place, existing = _placement(operand, tile, copies, machine), _existing(operand, tile, machine)
-    offset = _row_locator(operand.source, machine)
+    items = operand.piece // tile.item
+    copy, select, advanced = machine.copy[operand.piece], machine.select, machine.advanced[tile.item]
+    (begin, place), offset = _placement(operand, tile, copies, machine), _row_locator(operand.source, machine)
 
     @machine.worker
     def prepare(state, thread, first, count, parameters):
+        for j in range(pieces):
+            state[rows + j] = begin(thread, j)
         for i in range(rows):
-            row = int32(first + (thread >> log_lanes) + i * step)
-            state[i] = select(row < count, offset(row, parameters), int32(OUTSIDE))
+            row = int32((thread >> log_lanes) + i * step)
+            state[i] = select(first + row < count, offset(first, row, parameters), int32(OUTSIDE))
 
     @machine.worker
     def issue(shared, state, thread, k, last, pointer, parameters):
         for j in range(pieces):
-            piece = int32((thread & (lanes - 1)) + j * lanes)
-            column = int32(k + piece * items)
-            bytes_left = existing(last - column)
+            column = int32(k + ((thread & (lanes - 1)) + j * lanes) * items)
+            source, exists = advanced(pointer, column), column < last
             for i in range(rows):
-                source = pointer + (int64(state[i]) + int64(column)) * item
-                copy(int32(shared + place((thread >> log_lanes) + i * step, piece)), source,
-                     select(state[i] != OUTSIDE, bytes_left, int32(0)))
-    return prepare, issue, rows
+                copy(place(shared, state[rows + j], thread, i, j), advanced(source, state[i]), exists & (state[i] != OUTSIDE))
+    return prepare, issue, rows + pieces
 
 
 def _windows_along_depth(operand: Operand, tile: Tile, copies: Copies, machine):
     lanes, pieces, rows, step = copies.lanes, copies.pieces, copies.rows, copies.step
     log_lanes = lanes.bit_length() - 1
-    items, item, piece_bytes = operand.piece // tile.item, tile.item, operand.piece
-    copy, select, inside = machine.copy[operand.piece], machine.select, machine.inside
-    place, locate, tap = _placement(operand, tile, copies, machine), build_pixel_locator(machine), _tap_locator(machine)
+    items = operand.piece // tile.item
+    copy, select, inside, advanced = machine.copy[operand.piece], machine.select, machine.inside, machine.advanced[tile.item]
+    (begin, place), locate, tap = _placement(operand, tile, copies, machine), build_pixel_locator(machine), _tap_locator(machine)
 
     @machine.worker
     def prepare(state, thread, first, count, parameters):
+        for j in range(pieces):
+            state[3 * rows + j] = begin(thread, j)
         for i in range(rows):
             row = int32(first + (thread >> log_lanes) + i * step)
             start, h, w = locate(row, parameters)
@@ -168,69 +178,70 @@ def _windows_along_depth(operand: Operand, tile: Tile, copies: Copies, machine):
     def issue(shared, state, thread, k, last, pointer, parameters):
         height, width = parameters[13:15]
         for j in range(pieces):
-            piece = int32((thread & (lanes - 1)) + j * lanes)
-            column = int32(k + piece * items)
+            column = int32(k + ((thread & (lanes - 1)) + j * lanes) * items)
             start, h, w = tap(column, parameters)
-            exists = column < last               # the piece divides the channels: it exists whole or not at all
+            source = advanced(pointer, start)
+            h = select(column < last, h, int32(OUTSIDE))
             for i in range(rows):
-                within = exists & inside(int32(state[3 * i + 1] + h), height) & inside(int32(state[3 * i + 2] + w), width)
-                copy(int32(shared + place((thread >> log_lanes) + i * step, piece)),
-                     pointer + (int64(state[3 * i]) + int64(start)) * item, select(within, int32(piece_bytes), int32(0)))
-    return prepare, issue, 3 * rows
+                within = inside(int32(state[3 * i + 1] + h), height) & inside(int32(state[3 * i + 2] + w), width)
+                copy(place(shared, state[3 * rows + j], thread, i, j), advanced(source, state[3 * i]), within)
+    return prepare, issue, 3 * rows + pieces
 
 
 def _rows_across_depth(operand: Operand, tile: Tile, copies: Copies, machine):
     lanes, pieces, rows, step = copies.lanes, copies.pieces, copies.rows, copies.step
     log_lanes = lanes.bit_length() - 1
-    items, item = operand.piece // tile.item, tile.item
-    copy, select = machine.copy[operand.piece], machine.select
-    place, existing = _placement(operand, tile, copies, machine), _existing(operand, tile, machine)
-    offset = _row_locator(operand.source, machine)
+    items = operand.piece // tile.item
+    copy, select, advanced = machine.copy[operand.piece], machine.select, machine.advanced[tile.item]
+    (begin, place), offset = _placement(operand, tile, copies, machine), _row_locator(operand.source, machine)
+    may_be_padding = operand.source == "pixels"
 
     @machine.worker
     def prepare(state, thread, first, count, parameters):
         for j in range(pieces):
             column = int32(first + ((thread & (lanes - 1)) + j * lanes) * items)
-            state[2 * j] = column
-            state[2 * j + 1] = existing(count - column)
+            state[2 * j] = select(column < count, column, int32(OUTSIDE))
+            state[2 * j + 1] = begin(thread, j)
 
     @machine.worker
     def issue(shared, state, thread, k, last, pointer, parameters):
         for i in range(rows):
             row = int32((thread >> log_lanes) + i * step)
-            start = offset(int32(k + row), parameters)
-            exists = (k + row < last) & (start != OUTSIDE)
+            start, exists = offset(k, row, parameters), row < last - k
+            if may_be_padding:
+                exists = exists & (start != OUTSIDE)
+            source = advanced(pointer, start)
             for j in range(pieces):
-                copy(int32(shared + place(row, (thread & (lanes - 1)) + j * lanes)),
-                     pointer + (int64(start) + int64(state[2 * j])) * item, select(exists, state[2 * j + 1], int32(0)))
+                copy(place(shared, state[2 * j + 1], thread, i, j), advanced(source, state[2 * j]), exists & (state[2 * j] != OUTSIDE))
     return prepare, issue, 2 * pieces
 
 
 def _windows_across_depth(operand: Operand, tile: Tile, copies: Copies, machine):
     lanes, pieces, rows, step = copies.lanes, copies.pieces, copies.rows, copies.step
     log_lanes = lanes.bit_length() - 1
-    items, item, piece_bytes = operand.piece // tile.item, tile.item, operand.piece
-    copy, select, inside = machine.copy[operand.piece], machine.select, machine.inside
-    place, locate, tap = _placement(operand, tile, copies, machine), build_pixel_locator(machine), _tap_locator(machine)
+    items = operand.piece // tile.item
+    copy, select, inside, advanced = machine.copy[operand.piece], machine.select, machine.inside, machine.advanced[tile.item]
+    (begin, place), locate, tap = _placement(operand, tile, copies, machine), build_pixel_locator(machine), _tap_locator(machine)
 
     @machine.worker
     def prepare(state, thread, first, count, parameters):
         for j in range(pieces):
             column = int32(first + ((thread & (lanes - 1)) + j * lanes) * items)
             start, h, w = tap(column, parameters)
-            state[3 * j] = start
-            state[3 * j + 1] = select(column < count, h, int32(OUTSIDE))
-            state[3 * j + 2] = w
+            state[4 * j] = start
+            state[4 * j + 1] = select(column < count, h, int32(OUTSIDE))
+            state[4 * j + 2] = w
+            state[4 * j + 3] = begin(thread, j)
 
     @machine.worker
     def issue(shared, state, thread, k, last, pointer, parameters):
         height, width = parameters[13:15]
         for i in range(rows):
-            row = int32((thread >> log_lanes) + i * step)
-            start, h, w = locate(int32(k + row), parameters)
-            exists = k + row < last
+            row = int32(k + (thread >> log_lanes) + i * step)
+            start, h, w = locate(row, parameters)
+            source = advanced(pointer, start)
+            h = select(row < last, h, int32(OUTSIDE))
             for j in range(pieces):
-                within = exists & inside(int32(h + state[3 * j + 1]), height) & inside(int32(w + state[3 * j + 2]), width)
-                copy(int32(shared + place(row, (thread & (lanes - 1)) + j * lanes)),
-                     pointer + (int64(start) + int64(state[3 * j])) * item, select(within, int32(piece_bytes), int32(0)))
-    return prepare, issue, 3 * pieces
+                within = inside(int32(h + state[4 * j + 1]), height) & inside(int32(w + state[4 * j + 2]), width)
+                copy(place(shared, state[4 * j + 3], thread, i, j), advanced(source, state[4 * j]), within)
+    return prepare, issue, 4 * pieces

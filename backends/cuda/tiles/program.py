@@ -29,7 +29,7 @@ from numbanet.backends.cuda.tiles.shape import Program
 POINTERS = ("a", "b", "y", "residual", "scale", "shift", "sums", "y_batch", "residual_batch", "y_split", "a_batch", "b_batch")   # int64
 SIZES = ("rows", "columns", "depth", "depth_per_split", "pairs", "channels", "all_channels",
          "tile_columns", "raster_magic", "raster_shift", "raster_log")                                                            # int32
-PARAMETERS = {"matrix": 1, "pixels": 15, "windows": 23, "filters": 9}                     # int32, of operands, by source
+PARAMETERS = {"matrix": 1, "pixels": 15, "windows": 23, "filters": 9, "taps": 9}                     # int32, of operands, by source
 RESULT_PARAMETERS = {"matrix": 1, "pixels": 9, "filters": 10, "partial": 1}
 
 

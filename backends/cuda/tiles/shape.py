@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from numbanet.errors import BackendError
 
 ITEM_BYTES = {"tf32": 4, "float32": 4, "bf16": 2, "fp16": 2}
-SOURCES = ("matrix", "pixels", "windows", "filters")
+SOURCES = ("matrix", "pixels", "windows", "filters", "taps")
 RESULTS = ("matrix", "pixels", "filters", "partial")
 # KiB of shared memory a block, by architecture: CUDA C++ programming guide, compute capabilities.
 SHARED_LIMIT = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99, 121: 99}
@@ -19,7 +19,7 @@ class Operand:
 
     source
         "matrix": rows at one stride. "pixels": one pixel of an NHWC map a row. "windows": the window of a pixel, (r, s, c), a row.
-        "filters": (r, s, k) of weights, a row.
+        "filters": (r, s, k) of weights, a row. "taps": the same, where one step of the tile has filters of one tap alone.
     along_depth
         Whether its contiguous axis is the depth, over which the product sums.
     piece
@@ -109,7 +109,8 @@ class Program:
             _expect(operand.source in SOURCES, f"source expects one of {', '.join(SOURCES)}, received {operand.source!r}")
             _expect(operand.piece in (4, 8, 16) or (operand.piece == 2 and tile.item == 2),
                     f"piece expects 16, 8, 4 (or 2 of 16-bit operands), received {operand.piece} for {tile.math}")
-            _expect(operand.source != "filters" or not operand.along_depth, "filters that are contiguous along the depth are a matrix")
+            _expect(operand.source not in ("filters", "taps") or not operand.along_depth,
+                    "filters that are contiguous along the depth are a matrix")
             copies_of(operand, tile, side)
             row = (tile.depth if operand.along_depth else side) * tile.item
             _expect(operand.along_depth or row >= 128 or tile.item == 2, f"rows of {row} bytes in shared memory: expected 128 or more")

@@ -96,6 +96,7 @@ class Emulator:
         self.count_conflicts, self.conflicts, self.calls = count_conflicts, {}, {}
         self.thread = np.arange(self.threads, dtype=np.int32)
         self.cuda = SimpleNamespace(local=SimpleNamespace(array=self._local_array))
+        self.advanced = {2: self.advanced_2, 4: self.advanced_4}
         self.copy = {16: self.copy_async_16, 8: self.copy_async_8, 4: self.copy_async_4, 2: self.copy_2}
         self.wait_copies = (self.wait_copies_0, self.wait_copies_1, self.wait_copies_2, self.wait_copies_3)
 
@@ -291,6 +292,9 @@ class Emulator:
     def load_shared_float(self, address):
         return self._load_shared(address, 1, np.float32)
 
+    def load_shared_float2(self, address):
+        return self._load_shared(address, 2, np.float32)
+
     def load_shared_float4(self, address):
         return self._load_shared(address, 4, np.float32)
 
@@ -303,18 +307,21 @@ class Emulator:
 
     # --- from global to shared memory ---
 
+    def advanced_2(self, address, elements):
+        return np.asarray(address, np.int64) + np.asarray(elements, np.int64) * 2
+
+    def advanced_4(self, address, elements):
+        return np.asarray(address, np.int64) + np.asarray(elements, np.int64) * 4
+
     def _fetch(self, source, exists, size):
-        exists = self._each(exists, np.int64)
-        if exists.min() < 0 or exists.max() > size:
-            raise Fault(f"a copy of {exists.min()} to {exists.max()} bytes of {size}")
-        place = self.memory.locate(self._each(source, np.int64), exists, size, 1, exists > 0)
+        place = self.memory.locate(self._each(source, np.int64), size, size, 1, exists)
         bytes_ = self.memory.bytes[np.minimum(place[:, None] + np.arange(size), len(self.memory.bytes) - 1)]
-        return np.where(np.arange(size) < exists[:, None], bytes_, 0).astype(np.uint8)
+        return np.where(exists[:, None], bytes_, 0).astype(np.uint8)
 
     def _copy_async(self, address, source, exists, size):
         place = self._place(address, size)
         self._banks("copy", place, size)
-        data = self._fetch(source, exists, size)
+        data = self._fetch(source, self._each(exists, bool), size)
         self._writing(place, size, self.thread)
         self.shared[place[:, None] + np.arange(size)] = 0xFF
         self.group.append((place, data))
@@ -330,7 +337,7 @@ class Emulator:
 
     def copy_2(self, address, source, exists):
         place = self._place(address, 2)
-        data = self._fetch(source, exists, 2)
+        data = self._fetch(source, self._each(exists, bool), 2)
         self._count("copy_2")
         self._writing(place, 2, self.thread)
         self.shared[place[:, None] + np.arange(2)] = data

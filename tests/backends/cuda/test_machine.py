@@ -313,7 +313,7 @@ def _copying(steps):
     """A kernel that copies 16 bytes a thread to shared memory, takes `steps`, and reads words."""
     names = {"ptx": ptx}
     lines = ["shared = ptx.shared_memory()", "thread = ptx.thread_index()",
-             "ptx.copy_async_16(shared + thread * 16, x + thread * 16, 16)", *steps,
+             "ptx.copy_async_16(shared + thread * 16, x + thread * 16, thread >= 0)", *steps,
              "value = ptx.load_shared_float(shared + (thread ^ other) * 16)", "ptx.store_float(out + thread * 4, value, thread >= 0)"]
     exec("def copying(x, out, other):\n" + "".join(f"    {line}\n" for line in lines), names)
     return Program(parse(cubin.compile_ptx("copying", names["copying"], ("int64", "int64", "int32"))))

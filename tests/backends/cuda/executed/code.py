@@ -187,6 +187,10 @@ class Translated:
             self._with_carry(mods, d, "mad", a, b, c)
         elif "lo" in mods:
             self._of_two(mods, d, "{0} * {1} + {2}", a, b, c)
+        elif "wide" in mods:
+            wide = f"{mods[-1][0]}{2 * int(mods[-1][1:])}"
+            first, second = (f"{self.value(o, mods[-1])}.astype(to_{DTYPES[wide]})" for o in (a, b))
+            self.put(d, f"{first} * {second} + {self.value(c, wide)}", wide)
         else:
             raise Unknown(self.one.text)
 
@@ -388,8 +392,8 @@ class Translated:
             self.lines.append(f"S.wait({int(operands[0])}, {self.m})")
         elif mods[0] == "async" and mods[1] in ("ca", "cg") and mods[2:] == ("shared", "global"):
             target, source = (self._address(*_split(place), space) for place, space in zip(operands, ("shared", "global")))
-            exists = self.value(operands[3], "u32") if len(operands) > 3 else f"to_u4({operands[2]})"
-            self.lines.append(f"S.copy_async({target}, {source}, {int(operands[2])}, {exists}, {self.m})")
+            absent = self._register(operands[3]) if len(operands) > 3 else "False"
+            self.lines.append(f"S.copy_async({target}, {source}, {int(operands[2])}, {absent}, {self.m})")
         else:
             raise Unknown(self.one.text)
 

@@ -367,27 +367,18 @@ class Machine:
 
     # --- asynchronous copies ---
 
-    def copy_async(self, address, source, size: int, exists, m) -> None:
-        """cp.async: `exists` bytes from global memory, zeros behind them."""
+    def copy_async(self, address, source, size: int, absent, m) -> None:
+        """cp.async: bytes of global memory, or zeros for threads whose source is `absent`."""
         who = self._threads_of(m)
-        exists = np.broadcast_to(exists, (self.T,))[who].astype(np.int64)
-        if len(exists) and exists.max() > size:
-            raise Fault(f"{self.program.name}: a copy of {exists.max()} bytes of {size}")
         target = self._in_place("shared", np.broadcast_to(address, (self.T,))[who], size, who, "copy")
         data = np.zeros((len(who), size), np.uint8)
-        some = np.flatnonzero(exists)
+        some = np.flatnonzero(~np.broadcast_to(absent, (self.T,))[who])
         if len(some):
-            place = np.broadcast_to(source, (self.T,))[who][some]
-            if (place % size).any():
-                raise Fault(f"{self.program.name}: misaligned copy of {size} bytes of global memory")
-            place, left = place - BASE, exists[some]
-            if place.min() < 0 or (place + left).max() > len(self.memory.bytes):
-                raise Fault(f"{self.program.name}: copy of global memory outside of an array")
-            lanes = np.arange(size)
-            wanted, index = lanes < left[:, None], np.minimum(place[:, None] + lanes, len(self.memory.bytes) - 1)
-            if (self.memory.state[index][wanted] != EXISTS | WRITTEN).any():
-                raise Fault(f"{self.program.name}: copy of global memory that nobody wrote, or outside of an array")
-            data[some] = np.where(wanted, self.memory.bytes[index], 0)
+            place = self._in_place("global", np.broadcast_to(source, (self.T,))[who][some], size, who[some], "copy")
+            index = place[:, None] + np.arange(size)
+            if (self.memory.state[index] != EXISTS | WRITTEN).any():
+                raise Fault(f"{self.program.name}: copy of global memory that nobody wrote")
+            data[some] = self.memory.bytes[index]
             self._note_read("global", place, size, who[some], "copy")
         self._note_write("shared", target, size, who, "copy")
         self.shared_state[target[:, None] + np.arange(size)] = EXISTS          # not there yet
