@@ -1,6 +1,6 @@
 """Reductions: each output element is a fold over the reduced axes, in parts, and then over the parts, in a fixed order.
 
-    part p of output o = x[o, e_p] + x[o, e_p+P] + ...      e: positions along the reduced axes together, P parts
+    part p of output o = x[o, e_p] + x[o, e_p+P] + ...      e: positions along the reduced axes, as they lie in memory, P parts
 
 The number of parts comes from the shape alone, so that the bits do not depend on the GPU. Parts are reduced in the same way, until one is
 left. 16-bit floats are folded in float32, integers in int64. In a wide launch (`wide.py`) a thread folds a piece of neighbouring outputs,
@@ -17,7 +17,7 @@ import numpy as np
 from numbanet.backends.cuda.compile import device, kernel, lanewise
 from numbanet.backends.cuda.index import offset, quotient, thread, threads
 from numbanet.backends.cuda.launch import launch, number
-from numbanet.backends.cuda.layout import merged_in_order
+from numbanet.backends.cuda.layout import merged, merged_in_order
 from numbanet.backends.cuda.mathematics import larger, smaller
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.pointwise import BOOL, convert, converted
@@ -101,7 +101,7 @@ class Rows:
         else:
             out_steps = out.steps if len(out.shape) == len(keep) else tuple([out.steps[a] for a in keep])
             self.kept, self.kept_steps, self.out_steps = merged_in_order(kept_shape, kept_steps, out_steps)
-        self.reduced, self.reduced_steps = merged_in_order(tuple([shape[a] for a in axes]), tuple([steps[a] for a in axes]))
+        self.reduced, self.reduced_steps = merged(tuple([shape[a] for a in axes]), tuple([steps[a] for a in axes]))     # as memory lies
         self.outputs, self.count = product(kept_shape), product([shape[a] for a in axes])
         self.is_contiguous = _fastest(self.reduced, self.reduced_steps) <= _fastest(self.kept, self.kept_steps)
 
