@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+import numbanet
 from benchmarks import gpu_phases, gpu_report, gpu_speed, gpu_suite
 
 ENVIRONMENT = {"card": "Card 9000", "arch": "sm_90", "multiprocessors": 132, "driver": "13.0", "python": "3.12.3",
@@ -313,3 +314,17 @@ def test_a_dry_run_needs_no_gpu_and_few_packages(phases, tmp_path):
     assert {key for key in asked.keys_asked if key[0] in set(phases) & {"speed_memory", "speed_launches", "speed_start"}} <= rows
     empty = {phase["name"] for phase in report["phases"] if not phase["rows"]}
     assert empty == set(phases) & {"operation_tests"}, "which runs pytest, on a GPU"
+
+
+@pytest.mark.parametrize("name", ["first_contact", *[pytest.param(name, marks=pytest.mark.full) for name in (
+    "tile_products", "tile_convolutions", "primitives", "operations", "plans_of_lenet5")]])
+def test_checks_hold_where_ptx_is_executed(name):
+    """What a phase compares is right, and it compares it: of a phase that only a dry run has seen nobody knows that."""
+    pytest.importorskip("numba_cuda")
+    from tests.backends.cuda.executed.device import installed
+    try:
+        with installed():
+            rows = list(gpu_phases.PHASES[name]({"arch": "sm_90", "tiny": True}))
+    finally:
+        numbanet.cuda.set_tiles(None)
+    assert rows and not [row for row in rows if not row["ok"]]

@@ -14,7 +14,7 @@ from numbanet.backends.cuda.registry import implements
 from numbanet.backends.interface import Backend, dense_strides
 from numbanet.errors import BackendError
 
-TESTED = "checked by Numba's simulator and by the compiler only; it has not run on a GPU"       # until a run is recorded
+TESTED = "checked by Numba's simulator, by the compiler, and by executing its PTX on the CPU; it has not run on a GPU"      # until it has
 FURTHER = ("extremum", "scan", "sorting")       # of the family "reduction": files of their own
 
 

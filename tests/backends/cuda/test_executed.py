@@ -21,13 +21,11 @@ from tests.backends.cuda.device import NHWC, integers
 from tests.backends.cuda.wide import single_elements, test_wide_launches_have_the_bits_of_single_elements  # noqa: F401
 
 MINE = [case for case in CASES if case.primitive in implements and not case.large]
-RACING = {"boxes_decide"}            # a decision that is seen in the round that makes it changes nothing, see `boxes.py`
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cuda(executing):
     """The backend, whose kernels are executed."""
-    executing.device.machine.racing = RACING
     return executing
 
 

@@ -124,9 +124,10 @@ class Shadow:
 class Machine:
     """Runs launches of programs on a memory."""
 
-    def __init__(self, memory: Memory, measures: bool = False):
-        self.memory, self.measures, self.traffic, self.symbols = memory, measures, {}, {}
-        self.racing = set()         # kernels whose threads may read what others write in the same launch
+    def __init__(self, memory: Memory, racing: set[str] = frozenset()):
+        self.memory, self.symbols = memory, {}
+        self.racing = racing                    # kernels whose threads may read what others write in the same launch
+        self.measures, self.traffic = False, {}
 
     # --- launches ---
 
