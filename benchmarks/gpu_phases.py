@@ -403,7 +403,7 @@ def _tested(file: Path) -> dict:
     command = [sys.executable, "-m", "pytest", "-q", "--maxfail=20", "-p", "no:cacheprovider", str(file.relative_to(ROOT)), "-k", "cuda"]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150,
-                              env=os.environ | {"NUMBANET_TEST_BACKENDS": "cuda"})
+                              env=os.environ | {"NUMBANET_TEST_BACKENDS": "cuda:0"})
     except subprocess.TimeoutExpired:
         return {"name": f"pytest {file.name}", "ok": False, "detail": "stopped after 150 s"}
     lines = done.stdout.strip().splitlines() or ["nothing"]

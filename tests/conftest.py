@@ -16,7 +16,7 @@ def pytest_runtest_setup(item):
 
 @pytest.fixture(params=os.environ.get("NUMBANET_TEST_BACKENDS", "reference cpu").split())
 def backend(request):
-    """The name of a backend; a test that takes it runs on each. NUMBANET_TEST_BACKENDS=cuda: on a GPU alone."""
+    """The name of a backend; a test that takes it runs on each. NUMBANET_TEST_BACKENDS=cuda:0: on a GPU alone."""
     return request.param
 
 

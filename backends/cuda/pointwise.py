@@ -12,6 +12,7 @@ from numbanet.backends.cuda.index import offset, thread, threads
 from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import broadcast_steps, merged
 from numbanet.backends.cuda.memory import DeviceArray
+from numbanet.backends.cuda.transposing import copy_transposed, is_transposed
 from numbanet.backends.cuda.wide import pieces
 from numbanet.backends.interface import like
 
@@ -160,7 +161,10 @@ def convert(x: DeviceArray, out: DeviceArray) -> None:
     """out = x in out's dtype; numbers are True where not 0."""
     if out.dtype == BOOL and x.dtype != BOOL:
         return is_not_zero(x, out)
-    total, (shape, out_steps, x_steps), (out, x) = pieces(merged(out.shape, out.steps, x.steps), out, x)
+    places = merged(out.shape, out.steps, x.steps)
+    if is_transposed(places, x, out):
+        return copy_transposed(x, out, places)
+    total, (shape, out_steps, x_steps), (out, x) = pieces(places, out, x)
     return launch(cast_kernel, total, x, out, total, shape, x_steps, out_steps)
 
 

@@ -90,6 +90,8 @@ PRIMITIVE_CASES = [
                   label="rows"),
     _one("flip", "", (3, 4, 5), (0, 2), layout=strided),
     _one("reorder", "to-rows", (2, 19, 9, 8), None, layout=channels_last),
+    _one("reorder", "to-rows-in-tiles", (3, 37, 5, 14), None, layout=channels_last),
+    _one("reorder", "to-channels-last-in-tiles", (3, 37, 5, 14), (0, 2, 3, 1)),
     _one("reorder", "to-channels-last", (2, 19, 9, 8), (0, 2, 3, 1)),
     _one("reorder", "volumes", (2, 3, 2, 5, 3), (0, 2, 3, 4, 1)),
     _one("reorder", "reversed", (2, 3, 4), None, layout=_reversed),

@@ -3,7 +3,7 @@
 import os
 import sys
 
-os.environ.setdefault("NUMBANET_TEST_BACKENDS", "cuda")
+os.environ.setdefault("NUMBANET_TEST_BACKENDS", "cuda:0")
 
 import pytest  # noqa: E402
 
