@@ -391,16 +391,18 @@ def operations(found: dict) -> Iterator[dict]:
 
 @phase("correctness")
 def operation_tests(found: dict) -> Iterator[dict]:
-    """The tests of operations on cuda, by pytest, several files at once: edges, errors, and PyTorch where it is installed."""
+    """The tests of operations on cuda, by pytest, several files at once: edges, errors, and PyTorch and its OpInfo where they are there."""
     if found.get("dry"):
         return
     files = sorted((ROOT / "tests" / "ops").glob("test_*.py"), key=lambda path: -path.stat().st_size)
+    files.insert(0, ROOT / "tests" / "oracles" / "test_opinfo.py")
     with ThreadPoolExecutor(1 if found.get("exclusive") else min(8, os.cpu_count() or 1)) as pool:
         yield from pool.map(_tested, files)
 
 
 def _tested(file: Path) -> dict:
-    command = [sys.executable, "-m", "pytest", "-q", "--maxfail=20", "-p", "no:cacheprovider", str(file.relative_to(ROOT)), "-k", "cuda"]
+    command = [sys.executable, "-m", "pytest", "-q", "--maxfail=20", "-p", "no:cacheprovider", str(file.relative_to(ROOT)),
+               *(["-k", "cuda"] if file.parent.name == "ops" else [])]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150,
                               env=os.environ | {"NUMBANET_TEST_BACKENDS": "cuda:0"})

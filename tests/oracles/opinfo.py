@@ -6,6 +6,7 @@ arguments are only converted.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +18,8 @@ import numbanet
 import numbanet.nn.functional as F
 from numbanet import Tensor
 from tests.oracles.opinfo_reasons import NOT_RUN, is_drawn, reason_of
+
+DEVICE = os.environ.get("NUMBANET_TEST_BACKENDS", "cpu").split()[-1]            # where samples run
 
 
 def _index_put(x, indices, values, accumulate=False):
@@ -158,7 +161,7 @@ def _our_results(call, arguments) -> list:
     roots = [y for y in results if isinstance(y, Tensor) and y.requires_grad]
     if not (roots and leaves):
         return results
-    weights = [numbanet.tensor(w).to(y.dtype) for w, y in zip(_weights(roots), roots)]
+    weights = [numbanet.tensor(w, device=y.device).to(y.dtype) for w, y in zip(_weights(roots), roots)]
     gradients = numbanet.autograd.grad(roots, leaves, weights, allow_unused=True)
     return results + [numbanet.zeros_like(x) if g is None else g for x, g in zip(leaves, gradients)]
 
@@ -205,8 +208,10 @@ def _ours(value):
     """A PyTorch argument as ours: tensors with their strides; dtypes, devices and memory formats by name."""
     import torch
     if isinstance(value, torch.Tensor):
-        return numbanet.from_numpy(value.detach().numpy()).requires_grad_(value.requires_grad)
-    if isinstance(value, (torch.dtype, torch.device, torch.memory_format)):
+        return numbanet.from_numpy(value.detach().numpy(), device=DEVICE).requires_grad_(value.requires_grad)
+    if isinstance(value, torch.device):
+        return DEVICE
+    if isinstance(value, (torch.dtype, torch.memory_format)):
         return str(value).removeprefix("torch.")
     return value
 
