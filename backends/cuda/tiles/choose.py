@@ -5,7 +5,8 @@ Nothing here has been measured on a GPU. Until a recorded run has, `use_tiles()`
 The model has three terms, each from the sizes of a problem and of a GPU:
 
     waves      blocks run in whole waves over the multiprocessors; the last one may be nearly empty
-    depth      a step of the pipeline costs what its products cost on the tensor cores, or what its bytes cost from L2, whichever is more
+    depth      a step of the pipeline costs what its products cost on the tensor cores, what its instructions cost to issue, or what its
+               bytes cost from L2, whichever is most
     ends       filling the pipeline, and storing the tile
 """
 
@@ -21,17 +22,16 @@ from numbanet.errors import UsageError
 from numbanet.geometry import ConvGeometry
 
 # Every tile that is compiled, larger ones first.
-TILES = {
-    "tf32": (Tile("tf32", 128, 128, 32, 2, 2, 3), Tile("tf32", 64, 64, 32, 2, 2, 4)),
-    "bf16": (Tile("bf16", 128, 128, 64, 2, 2, 3), Tile("bf16", 64, 64, 64, 2, 2, 4)),
-    "fp16": (Tile("fp16", 128, 128, 64, 2, 2, 3), Tile("fp16", 64, 64, 64, 2, 2, 4)),
-    "float32": (Tile("float32", 128, 128, 16, 2, 4, 3), Tile("float32", 64, 64, 16, 2, 2, 4)),
-}
+_SIZES = ((256, 128, 4, 2, 3), (128, 128, 2, 2, 3), (128, 64, 2, 2, 3), (64, 128, 2, 2, 3), (64, 64, 2, 2, 4))          # rows, columns, warps of both, stages
+TILES = {math: tuple([Tile(math, rows, columns, depth, *rest) for rows, columns, *rest in _SIZES])
+         for math, depth in (("tf32", 32), ("bf16", 64), ("fp16", 64))}
+TILES["float32"] = (Tile("float32", 128, 128, 16, 2, 4, 3), Tile("float32", 64, 64, 16, 2, 2, 4))
 # Multiply-adds a cycle and multiprocessor: NVIDIA's tuning guides for sm_80 and sm_90; mma.sync reaches about 63% of the latter's peak.
 RATES = {"tf32": 512, "bf16": 1024, "fp16": 1024, "float32": 128}
-L2_BYTES = 48                # a cycle and multiprocessor
+L2_BYTES = 28                # a cycle and multiprocessor: what streaming reads reach on both, of up to 48
 SHARED_BYTES = 128           # a cycle and multiprocessor
 START_CYCLES = 1500          # of a block, until its first products
+SPLIT_DOUBT = 1.1            # a split product leaves its statistics to be read again, and partial sums may be larger than the L2 cache
 _chosen: bool | None = None  # by `set_tiles`
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
@@ -96,6 +96,17 @@ def blocks_a_multiprocessor(tile: Tile, card: Card) -> int:
     return max(1, min(by_registers, (card.shared_kilobytes + 1) * 1024 // (tile.shared_bytes + 1024)))
 
 
+def instructions(tile: Tile) -> float:
+    """Those of a warp in one step, near enough: products, fragments read, two to round each word of TF32, ten a copy, and the loop's own."""
+    rows, columns = tile.rows // tile.warp_rows, tile.columns // tile.warp_columns
+    copies = 10 * tile.stage_bytes / 16 / tile.threads
+    if tile.math == "float32":
+        return rows * columns * tile.depth / 32 * 1.1 + copies
+    steps = tile.depth * tile.item // 32
+    words = (rows // 16 + columns // 16) * 4 * steps
+    return rows * columns // 128 * steps + words / 4 + (2 * words if tile.math == "tf32" else 0) + copies + 40
+
+
 def cycles(tile: Tile, rows: int, columns: int, depth: int, batches: int, splits: int, card: Card) -> float:
     """The model: cycles of a product, the second pass of a split one included."""
     blocks = ceil(rows / tile.rows) * ceil(columns / tile.columns) * batches * splits
@@ -105,7 +116,8 @@ def cycles(tile: Tile, rows: int, columns: int, depth: int, batches: int, splits
     steps = max(1, ceil(ceil(depth / splits) / tile.depth))
     # What warps read from shared memory is mostly hidden behind the products: a quarter of it counts.
     read = tile.warps * (tile.rows // tile.warp_rows + tile.columns // tile.warp_columns) * tile.depth * tile.item / SHARED_BYTES
-    step = max(tile.rows * tile.columns * tile.depth / RATES[tile.math] + read / 4, tile.stage_bytes / L2_BYTES) * shared
+    step = max(tile.rows * tile.columns * tile.depth / RATES[tile.math] + read / 4, instructions(tile) * tile.warps / 4,
+               tile.stage_bytes / L2_BYTES) * shared
     stored = tile.rows * tile.columns * (4 if splits > 1 else tile.item)
     finish = 0 if splits == 1 else rows * columns * batches * (4 * splits + tile.item) / (L2_BYTES * card.multiprocessors) + START_CYCLES
     return waves * (START_CYCLES + steps * step + stored * shared / L2_BYTES) + finish
@@ -118,4 +130,5 @@ def choose(math: str, rows: int, columns: int, depth: int, batches: int = 1, car
     fitting = [tile for tile in TILES[math] if tile.shared_bytes <= card.shared_kilobytes * 1024] or [TILES[math][-1]]
     choices = [(tile, splits) for tile in fitting for splits in (SPLITS if may_split else SPLITS[:1])
                if splits == 1 or (depth >= 2 * splits * tile.depth and rows * columns * batches * splits < 1 << 27)]
-    return min(choices, key=lambda choice: cycles(choice[0], rows, columns, depth, batches, choice[1], card))
+    return min(choices, key=lambda choice: (1.0 if choice[1] == 1 else SPLIT_DOUBT) * cycles(
+        choice[0], rows, columns, depth, batches, choice[1], card))

@@ -146,8 +146,8 @@ def copies_of(operand: Operand, tile: Tile, side: int) -> Copies:
     """The division for an operand with `side` matrix rows or columns in the tile."""
     table_rows, row_items = (side, tile.depth) if operand.along_depth else (tile.depth, side)
     pieces = row_items * tile.item // operand.piece
-    # Along the depth, eight lanes a row: a thread has few rows, whose addresses it keeps. Across it, a warp reads one row.
-    lanes = min(pieces, 8 if operand.along_depth else 32)
+    # Eight lanes a row, 128 bytes of 16-byte pieces at once: a thread has few rows, whose addresses cost more than those of pieces.
+    lanes = min(pieces, 8)
     while tile.threads // lanes > table_rows:
         lanes *= 2
     _expect(lanes <= pieces and tile.threads % lanes == 0 and table_rows % (tile.threads // lanes) == 0,
