@@ -21,8 +21,8 @@ from numbanet.backends.precision import get_float32_precision
 from numbanet.errors import UsageError
 from numbanet.geometry import ConvGeometry
 
-# Every tile that is compiled, larger ones first.
-_SIZES = ((256, 128, 4, 2, 3), (128, 128, 2, 2, 3), (128, 64, 2, 2, 3), (64, 128, 2, 2, 3), (64, 64, 2, 2, 4))          # rows, columns, warps of both, stages
+# Every tile that is compiled, larger ones first: rows, columns, warps along both, stages.
+_SIZES = ((256, 128, 4, 2, 3), (128, 128, 2, 2, 3), (128, 64, 2, 2, 3), (64, 128, 2, 2, 3), (64, 64, 2, 2, 4))
 TILES = {math: tuple([Tile(math, rows, columns, depth, *rest) for rows, columns, *rest in _SIZES])
          for math, depth in (("tf32", 32), ("bf16", 64), ("fp16", 64))}
 TILES["float32"] = (Tile("float32", 128, 128, 16, 2, 4, 3), Tile("float32", 64, 64, 16, 2, 2, 4))
@@ -97,7 +97,7 @@ def blocks_a_multiprocessor(tile: Tile, card: Card) -> int:
 
 
 def instructions(tile: Tile) -> float:
-    """Those of a warp in one step, near enough: products, fragments read, two to round each word of TF32, ten a copy, and the loop's own."""
+    """Those of a warp in one step, near enough: products, reads of fragments, two to round a word of TF32, ten a copy, the loop's own."""
     rows, columns = tile.rows // tile.warp_rows, tile.columns // tile.warp_columns
     copies = 10 * tile.stage_bytes / 16 / tile.threads
     if tile.math == "float32":
