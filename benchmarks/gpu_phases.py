@@ -8,6 +8,7 @@ import importlib
 import os
 import pickle
 import pkgutil
+import shutil
 import subprocess
 import sys
 import zlib
@@ -177,7 +178,8 @@ def first_contact(found: dict) -> Iterator[dict]:
                 yield failed(name, error)
 
 
-UNASKED = ("first_contact", "machine_code", "operation_tests", "guard_zones", "mnist", "speed_start")     # no dry run, or others' kernels
+# Without a dry run, or of others' kernels.
+UNASKED = ("first_contact", "machine_code", "operation_tests", "guard_zones", "sanitizers", "mnist", "speed_start")
 
 
 @phase("correctness", alone=True)
@@ -529,6 +531,49 @@ def guard_zones(found: dict) -> Iterator[dict]:
         return
     yield {"name": "guard zones", "ok": done.returncode == 0,
            "detail": ", ".join(done.stdout.split("\n")) if done.returncode == 0 else (done.stderr.strip().splitlines() or ["?"])[-1][:300]}
+
+
+SANITIZERS = ("memcheck", "racecheck", "synccheck", "initcheck")
+
+
+@phase("correctness")
+def sanitizers(found: dict) -> Iterator[dict]:
+    """NVIDIA's compute-sanitizer, where it is installed, on a small run of tile programs and a step of LeNet-5: no error of any tool."""
+    if found.get("dry"):
+        return
+    if shutil.which("compute-sanitizer") is None:
+        yield {"name": "compute-sanitizer", "ok": True, "detail": "is not installed: nothing was checked"}
+        return
+    with ThreadPoolExecutor(1 if found.get("exclusive") else 2) as pool:
+        yield from pool.map(partial(_sanitized, found), SANITIZERS)
+
+
+def _sanitized(found: dict, tool: str) -> dict:
+    program = "import sys; sys.path.insert(0, sys.argv[1]); from benchmarks import gpu_phases; gpu_phases.small_run(sys.argv[2])"
+    command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", "--print-limit", "5", sys.executable, "-c", program, str(ROOT),
+               found["arch"]]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    except subprocess.TimeoutExpired:
+        return {"name": f"compute-sanitizer {tool}", "ok": False, "detail": "stopped after 100 s"}
+    said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip("= ")]
+    return {"name": f"compute-sanitizer {tool}", "ok": done.returncode == 0,
+            "detail": " | ".join(said[:12] if done.returncode else said[-1:])[:1500]}
+
+
+def small_run(arch: str) -> None:
+    """Products and a convolution in three passes by tiles, and a step of LeNet-5, plain and by tiles: what `sanitizers` looks at."""
+    import numbanet
+    card = Card({"arch": arch})
+    for math in DTYPES:
+        for row in _product(f"gemm {math}", card, math, (257, 131, 77), (False, False)):
+            assert row["ok"], row
+        for direction in ("forward", "backward_input", "backward_weight"):
+            card.run(convolution(card, math, 1, (16, 24, 9, 3, 2, 1), direction)[0])
+            assert not card.free()
+    for tiles in (False, True):
+        numbanet.cuda.set_tiles(tiles)
+        assert np.isfinite(_one_step("lenet5", (1, 32, 32), "cuda")).all()
 
 
 @phase("correctness")

@@ -328,3 +328,28 @@ def test_checks_hold_where_ptx_is_executed(name):
     finally:
         numbanet.cuda.set_tiles(None)
     assert rows and not [row for row in rows if not row["ok"]]
+
+
+@pytest.mark.full
+def test_what_sanitizers_look_at_runs():
+    pytest.importorskip("numba_cuda")
+    from tests.backends.cuda.executed.device import installed
+    try:
+        with installed():
+            gpu_phases.small_run("sm_90")
+    finally:
+        numbanet.cuda.set_tiles(None)
+
+
+def test_compute_sanitizer_is_asked_with_each_tool(tmp_path, monkeypatch):
+    """What it says is the row's detail; where it is missing, that is."""
+    tool = tmp_path / "compute-sanitizer"
+    tool.write_text("#!/bin/sh\necho \"========= $2\"\n[ $2 = racecheck ] && echo '========= ERROR: a hazard' && exit 9\nexit 0\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    rows = {row["name"].split()[1]: row for row in gpu_phases.sanitizers({"arch": "sm_90"})}
+    assert [name for name, row in rows.items() if not row["ok"]] == ["racecheck"] and "a hazard" in rows["racecheck"]["detail"]
+    assert set(rows) == set(gpu_phases.SANITIZERS)
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    row, = gpu_phases.sanitizers({"arch": "sm_90"})
+    assert row["ok"] and "not installed" in row["detail"]
