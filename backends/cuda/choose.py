@@ -7,12 +7,15 @@ and they are switched on: `numbanet.cuda.set_tiles(True)` or NUMBANET_CUDA_TILES
 
 from __future__ import annotations
 
+from math import prod
+
 from numbanet.backends.cuda import convolution_direct, convolution_tiles, matrix, matrix_tiles
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.tiles import layout
 from numbanet.backends.cuda.tiles.choose import is_depthwise, math_of, product_of, use_tiles
 
 LEAST = 8                   # of rows, columns and depth: below, a tile of 64 x 64 is nearly empty, and its copies are of single elements
+MOST_BATCHES = 65535        # of products in one launch: blocks of a grid along its second axis
 _REACH = 1 << 31            # elements that offsets of tile programs, int32, can span
 
 
@@ -29,7 +32,8 @@ def convolution(direction: str, geometry, *arrays: DeviceArray):
 
 def matrix_product(a: DeviceArray, b: DeviceArray, out: DeviceArray):
     """The function that computes products of matrices; see :func:`~numbanet.backends.cuda.matrix.multiply`."""
-    if not has_tiles(out.device, out.dtype) or not is_within_reach(a, b, out) or not fills_tiles(*out.shape[-2:], a.shape[-1]):
+    if (not has_tiles(out.device, out.dtype) or not is_within_reach(a, b, out) or not fills_tiles(*out.shape[-2:], a.shape[-1])
+            or prod(out.shape[:-2]) > MOST_BATCHES):
         return matrix.multiply
     return matrix.multiply if matrix_tiles.batch_steps(a, b, out) is None else matrix_tiles.multiply
 

@@ -62,6 +62,15 @@ def test_bits_do_not_depend_on_the_grid(cuda, case, monkeypatch):
     assert [x.tobytes() for x in first] == [x.tobytes() for x in second]
 
 
+@pytest.mark.parametrize("case", [c if i % 16 == 0 else pytest.param(c, marks=pytest.mark.full) for i, c in enumerate(MINE)], ids=name_of)
+def test_64_bit_indices_give_the_same_bits(cuda, case, monkeypatch):
+    """What arrays of more than 2**31 elements take."""
+    first = outputs(cuda, PRIMITIVES[case.primitive], arguments_of(case))
+    monkeypatch.setattr(launching, "_INT32_LIMIT", -1)
+    second = outputs(cuda, PRIMITIVES[case.primitive], arguments_of(case))
+    assert [x.tobytes() for x in first] == [x.tobytes() for x in second]
+
+
 # Tile programs: those that `test_cubins.py` compiles by default, and some of other pieces; the others are compiled for this alone.
 
 @pytest.fixture

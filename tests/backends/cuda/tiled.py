@@ -237,6 +237,8 @@ def test_predicates(rng, monkeypatch):
     assert choose.matrix_product(a, a, a) is matrix_tiles.multiply
     crossed = CUDA.empty((3, 2, 16, 16), np.dtype(np.float32)).view((2, 3, 16, 16), (1024, 2048, 64, 4))
     assert choose.matrix_product(crossed, CUDA.empty((2, 3, 16, 16), a.dtype), CUDA.empty((2, 3, 16, 16), a.dtype)) is matrix.multiply
+    many = [CUDA.empty((70000, 8, 8), a.dtype) for _ in range(3)]
+    assert choose.matrix_product(*many) is matrix.multiply                                           # more than a grid has along an axis
     numbanet.cuda.set_tiles(False)
     assert choose.convolution("forward", geometry, x, weight, out) is convolution_direct
     assert choose.matrix_product(a, a, a) is matrix.multiply
