@@ -1,4 +1,5 @@
-"""Numba's simulator has to be chosen before Numba is imported: its tests run in processes of their own, beside the others.
+"""Numba's simulator has to be chosen before Numba is imported: its tests run in processes of their own, beside the others, and so does some
+of what is executed, for the second core.
 
 They are started when collection has ended, one after the other, and waited for by the test that reports on them.
 """
@@ -20,14 +21,18 @@ from numbanet.backends.cuda import hardware
 from tests.backends.cuda.fake_driver import FakeDriver
 
 ROOT = Path(__file__).parents[3]
-RUNS = {"test_simulator": "simulated.py", "test_tiles_backend": "tiled.py"}       # by the module that waits
+# By the module that waits: the file, and the module that runs it.
+RUNS = {"test_simulator": ("simulated.py", "pytest"), "test_tiles_backend": ("tiled.py", "pytest"),
+        "test_networks": ("networks.py", "tests.backends.cuda.executed")}
 _pool, _started = ThreadPoolExecutor(1), {}
 
 
-def _run(file: str, folder: str, full: bool) -> SimpleNamespace:
+def _run(file: str, module: str, folder: str, full: bool) -> SimpleNamespace:
     launches = Path(folder) / f"{file}.json"
-    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "NUMBANET_TEST_LAUNCHES": str(launches)}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(["-m", "full or not full"] if full else []),
+    environment = {**os.environ, "NUMBANET_TEST_LAUNCHES": str(launches)}
+    if module == "pytest":
+        environment["NUMBA_ENABLE_CUDASIM"] = "1"
+    command = [sys.executable, "-m", module, "-q", "-p", "no:cacheprovider", *(["-m", "full or not full"] if full else []),
                f"tests/backends/cuda/{file}"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800 if full else 900)
     return SimpleNamespace(returncode=done.returncode, text=done.stdout[-8000:] + done.stderr[-2000:], launches=launches)
@@ -40,9 +45,9 @@ def pytest_collection_finish(session):
     folder = tempfile.TemporaryDirectory()
     session.config.add_cleanup(folder.cleanup)
     full = "full" in (session.config.option.markexpr or "").replace("not full", "")
-    for module, file in RUNS.items():
-        if module in wanted:
-            _started[file] = _pool.submit(_run, file, folder.name, full)
+    for waiting, (file, module) in RUNS.items():
+        if waiting in wanted:
+            _started[file] = _pool.submit(_run, file, module, folder.name, full)
 
 
 def pytest_sessionfinish(session):
@@ -50,7 +55,7 @@ def pytest_sessionfinish(session):
 
 
 @pytest.fixture(scope="session")
-def simulated():
+def beside():
     """A function: the finished run of one of the files in `RUNS`."""
     def result(file: str) -> SimpleNamespace:
         pytest.importorskip("numba_cuda")

@@ -17,10 +17,17 @@ from numbanet.backends.cuda import launch as launching
 from numbanet.backends.cuda.tiles.choose import TILES
 from numbanet.geometry import conv_geometry
 from tests.backends.agreement import CASES, agree, agree_overwriting, arguments_of, converted, name_of, outputs, overwritable
+from tests.backends.cuda import wide
 from tests.backends.cuda.device import NHWC, integers
-from tests.backends.cuda.wide import single_elements, test_wide_launches_have_the_bits_of_single_elements  # noqa: F401
+from tests.backends.cuda.wide import single_elements  # noqa: F401
 
 MINE = [case for case in CASES if case.primitive in implements and not case.large]
+
+
+def _some(cases: list, step: int) -> list:
+    """Every so many-th, whose kernels are compiled for this test alone; the others with `-m full`."""
+    return [case if i % step == 0 else pytest.param(*(case if type(case) is tuple else (case,)), marks=pytest.mark.full)
+            for i, case in enumerate(cases)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,8 +48,7 @@ def test_cuda_agrees_with_reference(case):
     agree("cuda", case, arguments_of(case), case.tolerance)
 
 
-@pytest.mark.parametrize("case", [c if i % 8 == 0 else pytest.param(c, marks=pytest.mark.full)
-                                  for i, c in enumerate(c for c in MINE if c.float64)], ids=name_of)
+@pytest.mark.parametrize("case", _some([c for c in MINE if c.float64], 32), ids=name_of)
 def test_cuda_agrees_with_reference_in_float64(case):
     agree("cuda", case, tuple(converted(a) for a in arguments_of(case)), 1e-12)
 
@@ -62,13 +68,18 @@ def test_bits_do_not_depend_on_the_grid(cuda, case, monkeypatch):
     assert [x.tobytes() for x in first] == [x.tobytes() for x in second]
 
 
-@pytest.mark.parametrize("case", [c if i % 16 == 0 else pytest.param(c, marks=pytest.mark.full) for i, c in enumerate(MINE)], ids=name_of)
+@pytest.mark.parametrize("case", _some(MINE, 64), ids=name_of)
 def test_64_bit_indices_give_the_same_bits(cuda, case, monkeypatch):
     """What arrays of more than 2**31 elements take."""
     first = outputs(cuda, PRIMITIVES[case.primitive], arguments_of(case))
     monkeypatch.setattr(launching, "_INT32_LIMIT", -1)
     second = outputs(cuda, PRIMITIVES[case.primitive], arguments_of(case))
     assert [x.tobytes() for x in first] == [x.tobytes() for x in second]
+
+
+@pytest.mark.parametrize("primitive, make, kernels", _some(wide.CASES, 4), ids=[f"{i}-{case[0]}" for i, case in enumerate(wide.CASES)])
+def test_wide_launches_have_the_bits_of_single_elements(primitive, make, kernels, single_elements):  # noqa: F811
+    wide.test_wide_launches_have_the_bits_of_single_elements(primitive, make, kernels, single_elements)
 
 
 # Tile programs: those that `test_cubins.py` compiles by default, and some of other pieces; the others are compiled for this alone.
@@ -116,14 +127,8 @@ PROGRAMS = [
     ("tile_float32_128x128 matrix16 matrix16", "strict float32", "matmul", lambda r: _product(r, False, True)),
     ("tile_tf32_128x128 windows16 matrix16 matrix", "fast float32", "conv2d_fused",
      lambda r: _layer(r, "conv2d_fused", 8, 136, 3)),
-    ("tile_fp16_128x128 windows16 filtersT16 matrix", "fast float16", "conv2d_backward_input",
-     lambda r: _layer(r, "conv2d_backward_input", 16, 24, 3)),
-    ("tile_tf32_64x64 windows16 tapsT16 matrix", "fast float32", "conv2d_backward_input",
-     lambda r: _layer(r, "conv2d_backward_input", 16, 32, 3)),
-    ("tile_bf16_64x64 windows16 tapsT16 pixels", "fast bfloat16", "conv2d_backward_input",
-     lambda r: _layer(r, "conv2d_backward_input", 16, 64, 3, (9, 8), 2)),
-    ("tile_tf32_64x64 pixels16 matrix16 matrix", "fast float32", "conv2d_fused",
-     lambda r: _layer(r, "conv2d_fused", 16, 32, 1, (9, 8), 2)),
+    ("tile_fp16_128x128 windows16 tapsT16 matrix", "fast float16", "conv2d_backward_input",
+     lambda r: _layer(r, "conv2d_backward_input", 16, 64, 3, batch=16)),
     ("tile_tf32_64x64 matrixT16 windowsT16 partial", "fast float32", "conv2d_backward_weight",
      lambda r: _layer(r, "conv2d_backward_weight", 8, 16, 3, (20, 24), batch=2)),
     ("tile_bf16_64x64 windows2 matrix2 matrix", "fast bfloat16", "conv2d_fused",
@@ -131,9 +136,6 @@ PROGRAMS = [
     ("tile_tf32_64x64 matrixT16 windowsT4 partial", "fast float32", "conv2d_backward_weight",
      lambda r: _layer(r, "conv2d_backward_weight", 3, 16, 7, (33, 41), 2, batch=8)),
     ("tile_bf16_256x128 matrix16 matrixT16", "fast bfloat16", "matmul", lambda r: _product(r, False, False)),
-    ("tile_tf32_128x64 windows16 matrix16 matrix", "fast float32", "conv2d_fused", lambda r: _layer(r, "conv2d_fused", 8, 72, 3)),
-    ("tile_tf32_64x128 matrixT16 windowsT16", "fast float32", "conv2d_backward_weight",
-     lambda r: _layer(r, "conv2d_backward_weight", 16, 24, 3)),
     ("splits_bf16_filters", "fast bfloat16", "conv2d_backward_weight",
      lambda r: _layer(r, "conv2d_backward_weight", 16, 16, 1, (30, 24), batch=3)),
     ("depthwise_float32_forward", "strict float32", "conv2d_fused", lambda r: _layer(r, "conv2d_fused", 18, 18, 3, groups=18)),
@@ -142,9 +144,23 @@ PROGRAMS = [
     ("depthwise_float32_backward_weight", "strict float32", "conv2d_backward_weight",
      lambda r: _layer(r, "conv2d_backward_weight", 18, 18, 5, groups=18)),
 ]
+ALONE = [                            # compiled for this alone
+    ("tile_tf32_64x64 windows16 tapsT16 matrix", "fast float32", "conv2d_backward_input",
+     lambda r: _layer(r, "conv2d_backward_input", 16, 32, 3)),
+    ("tile_bf16_64x64 windows16 tapsT16 pixels", "fast bfloat16", "conv2d_backward_input",
+     lambda r: _layer(r, "conv2d_backward_input", 16, 64, 3, (9, 8), 2)),
+    ("tile_tf32_64x64 pixels16 matrix16 matrix", "fast float32", "conv2d_fused",
+     lambda r: _layer(r, "conv2d_fused", 16, 32, 1, (9, 8), 2)),
+    ("tile_tf32_128x64 windows16 matrix16 matrix", "fast float32", "conv2d_fused", lambda r: _layer(r, "conv2d_fused", 8, 72, 3)),
+    ("tile_tf32_64x128 matrixT16 windowsT16", "fast float32", "conv2d_backward_weight",
+     lambda r: _layer(r, "conv2d_backward_weight", 16, 24, 3)),
+    ("tile_tf32_64x64 windows16 filtersT16 matrix", "fast float32", "conv2d_backward_input",
+     lambda r: _layer(r, "conv2d_backward_input", 16, 24, 3)),
+]
 
 
-@pytest.mark.parametrize("program, kind, primitive, make", PROGRAMS, ids=[p[0].replace(" ", "_") for p in PROGRAMS])
+@pytest.mark.parametrize("program, kind, primitive, make", [*PROGRAMS, *[pytest.param(*p, marks=pytest.mark.full) for p in ALONE]],
+                         ids=[p[0].replace(" ", "_") for p in PROGRAMS + ALONE])
 def test_tile_programs_are_exact_on_small_integers(cuda, tiles, rng, program, kind, primitive, make):
     precision, dtype = kind.split()
     dtype = numbanet.dtypes.as_dtype(dtype)

@@ -26,9 +26,9 @@ SIZES = {"float32": 4, "float64": 8, "int32": 4, "int64": 8, "float16": 2, "bflo
 
 
 @pytest.fixture(scope="module")
-def simulation(simulated):
+def simulation(beside):
     """The finished run and the launches that it made."""
-    done = simulated("simulated.py")
+    done = beside("simulated.py")
     found = json.loads(done.launches.read_text()) if done.launches.exists() else []
     return done, sorted((name, tuple(types)) for name, types in found)
 
