@@ -21,9 +21,9 @@ from numbanet.backends.cuda import hardware
 from tests.backends.cuda.fake_driver import FakeDriver
 
 ROOT = Path(__file__).parents[3]
-# By the module that waits: the file, and the module that runs it.
-RUNS = {"test_simulator": ("simulated.py", "pytest"), "test_tiles_backend": ("tiled.py", "pytest"),
-        "test_networks": ("networks.py", "tests.backends.cuda.executed")}
+# By the module that waits, in the order in which they do: the file, and the module that runs it.
+RUNS = {"test_networks": ("networks.py", "tests.backends.cuda.executed"), "test_simulator": ("simulated.py", "pytest"),
+        "test_tiles_backend": ("tiled.py", "pytest")}
 _pool, _started = ThreadPoolExecutor(1), {}
 
 
@@ -36,6 +36,11 @@ def _run(file: str, module: str, folder: str, full: bool) -> SimpleNamespace:
                f"tests/backends/cuda/{file}"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800 if full else 900)
     return SimpleNamespace(returncode=done.returncode, text=done.stdout[-8000:] + done.stderr[-2000:], launches=launches)
+
+
+def pytest_collection_modifyitems(items):
+    """What waits comes last."""
+    items.sort(key=lambda item: Path(item.path).stem in RUNS)
 
 
 def pytest_collection_finish(session):

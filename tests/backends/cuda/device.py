@@ -8,6 +8,8 @@ from numbanet.backends.cuda.tiles import build
 from numbanet.backends.cuda.tiles.arguments import View
 from tests.backends.cuda.emulator import Emulator, Memory
 
+NHWC = (0, 2, 3, 1)
+
 
 class Device:
     """A GPU of the emulator: arrays, launches, and what they cost."""
@@ -57,4 +59,11 @@ def integers(rng, shape, dtype, bound: int = 4, order=None) -> np.ndarray:
     return values.transpose(np.argsort(order))
 
 
-NHWC = (0, 2, 3, 1)
+
+def cast(value, dtype):
+    """An array in another dtype, in the same memory order; what is none as it is."""
+    if not isinstance(value, np.ndarray):
+        return value
+    made = np.empty_like(value, dtype)
+    made[...] = value
+    return made

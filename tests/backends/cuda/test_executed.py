@@ -18,7 +18,7 @@ from numbanet.backends.cuda.tiles.choose import TILES
 from numbanet.geometry import conv_geometry
 from tests.backends.agreement import CASES, agree, agree_overwriting, arguments_of, converted, name_of, outputs, overwritable
 from tests.backends.cuda import wide
-from tests.backends.cuda.device import NHWC, integers
+from tests.backends.cuda.device import NHWC, cast, integers
 from tests.backends.cuda.wide import single_elements  # noqa: F401
 
 MINE = [case for case in CASES if case.primitive in implements and not case.large]
@@ -97,14 +97,6 @@ def tiles(monkeypatch):
     numbanet.set_float32_precision("fast")
 
 
-def _cast(a, dtype):
-    if not isinstance(a, np.ndarray):
-        return a
-    made = np.empty_like(a, dtype)
-    made[...] = a
-    return made
-
-
 def _product(rng, transposed_a: bool, transposed_b: bool):
     a, b = (integers(rng, shape, np.float32, 3) for shape in ((136, 40), (40, 144)))
     return [x.T.copy().T if t else x for x, t in ((a, transposed_a), (b, transposed_b))]
@@ -168,7 +160,7 @@ def test_tile_programs_are_exact_on_small_integers(cuda, tiles, rng, program, ki
     tiles(program.split()[0].rpartition("_")[2] if program.startswith("tile") else "")
     arguments = make(rng)
     cuda.device.launched.clear()
-    received, = outputs(cuda, PRIMITIVES[primitive], tuple(_cast(a, dtype) for a in arguments))
+    received, = outputs(cuda, PRIMITIVES[primitive], tuple(cast(a, dtype) for a in arguments))
     expected, = outputs(get_backend("reference"), PRIMITIVES[primitive], tuple(arguments))
     np.testing.assert_array_equal(received.astype(np.float32), expected.astype(dtype).astype(np.float32))
     ran = [name for name in cuda.device.launched if all(part in name for part in program.split())]

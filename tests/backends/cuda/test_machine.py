@@ -303,6 +303,25 @@ def test_pieces_have_to_be_aligned():
         Machine(memory).launch(program, (1, 1, 1), 16, [ctypes.c_void_p(first), ctypes.c_void_p(second + 4)])
 
 
+def reads_rows(x, out):
+    out[cuda.threadIdx.x] = x[8 * cuda.threadIdx.x % 64]
+
+
+def test_traffic_is_counted_in_sectors():
+    """Of a warp that reads and writes 512 bytes on end, and of one that reads four bytes of each sector."""
+    counted = {}
+    for function, x in ((copies_pieces, "*float32x4"), (reads_rows, "*float32")):
+        memory = Memory(1 << 20)
+        first, second = memory.allocate(512), memory.allocate(512)
+        memory.write(first, np.zeros(512, np.uint8))
+        machine = Machine(memory)
+        machine.measures = True
+        machine.launch(_compiled(function, x, x), (1, 1, 1), 32, [ctypes.c_void_p(first), ctypes.c_void_p(second)])
+        counted |= machine.traffic
+    assert counted == {("copies_pieces", "load"): [1, 16, 512], ("copies_pieces", "store"): [1, 16, 512],
+                       ("reads_rows", "load"): [1, 8, 128], ("reads_rows", "store"): [1, 4, 128]}
+
+
 def test_memory_that_nobody_wrote():
     program = _compiled(swaps_through_shared, "*float32", "*float32")
     with pytest.raises(Fault, match="load of global memory that nobody wrote"):

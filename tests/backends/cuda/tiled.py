@@ -18,7 +18,7 @@ from numbanet.geometry import conv_geometry
 from numbanet.nn import functional as F
 from tests.backends.agreement import CASES, agree, agree_overwriting, arguments_of, name_of, outputs
 from tests.backends.cuda import emulated
-from tests.backends.cuda.device import NHWC, integers
+from tests.backends.cuda.device import NHWC, cast, integers
 from tests.cases.case import channels_last
 
 emulated.install()
@@ -84,17 +84,9 @@ def test_convolutions_in_three_passes(rng, name, dtype):
                             ("conv2d_backward_weight", (grad_y, x, geometry))):
         before = ran()
         expected, = outputs(REFERENCE, PRIMITIVES[call], arguments)
-        received, = outputs(CUDA, PRIMITIVES[call], tuple(_cast(a, dtype) for a in arguments))
+        received, = outputs(CUDA, PRIMITIVES[call], tuple(cast(a, dtype) for a in arguments))
         assert received.dtype == dtype and ran() > before
         np.testing.assert_array_equal(received.astype(np.float32), expected.astype(dtype).astype(np.float32), err_msg=call)
-
-
-def _cast(a, dtype):
-    if not isinstance(a, np.ndarray):
-        return a
-    made = np.empty_like(a, dtype)
-    made[...] = a
-    return made
 
 
 def sums_ran() -> int:
@@ -109,7 +101,7 @@ def test_convolutions_with_statistics(rng, name, dtype):
     geometry, dtype = conv_geometry(*LAYERS[name]), numbanet.dtypes.as_dtype(dtype)
     x, weight, residual = (rng.standard_normal(shape).astype(np.float32) for shape in (
         (3, geometry.channels, *geometry.input_size), geometry.weight_shape, (3, geometry.filters, *geometry.output_size)))
-    x, weight, bias, residual = (CUDA.from_numpy(_cast(a, dtype)) for a in (x, weight, np.full(geometry.filters, 30, np.float32), residual))
+    x, weight, bias, residual = (CUDA.from_numpy(cast(a, dtype)) for a in (x, weight, np.full(geometry.filters, 30, np.float32), residual))
     before = sums_ran()
     y, *received = CUDA.conv2d_with_statistics(x, weight, bias, residual, geometry, 0.0, None)
     assert sums_ran() - before == (not choose.is_depthwise(geometry))

@@ -12,7 +12,8 @@ import numpy as np
 import numbanet.backends as backends
 from numbanet.backends.cuda import CUDABackend, load_families
 from numbanet.backends.cuda.cubin import ptx_of
-from numbanet.backends.cuda.driver import HostEvent, OutOfMemory, Queue
+from numbanet.backends.cuda.driver import OutOfMemory, SimulatedDevice
+from numbanet.backends.cuda.dry import DryDevice
 from numbanet.backends.cuda.launch import compiled, source_of
 from numbanet.backends.cuda.tiles import catalog
 from numbanet.backends.cuda.tiles.launch import flat_arguments
@@ -30,15 +31,12 @@ def program_of(text: str) -> Program:
     return Program(parse(text))
 
 
-class ExecutingDevice(Queue):
+class ExecutingDevice(DryDevice):
     """See :mod:`~tests.backends.cuda.executed.machine`. There are few multiprocessors, so that loops over the grid take turns."""
 
-    runs_tiles, arch, multiprocessors = True, "sm_90", 4
-    stream = default_stream = 0
-
     def __init__(self, index: int = 0):
-        super().__init__(index)
-        self.space = Memory()
+        super().__init__("sm_90", multiprocessors=4)
+        self.index, self.space = index, Memory()
         self.machine = Machine(self.space, set(RACING))
         self.launched = Counter()                       # how often, by name
 
@@ -46,38 +44,32 @@ class ExecutingDevice(Queue):
         return program_of(ptx_of(source_of(kernel, types)))
 
     def launch(self, function: Program, grid, threads: int, words: list, shared: int = 0) -> None:
+        """Execute a kernel whose parameters are these C numbers."""
         def run(stream):
             self.launched[function.name] += 1
             self.machine.launch(function, grid, threads, words, shared)
         self.submit(run)
 
     def run_tiles(self, launches) -> None:
+        """Execute programs."""
         for one in launches:
             program = program_of(ptx_of(catalog.source_of(one.program)))
             self.launch(program, one.grid, one.threads, flat_arguments(one), one.shared_bytes)
 
-    def activate(self) -> None:
-        """Nothing to do."""
-
     def allocate(self, nbytes: int) -> int:
+        """An address in the machine's memory."""
         address = self.space.allocate(nbytes)
         if address is None:
             raise OutOfMemory
         return address
 
     def free(self, handle: int) -> None:
+        """What is read after it was given back is a fault."""
         self.space.free(handle)
-
-    def address(self, handle: int) -> int:
-        return handle
 
     def upload(self, handle: int, offset: int, host: np.ndarray) -> None:
         self.refuse_recording("an upload")
         self.space.write(handle + offset, host)
-
-    def upload_ahead(self, handle: int, offset: int, host: np.ndarray):
-        self.upload(handle, offset, host)
-        return lambda: None
 
     def download(self, host: np.ndarray, handle: int, offset: int) -> None:
         self.refuse_recording("a value that is read back")
@@ -89,31 +81,11 @@ class ExecutingDevice(Queue):
     def copy(self, source: int, target: int, nbytes: int) -> None:
         self.submit(lambda stream: self.space.copy(source, target, nbytes))
 
-    def event(self) -> HostEvent:
-        return HostEvent(self)
-
-    def capture(self, calls):
-        calls = tuple(calls)
-
-        def replay(stream):
-            for call in calls:
-                call(stream)
-        return replay
+    capture = SimulatedDevice.capture
 
     def memory(self) -> tuple[int, int]:
+        """(free, total) bytes."""
         return len(self.space.bytes) - self.space.used, len(self.space.bytes)
-
-    def synchronize(self) -> None:
-        self.refuse_recording("a wait")
-
-    def new_stream(self) -> int:
-        return 0
-
-    def wait_for(self, first: int, second: int) -> None:
-        """There is one stream."""
-
-    def is_idle(self, stream: int) -> bool:
-        return True
 
 
 @contextmanager
