@@ -28,7 +28,7 @@ TILES = {math: tuple([Tile(math, rows, columns, depth, *rest) for rows, columns,
 TILES["float32"] = (Tile("float32", 128, 128, 16, 2, 4, 3), Tile("float32", 64, 64, 16, 2, 2, 4))
 # Multiply-adds a cycle and multiprocessor: NVIDIA's tuning guides for sm_80 and sm_90; mma.sync reaches about 63% of the latter's peak.
 RATES = {"tf32": 512, "bf16": 1024, "fp16": 1024, "float32": 128}
-L2_BYTES = 28                # a cycle and multiprocessor: what streaming reads reach on both, of up to 48
+L2_BYTES = 28                # a cycle and multiprocessor: assumed, since published microbenchmarks of an H100 stream 5.5 to 6 TB/s
 SHARED_BYTES = 128           # a cycle and multiprocessor
 START_CYCLES = 1500          # of a block, until its first products
 SPLIT_DOUBT = 1.1            # a split product leaves its statistics to be read again, and partial sums may be larger than the L2 cache
