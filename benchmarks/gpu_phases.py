@@ -8,7 +8,6 @@ import importlib
 import os
 import pickle
 import pkgutil
-import shutil
 import subprocess
 import sys
 import zlib
@@ -24,7 +23,6 @@ import numpy as np
 PHASES: dict[str, Callable] = {}
 DRY = False                  # whether this process computes nothing
 ROOT = Path(__file__).resolve().parent.parent
-NO_TESTS = 5                 # pytest's exit code where a file has none that are meant
 WANTED = "WANTED "           # begins the line in which a dry run tells its kernels
 RESNET50 = {"conv1 7x7/2": (3, 64, 224, 7, 2, 3), "layer1 1x1": (64, 256, 56, 1, 1, 0), "layer1 3x3": (64, 64, 56, 3, 1, 1),
             "layer2 3x3/2": (128, 128, 56, 3, 2, 1), "layer2 3x3": (128, 128, 28, 3, 1, 1), "layer3 1x1": (1024, 256, 14, 1, 1, 0),
@@ -250,10 +248,10 @@ def tile_products(found: dict) -> Iterator[dict]:
         for sizes in ((256, 192, 320), (1000, 64, 4096), (257, 131, 77)):
             for transposed in ((False, False), (False, True), (True, True)) if sizes[0] < 257 else ((False, False),):
                 name = f"gemm {math} {sizes} {transposed}"
-                yield from attempted(name, partial(_product, name, card, math, sizes, transposed))
+                yield from attempted(name, partial(product_rows, name, card, math, sizes, transposed))
 
 
-def _product(name: str, card: Card, math: str, sizes, transposed) -> Iterator[dict]:
+def product_rows(name: str, card: Card, math: str, sizes, transposed) -> Iterator[dict]:
     launches, y, a, b = gemm(card, math, *sizes, transposed)
     card.run(launches)
     first = card.get(y, _dtype(math))
@@ -391,31 +389,7 @@ def operations(found: dict) -> Iterator[dict]:
             yield {"name": case.name, "ok": False, "detail": f"{type(error).__name__}: {error}"[:300]}
 
 
-@phase("correctness")
-def operation_tests(found: dict) -> Iterator[dict]:
-    """The tests of operations on cuda, by pytest, several files at once: edges, errors, and PyTorch and its OpInfo where they are there."""
-    if found.get("dry"):
-        return
-    files = sorted((ROOT / "tests" / "ops").glob("test_*.py"), key=lambda path: -path.stat().st_size)
-    files.insert(0, ROOT / "tests" / "oracles" / "test_opinfo.py")
-    with ThreadPoolExecutor(1 if found.get("exclusive") else min(8, os.cpu_count() or 1)) as pool:
-        yield from pool.map(_tested, files)
-
-
-def _tested(file: Path) -> dict:
-    command = [sys.executable, "-m", "pytest", "-q", "--maxfail=20", "-p", "no:cacheprovider", str(file.relative_to(ROOT)),
-               *(["-k", "cuda"] if file.parent.name == "ops" else [])]
-    try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150,
-                              env=os.environ | {"NUMBANET_TEST_BACKENDS": "cuda:0"})
-    except subprocess.TimeoutExpired:
-        return {"name": f"pytest {file.name}", "ok": False, "detail": "stopped after 150 s"}
-    lines = done.stdout.strip().splitlines() or ["nothing"]
-    failed = [line.partition(" ")[2] for line in lines if line.startswith(("FAILED", "ERROR"))]
-    return {"name": f"pytest {file.name}", "ok": done.returncode in (0, NO_TESTS), "detail": "; ".join([lines[-1], *failed])[:1500]}
-
-
-def _one_step(name: str, size, device: str, model=None):
+def one_step(name: str, size, device: str, model=None):
     """Gradients of one step of a model in evaluation mode, in one vector."""
     import numbanet
     from numbanet.nn import functional as F
@@ -434,7 +408,7 @@ def networks(found: dict) -> Iterator[dict]:
     for name, size in (("lenet5", (1, 32, 32)), ("resnet18", (3, 96, 96)), ("googlenet", (3, 96, 96)), ("mobilenet_v2", (3, 96, 96)),
                        ("alexnet", (3, 224, 224)), ("vgg16", (3, 64, 64)))[:2 if found.get("tiny") else None]:
         model = numbanet.create_model(name)
-        expected = np.ones(1) if found.get("dry") else _one_step(name, size, "reference", copy.deepcopy(model))
+        expected = np.ones(1) if found.get("dry") else one_step(name, size, "reference", copy.deepcopy(model))
         for tiles in (False, True):
             yield from attempted(name, partial(_steps, name, size, model, expected, tiles))
     numbanet.cuda.set_tiles(None)
@@ -443,7 +417,7 @@ def networks(found: dict) -> Iterator[dict]:
 def _steps(name: str, size, model, expected: np.ndarray, tiles: bool) -> Iterator[dict]:
     import numbanet
     numbanet.cuda.set_tiles(tiles)
-    first, second = (_one_step(name, size, "cuda", copy.deepcopy(model)) for _ in range(2))
+    first, second = (one_step(name, size, "cuda", copy.deepcopy(model)) for _ in range(2))
     error = np.linalg.norm(first - expected) / np.linalg.norm(expected)
     kind = "tiles, TF32" if tiles else "plain"
     yield {"name": f"{name}, {kind}: one step", "ok": bool(error < (5e-2 if tiles else 1e-2)),
@@ -511,69 +485,6 @@ def _replay(full: str, name: str, size, tiles: bool) -> Iterator[dict]:
         results.append((losses, [p.detach().to("cpu").numpy() for p in model.parameters()]))
     same = results[0][0] == results[1][0] and all(map(np.array_equal, results[0][1], results[1][1]))
     yield {"name": full, "ok": bool(same), "detail": f"losses {results[0][0]} and {results[1][0]}"}
-
-
-@phase("correctness")
-def guard_zones(found: dict) -> Iterator[dict]:
-    """Nothing is written beside an array: every case of the primitives, and a step of a network, between guard zones."""
-    program = ("import sys; sys.path.insert(0, sys.argv[1])\n"
-               "import numbanet; from benchmarks import gpu_phases as g\n"
-               "if sys.argv[2]: g.install_dry(sys.argv[2])\n"
-               "for tiles in (False, True):\n"
-               "    numbanet.cuda.set_tiles(tiles)\n"
-               "    rows = list(g.primitives({})); g._one_step('resnet18', (3, 64, 64), 'cuda'); numbanet.cuda.check_guards()\n"
-               "    print(len(rows), 'cases')\n")
-    try:
-        done = subprocess.run([sys.executable, "-c", program, str(ROOT), found["arch"] if found.get("dry") else ""], cwd=ROOT,
-                              capture_output=True, text=True, timeout=170, env=os.environ | {"NUMBANET_CUDA_GUARD": "1"})
-    except subprocess.TimeoutExpired:
-        yield {"name": "guard zones", "ok": False, "detail": "stopped after 170 s"}
-        return
-    yield {"name": "guard zones", "ok": done.returncode == 0,
-           "detail": ", ".join(done.stdout.split("\n")) if done.returncode == 0 else (done.stderr.strip().splitlines() or ["?"])[-1][:300]}
-
-
-SANITIZERS = ("memcheck", "racecheck", "synccheck", "initcheck")
-
-
-@phase("correctness")
-def sanitizers(found: dict) -> Iterator[dict]:
-    """NVIDIA's compute-sanitizer, where it is installed, on a small run of tile programs and a step of LeNet-5: no error of any tool."""
-    if found.get("dry"):
-        return
-    if shutil.which("compute-sanitizer") is None:
-        yield {"name": "compute-sanitizer", "ok": True, "detail": "is not installed: nothing was checked"}
-        return
-    with ThreadPoolExecutor(1 if found.get("exclusive") else 2) as pool:
-        yield from pool.map(partial(_sanitized, found), SANITIZERS)
-
-
-def _sanitized(found: dict, tool: str) -> dict:
-    program = "import sys; sys.path.insert(0, sys.argv[1]); from benchmarks import gpu_phases; gpu_phases.small_run(sys.argv[2])"
-    command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", "--print-limit", "5", sys.executable, "-c", program, str(ROOT),
-               found["arch"]]
-    try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
-    except subprocess.TimeoutExpired:
-        return {"name": f"compute-sanitizer {tool}", "ok": False, "detail": "stopped after 100 s"}
-    said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip("= ")]
-    return {"name": f"compute-sanitizer {tool}", "ok": done.returncode == 0,
-            "detail": " | ".join(said[:12] if done.returncode else said[-1:])[:1500]}
-
-
-def small_run(arch: str) -> None:
-    """Products and a convolution in three passes by tiles, and a step of LeNet-5, plain and by tiles: what `sanitizers` looks at."""
-    import numbanet
-    card = Card({"arch": arch})
-    for math in DTYPES:
-        for row in _product(f"gemm {math}", card, math, (257, 131, 77), (False, False)):
-            assert row["ok"], row
-        for direction in ("forward", "backward_input", "backward_weight"):
-            card.run(convolution(card, math, 1, (16, 24, 9, 3, 2, 1), direction)[0])
-            assert not card.free()
-    for tiles in (False, True):
-        numbanet.cuda.set_tiles(tiles)
-        assert np.isfinite(_one_step("lenet5", (1, 32, 32), "cuda")).all()
 
 
 @phase("correctness")

@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.table:
         print(table(json.loads(Path(arguments.table).read_text())))
         return 0
-    from benchmarks import gpu_phases, gpu_speed  # noqa: F401  both register phases
+    from benchmarks import gpu_phases, gpu_processes, gpu_speed  # noqa: F401  all register phases
     phases = {name: gpu_phases.PHASES[name] for name in SECONDS}
     if arguments.list:
         for name, phase in phases.items():

@@ -12,7 +12,7 @@ import time
 import pytest
 
 import numbanet
-from benchmarks import gpu_phases, gpu_report, gpu_speed, gpu_suite
+from benchmarks import gpu_phases, gpu_processes, gpu_report, gpu_speed, gpu_suite
 
 ENVIRONMENT = {"card": "Card 9000", "arch": "sm_90", "multiprocessors": 132, "driver": "13.0", "python": "3.12.3",
                "packages": {"numba": "0.68.1"}}
@@ -336,7 +336,7 @@ def test_what_sanitizers_look_at_runs():
     from tests.backends.cuda.executed.device import installed
     try:
         with installed():
-            gpu_phases.small_run("sm_90")
+            gpu_processes.small_run("sm_90")
     finally:
         numbanet.cuda.set_tiles(None)
 
@@ -347,9 +347,9 @@ def test_compute_sanitizer_is_asked_with_each_tool(tmp_path, monkeypatch):
     tool.write_text("#!/bin/sh\necho \"========= $2\"\n[ $2 = racecheck ] && echo '========= ERROR: a hazard' && exit 9\nexit 0\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    rows = {row["name"].split()[1]: row for row in gpu_phases.sanitizers({"arch": "sm_90"})}
+    rows = {row["name"].split()[1]: row for row in gpu_processes.sanitizers({"arch": "sm_90"})}
     assert [name for name, row in rows.items() if not row["ok"]] == ["racecheck"] and "a hazard" in rows["racecheck"]["detail"]
-    assert set(rows) == set(gpu_phases.SANITIZERS)
+    assert set(rows) == set(gpu_processes.SANITIZERS)
     monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
-    row, = gpu_phases.sanitizers({"arch": "sm_90"})
+    row, = gpu_processes.sanitizers({"arch": "sm_90"})
     assert row["ok"] and "not installed" in row["detail"]

@@ -24,7 +24,7 @@ from numbanet.backends.cuda.index import thread, threads
 from numbanet.backends.cuda.launch import compiled, launch
 from numbanet.errors import BackendError, IndexRangeError, UsageError
 from numbanet.nn import functional as F
-from tests.backends.agreement import CASES, agree, agree_overwriting, arguments_of, converted, name_of, outputs, overwritable
+from tests.backends.agreement import CASES, agree, agree_overwriting, arguments_of, converted, name_of, outputs, overwriting
 from tests.backends.cuda.wide import (  # noqa: F401
     single_elements,
     test_functions_of_elements_have_the_same_bits_either_way,
@@ -64,9 +64,7 @@ def test_cuda_agrees_with_reference_in_float64(case):
     agree("cuda", case, tuple(converted(a) for a in arguments_of(case)), 1e-12)
 
 
-# Those that go element by element read and write in one statement; here, sums or windows come first.
-@pytest.mark.parametrize("case", [c for c in MINE if c.primitive.startswith(("batch_norm", "conv2d")) and overwritable(c, arguments_of(c))],
-                         ids=name_of)
+@pytest.mark.parametrize("case", overwriting(MINE), ids=name_of)
 def test_a_result_may_lie_in_an_operand(case):
     agree_overwriting("cuda", case, arguments_of(case))
 

@@ -16,7 +16,7 @@ from numbanet.backends.cuda import choose, implements
 from numbanet.backends.cuda import launch as launching
 from numbanet.backends.cuda.tiles.choose import TILES
 from numbanet.geometry import conv_geometry
-from tests.backends.agreement import CASES, agree, agree_overwriting, arguments_of, converted, name_of, outputs, overwritable
+from tests.backends.agreement import CASES, agree, agree_overwriting, arguments_of, converted, name_of, outputs, overwriting
 from tests.backends.cuda import wide
 from tests.backends.cuda.device import NHWC, cast, integers
 from tests.backends.cuda.wide import single_elements  # noqa: F401
@@ -53,8 +53,7 @@ def test_cuda_agrees_with_reference_in_float64(case):
     agree("cuda", case, tuple(converted(a) for a in arguments_of(case)), 1e-12)
 
 
-@pytest.mark.parametrize("case", [c for c in MINE if c.primitive.startswith(("batch_norm", "conv2d")) and overwritable(c, arguments_of(c))],
-                         ids=name_of)
+@pytest.mark.parametrize("case", overwriting(MINE), ids=name_of)
 def test_a_result_may_lie_in_an_operand(case):
     agree_overwriting("cuda", case, arguments_of(case))
 
@@ -165,6 +164,25 @@ def test_tile_programs_are_exact_on_small_integers(cuda, tiles, rng, program, ki
     np.testing.assert_array_equal(received.astype(np.float32), expected.astype(dtype).astype(np.float32))
     ran = [name for name in cuda.device.launched if all(part in name for part in program.split())]
     assert ran, f"expected {program}, ran {list(cuda.device.launched)}"
+
+
+@pytest.mark.parametrize("dtype, size", [("bfloat16", "128x128"), *[pytest.param(*p, marks=pytest.mark.full) for p in (
+    ("float32", "128x128"), ("float32", "256x128"), ("float16", "64x64"))]])
+def test_statistics_in_the_epilogue(cuda, tiles, dtype, size, rng):
+    """The bits of y are those without statistics, which are those of y as it is stored."""
+    dtype = numbanet.dtypes.as_dtype(dtype)
+    tiles(size)
+    *operands, geometry, low, high = _layer(rng, "conv2d_fused", 16, 136, 3, (19, 17), batch=16)
+    operands = [cast(a, dtype) for a in operands]
+    operands[2] = (operands[2].astype(np.float32) * 0.37).astype(dtype)         # of a bias that is no small integer
+    y, = outputs(cuda, PRIMITIVES["conv2d_fused"], (*operands, geometry, low, high))
+    cuda.device.launched.clear()
+    found, mean, variance = outputs(cuda, PRIMITIVES["conv2d_with_statistics"], (*operands, geometry, low, high))
+    assert any(name.endswith("_sums") for name in cuda.device.launched)
+    np.testing.assert_array_equal(found.astype(np.float32), y.astype(np.float32))
+    exact = y.astype(np.float64)
+    np.testing.assert_allclose(mean, exact.mean((0, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(variance, exact.var((0, 2, 3)), rtol=2e-6)
 
 
 PRODUCTS = ("matmul", "linear_forward", "linear_backward_input", "linear_backward_weight", "linear_fused", "conv2d_forward", "conv2d_fused",

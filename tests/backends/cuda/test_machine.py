@@ -170,6 +170,32 @@ def test_loops_of_different_lengths():
     np.testing.assert_array_equal(received, counts * (counts + 1) // 2)
 
 
+@pytest.mark.parametrize("instructions, words", [
+    ("add.s32 %r4, %r2, %r7; cvt.u64.u32 %rd10, %r4;", "a register is read before it is written"),
+    ("and.b64 %rd7, %rd7, 4294967295; mov.u64 %rd10, 0;", "store of 8 bytes of global memory at .* outside of an array"),
+    ("setp.lt.u32 %p1, %r1, 40; @%p1 bra L1; bar.sync 0; bra.uni L2; L1: bar.sync 0; L2: mov.u64 %rd10, 0;",
+     "threads of a block wait at different barriers")])
+def test_faults_of_registers_addresses_and_barriers(instructions, words):
+    with pytest.raises(Fault, match=words):
+        _computed(instructions, WORDS.repeat(4), WORDS.repeat(4))
+
+
+def test_a_warp_comes_whole():
+    """To ldmatrix, and so to mma."""
+    names = {"ptx": ptx}
+    exec("def partly(x, out, limit):\n    shared = ptx.shared_memory()\n    thread = ptx.thread_index()\n"
+         "    ptx.store_shared_float(shared + thread * 4, ptx.float32(1), thread >= 0)\n    ptx.barrier()\n    word = ptx.uint32(0)\n"
+         "    if thread < limit:\n        word = ptx.ldmatrix_x1(shared + (thread & 7) * 16)\n"
+         "    ptx.store_word(out + thread * 4, word, thread >= 0)\n", names)
+    program = Program(parse(cubin.compile_ptx("partly", names["partly"], ("int64", "int64", "int32"))))
+    memory = Memory(1 << 20)
+    out = memory.allocate(256)
+    for limit in (32, 64, 0):
+        Machine(memory).launch(program, (1, 1, 1), 64, [ctypes.c_int64(out), ctypes.c_int64(out), ctypes.c_int32(limit)], 1024)
+    with pytest.raises(Fault, match="ldmatrix that some lanes of a warp do not come to"):
+        Machine(memory).launch(program, (1, 1, 1), 64, [ctypes.c_int64(out), ctypes.c_int64(out), ctypes.c_int32(40)], 1024)
+
+
 def test_unknown_instructions_are_named():
     with pytest.raises(Unknown, match="vote.sync"):
         Program(parse(BODY.format(body="vote.sync.all.pred %p1, %p2, 0xffffffff;")))
