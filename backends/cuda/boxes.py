@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from numbanet.backends.cuda.compile import device, kernel
-from numbanet.backends.cuda.index import quotient, thread, threads
+from numbanet.backends.cuda.compile import Sizes, device, kernel
+from numbanet.backends.cuda.index import grid_stride, split, thread
 from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.registry import implements
 from numbanet.backends.cuda.sorting import INT64, ORDERS
@@ -29,10 +29,9 @@ def _side(low1, high1, low2, high2):
 
 
 @kernel
-def iou(boxes1, boxes2, out, total, M, row1, column1, row2, column2, out_row, out_column):
-    for i in range(thread(), total, threads()):
-        n = quotient(i, M)
-        m = i - n * M
+def iou(boxes1, boxes2, out, total, M: Sizes, row1, column1, row2, column2, out_row, out_column):
+    for i in grid_stride(total):
+        n, m = split(i, M)
         a, b = n * row1, m * row2
         left1, top1, right1, bottom1 = boxes1[a], boxes1[a + column1], boxes1[a + 2 * column1], boxes1[a + 3 * column1]
         left2, top2, right2, bottom2 = boxes2[b], boxes2[b + column2], boxes2[b + 2 * column2], boxes2[b + 3 * column2]
@@ -44,7 +43,7 @@ def iou(boxes1, boxes2, out, total, M, row1, column1, row2, column2, out_row, ou
 @kernel
 def ordered_boxes(boxes, classes, positions, ordered, own, total, row, column, class_step):
     """ordered[i] = left, top, right, bottom and area of the i-th best box, own[i] its class."""
-    for i in range(thread(), total, threads()):
+    for i in grid_stride(total):
         b = positions[i] * row
         left, top, right, bottom = boxes[b], boxes[b + column], boxes[b + 2 * column], boxes[b + 3 * column]
         ordered[5 * i], ordered[5 * i + 1], ordered[5 * i + 2], ordered[5 * i + 3] = left, top, right, bottom
@@ -55,7 +54,7 @@ def ordered_boxes(boxes, classes, positions, ordered, own, total, row, column, c
 @kernel
 def decide(ordered, own, states, undecided, threshold, smaller, total):
     """One round of states 0 undecided, 1 remains, 2 gone; undecided[0] becomes 1 where another one is needed."""
-    for i in range(thread(), total, threads()):
+    for i in grid_stride(total):
         if states[i] == 0:
             left, top, right, bottom, area = ordered[5 * i], ordered[5 * i + 1], ordered[5 * i + 2], ordered[5 * i + 3], ordered[5 * i + 4]
             state, j = 1, 0
@@ -80,7 +79,7 @@ def decide(ordered, own, states, undecided, threshold, smaller, total):
 @kernel
 def kept_positions(positions, states, out, count, total, out_step):
     """out[k] = the position of the k-th box that remains, -1 after the last."""
-    for i in range(thread(), total, threads()):
+    for i in grid_stride(total):
         before = 0
         for j in range(i):
             before += 1 if states[j] == 1 else 0

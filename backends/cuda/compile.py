@@ -4,11 +4,12 @@ A kernel is a plain Python function over pointers, integers and tuples of intege
 
     @kernel
     def scale(x, out, factor, total):
-        for i in range(thread(), total, threads()):
+        for i in grid_stride(total):
             out[i] = factor * x[i]
 
 - A pointer is indexed in elements; on a GPU it is a raw address, in Numba's simulator bounds are checked.
 - Python integers are `int32` in the kernel, or `int64` where an array or a size needs that (`launch.py` decides for a whole launch).
+  Arithmetic of int32 is int32 (`integers.py`). Integers that are divided by are declared so, `shape: Sizes` (`index.py`).
 - A literal such as 0.5 is float32 where no operand is float64, and float64 otherwise. An integer literal beside a float makes float64,
   so write 1.0, not 1; a test looks for double precision in the code of float32 kernels.
 - `math` is the library of the GPU; its results follow IEEE at the edges (exp(1000) is inf), in the simulator too.
@@ -40,8 +41,8 @@ if SIMULATED:
 else:
     from numba.cuda.types import boolean, float16, float32, float64, int32, int64, uint8, uint32, uint64
 
-__all__ = ["SIMULATED", "Helper", "Kernel", "PerReal", "boolean", "device", "float16", "float32", "float64", "int32", "int64", "kernel",
-           "lanewise", "uint8", "uint32", "uint64"]
+__all__ = ["SIMULATED", "Helper", "Kernel", "PerReal", "Sizes", "boolean", "device", "float16", "float32", "float64", "int32", "int64",
+           "kernel", "lanewise", "uint8", "uint32", "uint64"]
 
 
 class Helper:
@@ -58,6 +59,10 @@ class Lanewise(Helper):
     """A function of numbers, which of pieces is what it is of each lane (`pieces.py`)."""
 
 
+class Sizes:
+    """The annotation of a kernel's integers, or tuples of them, that it divides by: `index.py` says what becomes of them."""
+
+
 class PerReal:
     """A function of kernels of which float32 and float64 have one each."""
 
@@ -70,6 +75,8 @@ class Kernel:
 
     def __init__(self, function, few_turns: bool = False):
         self.function, self.__doc__, self.few_turns = function, function.__doc__, few_turns
+        names = function.__code__.co_varnames[:function.__code__.co_argcount]
+        self.sizes = [function.__annotations__.get(name) == Sizes.__name__ for name in names]       # of each argument
         helpers = [cell.cell_contents.__name__ for cell in function.__closure__ or () if isinstance(cell.cell_contents, Helper)]
         self.__name__ = "_".join([function.__name__, *[name.strip("_") for name in helpers]])
         self.name = f"{function.__module__.partition('.cuda.')[2]}.{self.__name__}"
@@ -121,8 +128,12 @@ def _specialised(function: FunctionType, real) -> FunctionType:
     names = {**function.__globals__}
     for name in _names(function.__code__) & set(names):
         names[name] = _inside(names[name], real)
+    code = _with_literals(function.__code__, real)
+    if not SIMULATED:                                   # `range` by another name, which Numba does not take for its own
+        from numbanet.backends.cuda.loops import range_of
+        code, names["range_of"] = code.replace(co_names=tuple(["range_of" if n == "range" else n for n in code.co_names])), range_of
     cells = tuple(CellType(_inside(cell.cell_contents, real)) for cell in function.__closure__ or ())
-    return FunctionType(_with_literals(function.__code__, real), names, function.__name__, function.__defaults__, cells)
+    return FunctionType(code, names, function.__name__, function.__defaults__, cells)
 
 
 def _inside(value, real):

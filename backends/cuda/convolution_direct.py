@@ -17,25 +17,25 @@ from math import prod
 
 import numpy as np
 
-from numbanet.backends.cuda.compile import kernel
-from numbanet.backends.cuda.index import quotient, thread, threads
+from numbanet.backends.cuda.compile import Sizes, kernel
+from numbanet.backends.cuda.index import extent, grid_stride, split
 from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.mathematics import larger, smaller
 from numbanet.backends.cuda.reduction import PARALLEL, sum_of
-from numbanet.backends.cuda.windows import map_shape, optional, place, walk_of, window_of
+from numbanet.backends.cuda.windows import first_window, gaps_of, last_window, map_shape, optional, place, tap_at, walk_of
 
 LONGEST = 1 << 12           # pixels of y that one thread sums; beyond that sums lose digits
 LARGEST = 1 << 24           # elements of all parts together: what splitting may cost in memory
 
 
 @kernel
-def conv2d_forward_direct(x, weight, bias, residual, out, low, high, total, shape, size, taps, walk, x_steps, weight_steps, bias_steps,
-                          residual_steps, out_steps, has_bias, has_residual):
+def conv2d_forward_direct(x, weight, bias, residual, out, low, high, total, shape: Sizes, size, taps, walk, x_steps, weight_steps,
+                          bias_steps, residual_steps, out_steps, has_bias, has_residual):
     stride_h, padding_h, dilation_h, stride_w, padding_w, dilation_w = walk
     channels = taps[0]                                                      # of a group
-    for i in range(thread(), total, threads()):
+    for i in grid_stride(total):
         n, oh, ow, g, f = place(i, shape)
-        k = g * shape[4] + f
+        k = g * extent(shape[4]) + f
         value = bias[k * bias_steps[0]] if has_bias else 0.0
         for r in range(taps[1]):
             h = oh * stride_h + r * dilation_h - padding_h
@@ -53,58 +53,54 @@ def conv2d_forward_direct(x, weight, bias, residual, out, low, high, total, shap
 
 
 @kernel
-def conv2d_backward_input_direct(grad_y, weight, added, out, total, shape, size, taps, walk, grad_steps, weight_steps, added_steps,
-                                 out_steps, has_added):
-    stride_h, padding_h, dilation_h, stride_w, padding_w, dilation_w = walk
+def conv2d_backward_input_direct(grad_y, weight, added, out, total, shape: Sizes, size, taps, strides: Sizes, gaps, grad_steps,
+                                 weight_steps, added_steps, out_steps, has_added):
+    padding_h, dilation_h, padding_w, dilation_w = gaps
     filters = taps[0]                                                       # of a group
-    for i in range(thread(), total, threads()):
+    for i in grid_stride(total):
         n, h, w, g, c = place(i, shape)
-        value = 0.0
-        for r in range(taps[1]):
-            oh = window_of(h, r, stride_h, padding_h, dilation_h, size[0])
-            if oh >= 0:
-                for s in range(taps[2]):
-                    ow = window_of(w, s, stride_w, padding_w, dilation_w, size[1])
-                    if ow >= 0:
+        value, first = 0.0, first_window(w, taps[2], strides[1], padding_w, dilation_w)
+        last = last_window(w, strides[1], padding_w, size[1])
+        for oh in range(first_window(h, taps[1], strides[0], padding_h, dilation_h), last_window(h, strides[0], padding_h, size[0]) + 1):
+            r = tap_at(h, oh, strides[0], padding_h, dilation_h)
+            if r >= 0:
+                for ow in range(first, last + 1):
+                    s = tap_at(w, ow, strides[1], padding_w, dilation_w)
+                    if s >= 0:
                         k = g * filters
                         at = n * grad_steps[0] + k * grad_steps[1] + oh * grad_steps[2] + ow * grad_steps[3]
                         tap = k * weight_steps[0] + c * weight_steps[1] + r * weight_steps[2] + s * weight_steps[3]
                         for f in range(filters):
                             value += grad_y[at + f * grad_steps[1]] * weight[tap + f * weight_steps[0]]
-        channel = g * shape[4] + c
+        channel = g * extent(shape[4]) + c
         if has_added:
             value += added[n * added_steps[0] + channel * added_steps[1] + h * added_steps[2] + w * added_steps[3]]
         out[n * out_steps[0] + channel * out_steps[1] + h * out_steps[2] + w * out_steps[3]] = value
 
 
 @kernel
-def conv2d_backward_weight_direct(grad_y, x, out, total, shape, parts, rows, size, walk, grad_steps, x_steps, out_steps, part_step):
+def conv2d_backward_weight_direct(grad_y, x, out, total, shape: Sizes, parts, rows, size: Sizes, walk, grad_steps, x_steps, out_steps,
+                                  part_step):
     """`shape` is (R, S, G, K/G, C/G), `size` (OH, OW, H, W), `rows` N * OH: part p sums rows p, p + parts, ..."""
     stride_h, padding_h, dilation_h, stride_w, padding_w, dilation_w = walk
-    for i in range(thread(), total, threads()):
-        rest = quotient(i, shape[4])
-        c = i - rest * shape[4]
-        group = quotient(rest, shape[3])
-        f = rest - group * shape[3]
-        tap = quotient(group, shape[2])
-        g = group - tap * shape[2]
-        tap_row = quotient(tap, shape[1])
-        s = tap - tap_row * shape[1]
-        part = quotient(tap_row, shape[0])
-        r = tap_row - part * shape[0]
-        k = g * shape[3] + f
+    for i in grid_stride(total):
+        rest, c = split(i, shape[4])
+        group, f = split(rest, shape[3])
+        tap, g = split(group, shape[2])
+        tap_row, s = split(tap, shape[1])
+        part, r = split(tap_row, shape[0])
+        k = g * extent(shape[3]) + f
         value = 0.0
         for row in range(part, rows, parts):
-            n = quotient(row, size[0])
-            oh = row - n * size[0]
+            n, oh = split(row, size[0])
             h = oh * stride_h + r * dilation_h - padding_h
-            if 0 <= h < size[2]:
+            if 0 <= h < extent(size[2]):
                 at_grad = n * grad_steps[0] + k * grad_steps[1] + oh * grad_steps[2]
-                at_x = n * x_steps[0] + (g * shape[4] + c) * x_steps[1] + h * x_steps[2]
+                at_x = n * x_steps[0] + (g * extent(shape[4]) + c) * x_steps[1] + h * x_steps[2]
                 of_row = 0.0
-                for ow in range(size[1]):
+                for ow in range(extent(size[1])):
                     w = ow * stride_w + s * dilation_w - padding_w
-                    if 0 <= w < size[3]:
+                    if 0 <= w < extent(size[3]):
                         of_row += grad_y[at_grad + ow * grad_steps[3]] * x[at_x + w * x_steps[3]]
                 value += of_row
         out[part * part_step + k * out_steps[0] + c * out_steps[1] + r * out_steps[2] + s * out_steps[3]] = value
@@ -123,8 +119,8 @@ def backward_input(grad_y, weight, added, geometry, out) -> None:
     """The gradient with respect to x, plus `added` unless it is None."""
     added, added_steps, has_added = optional(added, grad_y)
     launch(conv2d_backward_input_direct, out.size, grad_y, weight, added, out, out.size, map_shape(out, geometry.groups),
-           geometry.output_size, (geometry.filters_per_group, *geometry.kernel_size), walk_of(geometry), grad_y.steps, weight.steps,
-           added_steps, out.steps, has_added)
+           geometry.output_size, (geometry.filters_per_group, *geometry.kernel_size), geometry.stride, gaps_of(geometry), grad_y.steps,
+           weight.steps, added_steps, out.steps, has_added)
 
 
 def parts_of_rows(size: int, rows: int, columns: int) -> int:

@@ -34,6 +34,7 @@ COMPILERS = ("numba-cuda", "numba", "llvmlite", "cuda-core", "nvidia-nvvm", "nvi
              "nvidia-nvjitlink-cu12")
 _WIDE = r"(?:\.(?:global|nc))*\.v(?:4\.[bfsu]32|2\.[bfsu]64)\b"          # of 16 bytes, in global memory
 COUNTED = {"mma": r"\bmma\.sync", "ldmatrix": r"\bldmatrix\.sync", "cp_async": r"\bcp\.async\.c[ag]", "float64": r"\.f64\b",
+           "int64": r"\b(?:mul\.lo|mad\.lo|div|rem)\.[su]64\b",            # of products and divisions, which take a GPU many
            "wide_load": rf"\bld{_WIDE}", "wide_store": rf"\bst{_WIDE}"}
 CAPABILITY = (8, 0)          # the first with TF32, BF16 and cp.async; its PTX is assembled for every later one
 PTX_ARCH = "compute_80"
@@ -232,10 +233,12 @@ def _compiling_for(capability: tuple[int, int], few_turns: bool):
     from numba.cuda.core.compiler_lock import global_compiler_lock
     from numba.cuda.cudadrv import nvvm
 
+    from numbanet.backends.cuda.integers import of_32_bits
+
     def compile_ir(modules, **options):
         return compile_unrolled([unroll_loops(text, few_turns) for text in ([modules] if isinstance(modules, str) else modules)], **options)
 
-    with global_compiler_lock:
+    with global_compiler_lock, of_32_bits():
         asked, compile_unrolled = dispatcher.get_current_device, nvvm.compile_ir
         dispatcher.get_current_device = lambda: types.SimpleNamespace(compute_capability=capability)
         nvvm.compile_ir = compile_ir

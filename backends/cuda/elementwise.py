@@ -11,8 +11,8 @@ import operator
 
 import numpy as np
 
-from numbanet.backends.cuda.compile import device, kernel, lanewise
-from numbanet.backends.cuda.index import offset, thread, threads
+from numbanet.backends.cuda.compile import Sizes, device, kernel, lanewise
+from numbanet.backends.cuda.index import grid_stride, offset
 from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import broadcast_steps, merged
 from numbanet.backends.cuda.mathematics import ceil as ceil_of
@@ -175,15 +175,15 @@ def minimum(a, b, out):
 # What integers cannot do: the GPU raises nothing, so it is asked first. All threads that find one write the same.
 
 @kernel
-def zero_found(x, found, total, shape, steps):
-    for i in range(thread(), total, threads()):
+def zero_found(x, found, total, shape: Sizes, steps):
+    for i in grid_stride(total):
         if x[offset(i, shape, steps)] == 0:
             found[0] = 1
 
 
 @kernel
-def negative_found(x, found, total, shape, steps):
-    for i in range(thread(), total, threads()):
+def negative_found(x, found, total, shape: Sizes, steps):
+    for i in grid_stride(total):
         if x[offset(i, shape, steps)] < 0:
             found[0] = 1
 
@@ -499,21 +499,21 @@ def _chosen(condition, a, b):
 
 
 @kernel
-def choose_kernel(condition, a, b, out, total, shape, condition_steps, a_steps, b_steps, out_steps):
-    for i in range(thread(), total, threads()):
+def choose_kernel(condition, a, b, out, total, shape: Sizes, condition_steps, a_steps, b_steps, out_steps):
+    for i in grid_stride(total):
         condition_of, a_of, b_of = offset(i, shape, condition_steps), offset(i, shape, a_steps), offset(i, shape, b_steps)
         out[offset(i, shape, out_steps)] = _chosen(condition[condition_of], a[a_of], b[b_of])
 
 
 @kernel
-def clamp_kernel(x, out, low, high, total, shape, x_steps, out_steps):
-    for i in range(thread(), total, threads()):
+def clamp_kernel(x, out, low, high, total, shape: Sizes, x_steps, out_steps):
+    for i in grid_stride(total):
         out[offset(i, shape, out_steps)] = clamped(x[offset(i, shape, x_steps)], low, high)
 
 
 @kernel
-def full_kernel(out, value, total, shape, out_steps):
-    for i in range(thread(), total, threads()):
+def full_kernel(out, value, total, shape: Sizes, out_steps):
+    for i in grid_stride(total):
         out[offset(i, shape, out_steps)] = value
 
 

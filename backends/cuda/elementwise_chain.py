@@ -11,9 +11,9 @@ import numpy as np
 
 from numbanet.backends.contract.elementwise_chain import VALUE, Place
 from numbanet.backends.cuda import activation, elementwise, mathematics
-from numbanet.backends.cuda.compile import SIMULATED, Helper, device, kernel, lanewise
+from numbanet.backends.cuda.compile import SIMULATED, Helper, Sizes, device, kernel, lanewise
 from numbanet.backends.cuda.constants import on_device
-from numbanet.backends.cuda.index import offset, quotient, thread, threads
+from numbanet.backends.cuda.index import grid_stride, narrow, offset, split
 from numbanet.backends.cuda.launch import launch
 from numbanet.backends.cuda.layout import broadcast_steps, merged
 from numbanet.backends.cuda.registry import implements
@@ -97,18 +97,17 @@ applied = lanewise(_tree(0, list(FUNCTIONS.values())))
 @device
 def part_of(k, i, arrays, single, count, places, shape):
     """Position i of operand k, of which the first `count` are `arrays`; the others have one element for a whole piece."""
-    at, rest = 0, i
-    for axis in range(len(shape) - 1, 0, -1):
-        q = quotient(rest, shape[axis])
-        at += (rest - q * shape[axis]) * places[k * len(shape) + axis]
-        rest = q
+    at, rest = narrow(0, i), i
+    for last in range(1, len(shape)):
+        rest, here = split(rest, shape[len(shape) - last])
+        at += here * places[(k + 1) * len(shape) - last]
     at += rest * places[k * len(shape)]
     return arrays[k][at] if k < count else element(arrays[0], single[k - count][at])
 
 
 @kernel
-def interpreted(arrays, single, out, program, numbers, places, count, x, steps, total, shape, out_steps):
-    for i in range(thread(), total, threads()):
+def interpreted(arrays, single, out, program, numbers, places, count, x, steps, total, shape: Sizes, out_steps):
+    for i in grid_stride(total):
         value = part_of(x, i, arrays, single, count, places, shape)
         for s in range(steps):
             function, k, is_first = program[3 * s], program[3 * s + 1], program[3 * s + 2]

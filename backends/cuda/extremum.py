@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from numbanet.backends.cuda.compile import device, kernel
-from numbanet.backends.cuda.index import offset, quotient, thread, threads
+from numbanet.backends.cuda.compile import Sizes, device, kernel
+from numbanet.backends.cuda.index import grid_stride, offset, quotient
 from numbanet.backends.cuda.launch import launch
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.pointwise import BOOL, convert, converted
@@ -33,9 +33,9 @@ class Extremum:
 
     def __init__(self, before):
         @kernel
-        def extreme(x, values, positions, total, parts, count, kept, kept_steps, step):
+        def extreme(x, values, positions, total, parts, count, kept: Sizes, kept_steps, step):
             """Part p of output o looks at elements p, p + parts, ..."""
-            for i in range(thread(), total, threads()):
+            for i in grid_stride(total):
                 o = quotient(i, parts)
                 p = i - o * parts
                 begin = offset(o, kept, kept_steps)
@@ -49,7 +49,7 @@ class Extremum:
 
         @kernel
         def extreme_of_parts(part_values, part_positions, values, positions, total, parts):
-            for i in range(thread(), total, threads()):
+            for i in grid_stride(total):
                 best, at = part_values[i * parts], part_positions[i * parts]
                 for p in range(1, parts):
                     value, where = part_values[i * parts + p], part_positions[i * parts + p]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from numbanet import dtypes
 from numbanet.backends.cuda import choose
-from numbanet.backends.cuda.compile import kernel
-from numbanet.backends.cuda.index import offset, thread, threads
+from numbanet.backends.cuda.compile import Sizes, kernel
+from numbanet.backends.cuda.index import grid_stride, offset
 from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import merged
 from numbanet.backends.cuda.limits import limits
@@ -33,8 +33,8 @@ def round_to_bfloat16(x, out):
 
 
 @kernel
-def channel_affine_kernel(x, scale, shift, out, low, high, total, shape, x_steps, scale_steps, shift_steps, out_steps):
-    for i in range(thread(), total, threads()):
+def channel_affine_kernel(x, scale, shift, out, low, high, total, shape: Sizes, x_steps, scale_steps, shift_steps, out_steps):
+    for i in grid_stride(total):
         value = x[offset(i, shape, x_steps)] * scale[offset(i, shape, scale_steps)] + shift[offset(i, shape, shift_steps)]
         out[offset(i, shape, out_steps)] = clamped(value, low, high)
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from numbanet.backends.contract.image import check_images_of_windows
-from numbanet.backends.cuda.compile import device, float64, int32, kernel, lanewise, uint8
+from numbanet.backends.cuda.compile import Sizes, device, float64, int32, kernel, lanewise, uint8
 from numbanet.backends.cuda.constants import on_device
-from numbanet.backends.cuda.index import narrow, quotient, thread, threads
+from numbanet.backends.cuda.index import grid_stride, narrow, split
 from numbanet.backends.cuda.lanes import element, lane_numbers, lanes
 from numbanet.backends.cuda.launch import launch
 from numbanet.backends.cuda.layout import merged_in_order
@@ -31,14 +31,11 @@ def pixel(images, begin, y, x, H, W, y_step, x_step):
 
 
 @kernel
-def affine_kernel(images, matrices, mean, std, out, total, C, H, W, OH, OW, steps, matrix_steps, out_steps):
-    for t in range(thread(), total, threads()):
-        place = quotient(t, C)
-        c = t - place * C
-        row = quotient(place, OW)
-        j = place - row * OW
-        n = quotient(row, OH)
-        i = row - n * OH
+def affine_kernel(images, matrices, mean, std, out, total, C: Sizes, H, W, OH: Sizes, OW: Sizes, steps, matrix_steps, out_steps):
+    for t in grid_stride(total):
+        place, c = split(t, C)
+        row, j = split(place, OW)
+        n, i = split(row, OH)
         begin, at, a_row, a_column = n * steps[0] + c * steps[3], n * matrix_steps[0], matrix_steps[1], matrix_steps[2]
         x = matrices[at] * j + matrices[at + a_column] * i + matrices[at + 2 * a_column]
         y = matrices[at + a_row] * j + matrices[at + a_row + a_column] * i + matrices[at + a_row + 2 * a_column]
@@ -62,25 +59,23 @@ def held(x, size):
 @lanewise
 def normalised(e, lane, C, OW, images, begin, is_inside, left, is_mirrored, W, x_step, c_step, table):
     """The value of element e + lane of an output row, pixels and their channels counted together."""
-    e = narrow(e + lane, C)
-    j = quotient(e, C)
-    c, x = e - j * C, left + (OW - 1 - j if is_mirrored else j)
+    j, c = split(narrow(e + lane, C), C)
+    x = left + (OW - 1 - j if is_mirrored else j)
     byte = images[begin + x * x_step + c * c_step] if is_inside and 0 <= x < W else uint8(0)
     return table[c * 256 + int32(byte)]
 
 
 @kernel
-def crop_kernel(images, windows, table, out, total, count, C, H, W, OH, OW, steps, window_steps, out_steps):
+def crop_kernel(images, windows, table, out, total, count: Sizes, C: Sizes, H, W, OH: Sizes, OW, steps, window_steps, out_steps):
     """Output rows have `count` elements or pieces; table (C, 256) is what becomes of each byte."""
-    for t in range(thread(), total, threads()):
-        row, lane = quotient(t, count), lane_numbers(element(out, 0.0))
-        m = quotient(row, OH)
-        i, e = row - m * OH, narrow((t - row * count) * lanes(lane), C)
+    for t in grid_stride(total):
+        (row, e), lane = split(t, count), lane_numbers(element(out, 0.0))
+        (m, i), e = split(row, OH), e * lanes(lane)
         at, step = m * window_steps[0], window_steps[1]
         y, left, is_mirrored = windows[at + step] + i, windows[at + 2 * step], windows[at + 3 * step] != 0
         is_inside = 0 <= y < H
-        begin, j = windows[at] * steps[0] + (y * steps[1] if is_inside else 0), quotient(e, C)
-        out[m * out_steps[0] + (e - j * C) * out_steps[1] + i * out_steps[2] + j * out_steps[3]] = normalised(
+        begin, (j, c) = windows[at] * steps[0] + (y * steps[1] if is_inside else 0), split(e, C)
+        out[m * out_steps[0] + c * out_steps[1] + i * out_steps[2] + j * out_steps[3]] = normalised(
             e, lane, C, OW, images, begin, is_inside, left, is_mirrored, W, steps[2], steps[3], table)
 
 

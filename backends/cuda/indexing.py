@@ -13,9 +13,9 @@ from math import prod
 
 import numpy as np
 
-from numbanet.backends.cuda.compile import kernel
+from numbanet.backends.cuda.compile import Sizes, kernel
 from numbanet.backends.cuda.elementwise import full
-from numbanet.backends.cuda.index import offset, quotient, thread, threads
+from numbanet.backends.cuda.index import grid_stride, offset, quotient, split
 from numbanet.backends.cuda.launch import launch
 from numbanet.backends.cuda.layout import broadcast_steps, merged, merged_in_order
 from numbanet.backends.cuda.memory import DeviceArray
@@ -27,9 +27,9 @@ from numbanet.backends.host import check_index_range
 
 
 @kernel
-def out_of_range(index, found, lowest, size, total, shape, steps):
+def out_of_range(index, found, lowest, size, total, shape: Sizes, steps):
     """Whether there is an index outside of lowest ... size - 1; all threads that find one write the same."""
-    for i in range(thread(), total, threads()):
+    for i in grid_stride(total):
         at = index[offset(i, shape, steps)]
         if at < lowest or at >= size:
             found[0] = 1
@@ -51,33 +51,32 @@ def _check(operation: str, index: DeviceArray, axis: int, size: int, lowest: int
 
 
 @kernel
-def add_targets(index, targets, is_first, size, step, total, shape, steps):
+def add_targets(index, targets, is_first, size, step, total, shape: Sizes, steps):
     """targets += step * index; negative indices count from the end."""
-    for i in range(thread(), total, threads()):
+    for i in grid_stride(total):
         at = index[offset(i, shape, steps)]
         at = at + size if at < 0 else at
         targets[i] = at * step if is_first else targets[i] + at * step
 
 
 @kernel
-def targets_along(index, targets, axis_step, total, shape, index_steps, steps):
+def targets_along(index, targets, axis_step, total, shape: Sizes, index_steps, steps):
     """targets[o, j, r] = the place of [o, index[o, j, r], r] in an array whose step along the axis is `axis_step`, and 0 in `steps`."""
-    for i in range(thread(), total, threads()):
+    for i in grid_stride(total):
         targets[i] = offset(i, shape, steps) + index[offset(i, shape, index_steps)] * axis_step
 
 
 @kernel
-def read_targets(x, targets, out, total, count, rest, x_rest, out_rest, common, out_common):
-    for i in range(thread(), total, threads()):
-        r = quotient(i, count)
-        k = i - r * count
+def read_targets(x, targets, out, total, count: Sizes, rest: Sizes, x_rest, out_rest, common: Sizes, out_common):
+    for i in grid_stride(total):
+        r, k = split(i, count)
         out[offset(r, rest, out_rest) + offset(k, common, out_common)] = x[offset(r, rest, x_rest) + targets[k]]
 
 
 @kernel
-def write_targets(x, targets, order, values, accumulate, total, count, rest, x_rest, values_rest, common, values_common):
+def write_targets(x, targets, order, values, accumulate, total, count, rest: Sizes, x_rest, values_rest, common: Sizes, values_common):
     """x at each target = the last of its values, or x + all of them in order; one thread a target and slice."""
-    for i in range(thread(), total, threads()):
+    for i in grid_stride(total):
         r = quotient(i, count)
         k = i - r * count
         target = targets[order[k]]

@@ -16,6 +16,7 @@ import numpy as np
 from numbanet.backends.cuda.compile import SIMULATED, Kernel
 from numbanet.backends.cuda.constants import on_device
 from numbanet.backends.cuda.cubin import Cubin, Source, cubin
+from numbanet.backends.cuda.index import size_words
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.wide import Wide
 from numbanet.dtypes import is_floating_point
@@ -79,18 +80,19 @@ def _elements(a: DeviceArray | Wide) -> str:
 
 
 def types_of(kernel: Kernel, arguments) -> tuple[str, ...]:
-    """The type of each argument, as text: "*float32", "*float32x4" (wide), "**float32" (a list), "int32", "int32x3", "float32"."""
+    """The type of each argument, as text: "*float32", "*float32x4" (wide), "**float32" (a list), "int32", "int32x3", "float32", "size"."""
     index = "int32" if _fits(arguments) else "int64"
+    size = "size" if index == "int32" else index
     types = []
-    for a in arguments:
+    for a, is_size in zip(arguments, kernel.sizes):
         if type(a) in (DeviceArray, Wide):
             types.append(f"*{_elements(a)}")
         elif type(a) is list:
             types.append(f"**{_elements(a[0])}")
         elif type(a) is int:
-            types.append(index)
+            types.append(size if is_size else index)
         elif type(a) is tuple:
-            types.append(f"{a[0].dtype.name if isinstance(a[0], np.generic) else index}x{len(a)}")
+            types.append(f"{a[0].dtype.name if isinstance(a[0], np.generic) else size if is_size else index}x{len(a)}")
         elif isinstance(a, np.generic):
             types.append(a.dtype.name)
         else:
@@ -143,6 +145,9 @@ def numba_type(name: str):
         return numba_types.CPointer(pointer_to(name[2:]))
     if name.startswith("*"):
         return pointer_to(name[1:])
+    if name.startswith("size"):
+        from numbanet.backends.cuda.index import SIZE
+        return numba_types.UniTuple(SIZE, int(name[5:])) if name != "size" else SIZE
     base, _, count = name.partition("x")
     if count:
         return numba_types.UniTuple(getattr(numba_types, base), int(count))
@@ -176,6 +181,8 @@ def flattened(types: tuple[str, ...], arguments) -> list:
             a = a.array
         if type(a) is DeviceArray:
             words.append(ctypes.c_void_p(a.pointer))
+        elif text.startswith("size"):
+            words += [ctypes.c_uint32(word) for n in (a if type(a) is tuple else (a,)) for word in size_words(n)]
         elif type(a) is tuple:
             word = _WORDS[text.partition("x")[0]]
             words += [word(v) for v in a]

@@ -14,8 +14,8 @@ from math import prod
 from numba import cuda
 
 from numbanet.backends.cuda.block import REAL
-from numbanet.backends.cuda.compile import SIMULATED, kernel
-from numbanet.backends.cuda.index import offset, quotient
+from numbanet.backends.cuda.compile import SIMULATED, Sizes, int32, kernel
+from numbanet.backends.cuda.index import grid_stride_of_blocks, offset, split
 from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import broadcast_steps, merged_in_order
 from numbanet.backends.cuda.limits import NO_LIMITS
@@ -28,20 +28,18 @@ MOST_BLOCKS = 1 << 16
 
 
 @kernel
-def matrix_product(a, b, bias, out, low, high, tiles, size, batch, a_batch, b_batch, out_batch, a_steps, b_steps, out_steps, bias_step,
-                   has_bias, a_along_rows, b_along_rows):
-    """`size` is (M, N, K); `along_rows`: neighbours in memory are rows of the matrix, not columns."""
+def matrix_product(a, b, bias, out, low, high, tiles, size, grid: Sizes, batch: Sizes, a_batch, b_batch, out_batch, a_steps, b_steps,
+                   out_steps, bias_step, has_bias, a_along_rows, b_along_rows):
+    """`size` is (M, N, K), `grid` M and N in tiles; `along_rows`: neighbours in memory are rows of the matrix, not columns."""
     of_a = cuda.shared.array((TILE, PITCH), REAL)
     of_b = cuda.shared.array((TILE, PITCH), REAL)
-    slow = quotient(cuda.threadIdx.x, TILE)
-    fast = cuda.threadIdx.x - slow * TILE
+    slow, fast = split(int32(cuda.threadIdx.x), int32(TILE))
     a_m, a_k = (fast, slow) if a_along_rows else (slow, fast)
     b_k, b_n = (fast, slow) if b_along_rows else (slow, fast)
-    columns, rows = quotient(size[1] + TILE - 1, TILE), quotient(size[0] + TILE - 1, TILE)
-    for tile in range(cuda.blockIdx.x, tiles, cuda.gridDim.x):
-        band = quotient(tile, columns)
-        i = quotient(band, rows)
-        m, n = (band - i * rows) * TILE, (tile - band * columns) * TILE
+    for tile in grid_stride_of_blocks(tiles):
+        band, n = split(tile, grid[1])
+        i, m = split(band, grid[0])
+        m, n = m * TILE, n * TILE
         a_begin, b_begin = offset(i, batch, a_batch), offset(i, batch, b_batch)
         value = 0.0
         for k in range(0, size[2], TILE):
@@ -65,8 +63,9 @@ def multiply(a: DeviceArray, b: DeviceArray, bias: DeviceArray | None, out: Devi
     """out (..., M, N) = a (..., M, K) times b (..., K, N), plus bias (N,) unless that is None, limited to [low, high]."""
     (M, N), K, batch = out.shape[-2:], a.shape[-1], out.shape[:-2]
     places = merged_in_order(batch, *[broadcast_steps(x, (*batch, *x.shape[-2:]))[:-2] for x in (a, b, out)])
-    tiles = prod(batch) * -(-M // TILE) * -(-N // TILE)
+    grid = -(-M // TILE), -(-N // TILE)
+    tiles = prod(batch) * prod(grid)
     low, high = number(low, out.dtype), number(high, out.dtype)
-    launch(matrix_product, out.size, a, b, a if bias is None else bias, out, low, high, tiles, (M, N, K), *places, a.steps[-2:],
+    launch(matrix_product, out.size, a, b, a if bias is None else bias, out, low, high, tiles, (M, N, K), grid, *places, a.steps[-2:],
            b.steps[-2:], out.steps[-2:], 0 if bias is None else bias.steps[0], int(bias is not None),
            int(a.steps[-2] < a.steps[-1]), int(b.steps[-2] < b.steps[-1]), blocks=min(tiles, MOST_BLOCKS), threads=TILE * TILE)

@@ -13,7 +13,7 @@ import numpy as np
 
 from numbanet.backends.cuda.compile import device, kernel
 from numbanet.backends.cuda.constants import on_device
-from numbanet.backends.cuda.index import quotient, thread, threads
+from numbanet.backends.cuda.index import grid_stride, quotient
 from numbanet.backends.cuda.launch import launch
 from numbanet.backends.cuda.mathematics import larger, square_root
 from numbanet.backends.cuda.memory import DeviceArray
@@ -38,7 +38,7 @@ def owner(starts, count, i):
 @kernel
 def sgd_kernel(parameters, grads, buffers, starts, count, step, has_buffers, nesterov, scalars, total):
     lr, momentum, gain, weight_decay, scale = scalars
-    for i in range(thread(), total, threads()):
+    for i in grid_stride(total):
         k = owner(starts, count, i)
         e = (i - starts[k]) * step
         p = parameters[k][e]
@@ -54,7 +54,7 @@ def sgd_kernel(parameters, grads, buffers, starts, count, step, has_buffers, nes
 def rmsprop_kernel(parameters, grads, square_avgs, grad_avgs, buffers, starts, count, step, is_centered, has_buffers, scalars,
                    total):
     lr, alpha, gain, eps, weight_decay, momentum, scale = scalars
-    for i in range(thread(), total, threads()):
+    for i in grid_stride(total):
         k = owner(starts, count, i)
         e = (i - starts[k]) * step
         p = parameters[k][e]
@@ -75,7 +75,7 @@ def rmsprop_kernel(parameters, grads, square_avgs, grad_avgs, buffers, starts, c
 @kernel
 def adam_kernel(parameters, grads, exp_avgs, exp_avg_sqs, highest, starts, count, step, has_highest, scalars, total):
     kept, l2, scale, gain1, beta2, gain2, correction2, eps, rate = scalars
-    for i in range(thread(), total, threads()):
+    for i in grid_stride(total):
         k = owner(starts, count, i)
         e = (i - starts[k]) * step
         p = parameters[k][e] * kept                     # decoupled weight decay; else kept is 1 and l2 the decay

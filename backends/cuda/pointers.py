@@ -7,13 +7,14 @@ All other pointers are Numba's plain ones.
 from __future__ import annotations
 
 import operator
-from functools import cache
+from functools import cache, reduce
 
 from llvmlite import ir
 from numba.cuda import types
 from numba.cuda.extending import lower_builtin, models, register_model
 
 from numbanet.backends.cuda.pieces import Piece, lane, packed
+from numbanet.backends.cuda.ptx import bfloat16_number, bfloat16_pair, float16_pair
 
 _BYTE, _WORD, _INT, _FLOAT, _HALF = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.FloatType(), ir.HalfType()
 _STORED = {"bool": _BYTE, "float16": _WORD, "bfloat16": _WORD, "float32": _FLOAT, "float64": ir.DoubleType()}
@@ -70,14 +71,26 @@ def _store(context, builder, signature, arguments):
         builder.store(_word(builder, value, kind.storage), place)
         return
     memory, bits = _wide(kind)
-    stored = ir.Constant(memory, None if bits < 32 else ir.Undefined)
-    for k in range(kind.width):
-        word, at = _word(builder, lane(builder, value, kind.dtype, k), kind.storage), ir.Constant(_INT, k)
-        if bits < 32:
-            at = ir.Constant(_INT, k * bits // 32)
-            word = builder.or_(builder.extract_element(stored, at), builder.shl(builder.zext(word, _INT), ir.Constant(_INT, k * bits % 32)))
-        stored = builder.insert_element(stored, word, at)
+    lanes = [lane(builder, value, kind.dtype, k) for k in range(kind.width)]
+    stored = ir.Constant(memory, ir.Undefined)
+    for at, word in enumerate(_words(builder, lanes, kind.storage, bits)):
+        stored = builder.insert_element(stored, word, ir.Constant(_INT, at))
     builder.store(stored, _in_global(builder, place, memory), align=_alignment(kind))
+
+
+def _words(builder, lanes: list, storage: str, bits: int) -> list:
+    """The words of a piece that is stored."""
+    if storage in ("float16", "bfloat16"):
+        pair = float16_pair if storage == "float16" else bfloat16_pair
+        return [pair(builder, low, high) for low, high in zip(lanes[::2], lanes[1::2])]
+    if bits >= 32:
+        return [_word(builder, value, storage) for value in lanes]
+    words, shared = [], 32 // bits
+    for first in range(0, len(lanes), shared):
+        parts = [builder.shl(builder.zext(_word(builder, value, storage), _INT), ir.Constant(_INT, k * bits))
+                 for k, value in enumerate(lanes[first:first + shared])]
+        words.append(reduce(builder.or_, parts))
+    return words
 
 
 def _wide(kind: Pointer) -> tuple:
@@ -112,17 +125,7 @@ def _word(builder, value, storage: str):
         return builder.zext(value, _BYTE)
     if storage == "float16":
         return builder.bitcast(builder.fptrunc(value, _HALF), _WORD)
-    return _bfloat16(builder, value) if storage == "bfloat16" else value
-
-
-def _bfloat16(builder, value):
-    """The upper half of a float32, rounded to nearest, ties to even; NaN stays NaN."""
-    constant = lambda n: ir.Constant(_INT, n)
-    bits = builder.bitcast(value, _INT)
-    odd = builder.and_(builder.lshr(bits, constant(16)), constant(1))
-    rounded = builder.add(bits, builder.add(odd, constant(0x7FFF)))
-    is_nan = builder.fcmp_unordered("uno", value, value)
-    return builder.trunc(builder.lshr(builder.select(is_nan, constant(0x7FC00000), rounded), constant(16)), _WORD)
+    return bfloat16_number(builder, value) if storage == "bfloat16" else value
 
 
 @cache

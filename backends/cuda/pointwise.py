@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from numbanet.backends.cuda.compile import kernel, lanewise
-from numbanet.backends.cuda.index import offset, thread, threads
+from numbanet.backends.cuda.compile import Sizes, kernel, lanewise
+from numbanet.backends.cuda.index import grid_stride, offset
 from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import broadcast_steps, merged
 from numbanet.backends.cuda.memory import DeviceArray
@@ -26,8 +26,8 @@ class Unary:
         function = lanewise(function)
 
         @kernel
-        def unary(x, out, total, shape, x_steps, out_steps):
-            for i in range(thread(), total, threads()):
+        def unary(x, out, total, shape: Sizes, x_steps, out_steps):
+            for i in grid_stride(total):
                 out[offset(i, shape, out_steps)] = function(x[offset(i, shape, x_steps)])
         self.kernel = unary
 
@@ -43,8 +43,8 @@ class UnaryWith:
         function = lanewise(function)
 
         @kernel
-        def unary_with(x, out, parameters, total, shape, x_steps, out_steps):
-            for i in range(thread(), total, threads()):
+        def unary_with(x, out, parameters, total, shape: Sizes, x_steps, out_steps):
+            for i in grid_stride(total):
                 out[offset(i, shape, out_steps)] = function(x[offset(i, shape, x_steps)], parameters)
         self.kernel = unary_with
 
@@ -61,8 +61,8 @@ class Binary:
         function = lanewise(function)
 
         @kernel
-        def binary(a, b, out, total, shape, a_steps, b_steps, out_steps):
-            for i in range(thread(), total, threads()):
+        def binary(a, b, out, total, shape: Sizes, a_steps, b_steps, out_steps):
+            for i in grid_stride(total):
                 out[offset(i, shape, out_steps)] = function(a[offset(i, shape, a_steps)], b[offset(i, shape, b_steps)])
         self.kernel = binary
 
@@ -81,13 +81,13 @@ class Arithmetic(Binary):
         function = lanewise(function)
 
         @kernel
-        def binary_left(value, b, out, total, shape, b_steps, out_steps):
-            for i in range(thread(), total, threads()):
+        def binary_left(value, b, out, total, shape: Sizes, b_steps, out_steps):
+            for i in grid_stride(total):
                 out[offset(i, shape, out_steps)] = function(value, b[offset(i, shape, b_steps)])
 
         @kernel
-        def binary_right(a, value, out, total, shape, a_steps, out_steps):
-            for i in range(thread(), total, threads()):
+        def binary_right(a, value, out, total, shape: Sizes, a_steps, out_steps):
+            for i in grid_stride(total):
                 out[offset(i, shape, out_steps)] = function(a[offset(i, shape, a_steps)], value)
         self.left, self.right = binary_left, binary_right
 
@@ -111,8 +111,8 @@ class BinaryWith:
         function = lanewise(function)
 
         @kernel
-        def binary_with(a, b, out, parameters, total, shape, a_steps, b_steps, out_steps):
-            for i in range(thread(), total, threads()):
+        def binary_with(a, b, out, parameters, total, shape: Sizes, a_steps, b_steps, out_steps):
+            for i in grid_stride(total):
                 out[offset(i, shape, out_steps)] = function(a[offset(i, shape, a_steps)], b[offset(i, shape, b_steps)], parameters)
         self.kernel = binary_with
 
@@ -144,8 +144,8 @@ def new_like(x: DeviceArray, dtype: np.dtype | None = None) -> DeviceArray:
 
 
 @kernel
-def cast_kernel(x, out, total, shape, x_steps, out_steps):
-    for i in range(thread(), total, threads()):
+def cast_kernel(x, out, total, shape: Sizes, x_steps, out_steps):
+    for i in grid_stride(total):
         out[offset(i, shape, out_steps)] = x[offset(i, shape, x_steps)]
 
 

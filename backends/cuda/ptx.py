@@ -122,6 +122,24 @@ unpack_bf16 = _instruction("shl.b32 $0, $2, 16;\n\tand.b32 $1, $2, 0xffff0000;",
 unpack_fp16 = _instruction("{\n\t.reg .b16 low, high;\n\tmov.b32 {low, high}, $2;\n\tcvt.f32.f16 $0, low;\n\tcvt.f32.f16 $1, high;\n\t}",
                            (float32,) * 2, (uint32,), pure=True)
 
+# --- of elements, for intrinsics that make LLVM's instructions themselves; a compiler may move and repeat them like any arithmetic ---
+
+def _arithmetic(text: str, result, operands: tuple):
+    """A function (builder, LLVM values) -> LLVM value."""
+    letters = {ir.FloatType(): "f", ir.IntType(64): "l", ir.IntType(32): "r", ir.IntType(16): "h"}
+    constraints = ",".join([f"={letters[result]}"] + [letters[t] for t in operands])
+    assembly = ir.InlineAsm(ir.FunctionType(result, operands), text, constraints, side_effect=False)
+    return lambda builder, *values: builder.call(assembly, values, attrs=("readnone", "nounwind"))
+
+
+_FLOAT, _WORD = ir.FloatType(), ir.IntType(32)
+larger_float = _arithmetic("max.NaN.f32 $0, $1, $2;", _FLOAT, (_FLOAT, _FLOAT))
+smaller_float = _arithmetic("min.NaN.f32 $0, $1, $2;", _FLOAT, (_FLOAT, _FLOAT))
+bfloat16_pair = _arithmetic("cvt.rn.bf16x2.f32 $0, $2, $1;", _WORD, (_FLOAT, _FLOAT))          # (low, high) -> word
+float16_pair = _arithmetic("cvt.rn.f16x2.f32 $0, $2, $1;", _WORD, (_FLOAT, _FLOAT))
+wide_product = _arithmetic("mul.wide.u32 $0, $1, $2;", ir.IntType(64), (_WORD, _WORD))       # LLVM forgets that both are of 32 bits
+bfloat16_number = _arithmetic("cvt.rn.bf16.f32 $0, $1;", ir.IntType(16), (_FLOAT,))
+
 # --- shared memory --------------------------------------------------------------------------------------------------
 
 def _ldmatrix(count: int, trans: str = ""):

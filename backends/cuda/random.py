@@ -12,33 +12,44 @@ from math import prod
 import numpy as np
 
 from numbanet.backends import philox as definition
-from numbanet.backends.cuda.compile import device, float64, int64, kernel, lanewise, uint64
-from numbanet.backends.cuda.index import offset, thread, threads
+from numbanet.backends.cuda.compile import Sizes, device, float64, int64, kernel, lanewise, uint32, uint64
+from numbanet.backends.cuda.index import grid_stride, offset
 from numbanet.backends.cuda.lanes import element, lane_numbers
 from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import merged, merged_in_order
-from numbanet.backends.cuda.mathematics import product
+from numbanet.backends.cuda.mathematics import halves_of_product, product
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.pointwise import convert
 from numbanet.backends.cuda.registry import implements
 from numbanet.backends.cuda.sorting import ORDERS
 from numbanet.backends.cuda.wide import pieces
 
-M0, M1 = (np.uint64(m) for m in definition.MULTIPLIERS)
-STEP0, STEP1 = (np.uint64(s) for s in definition.KEY_STEPS)
+M0, M1 = (np.uint32(m) for m in definition.MULTIPLIERS)
+STEP0, STEP1 = (np.uint32(s) for s in definition.KEY_STEPS)
 LOW, HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 ROUNDS = definition.ROUNDS
 
 @device
+def low_half(word):
+    """The low 32 bits."""
+    return uint32(word & LOW)
+
+
+@device
+def next_key(key, step):
+    return low_half(uint64(key) + uint64(step))
+
+
+@device
 def philox(block, key):
     """The four words of a block, as uint64; for the key see `philox.key_words`."""
-    c0, c1, c2, c3 = block & LOW, block >> HALF, key[0], key[1]
-    k0, k1 = key[2], key[3]
+    c0, c1, c2, c3 = low_half(block), low_half(block >> HALF), low_half(key[0]), low_half(key[1])
+    k0, k1 = low_half(key[2]), low_half(key[3])
     for _ in range(ROUNDS):
-        p0, p1 = c0 * M0, c2 * M1
-        c0, c1, c2, c3 = (p1 >> HALF) ^ c1 ^ k0, p1 & LOW, (p0 >> HALF) ^ c3 ^ k1, p0 & LOW
-        k0, k1 = (k0 + STEP0) & LOW, (k1 + STEP1) & LOW
-    return c0, c1, c2, c3
+        (high0, low0), (high1, low1) = halves_of_product(c0, M0), halves_of_product(c2, M1)
+        c0, c1, c2, c3 = uint32(high1 ^ c1 ^ k0), low1, uint32(high0 ^ c3 ^ k1), low0
+        k0, k1 = next_key(k0, STEP0), next_key(k1, STEP1)
+    return uint64(c0), uint64(c1), uint64(c2), uint64(c3)
 
 
 def _key(key: tuple[int, int] | DeviceArray):
@@ -46,8 +57,8 @@ def _key(key: tuple[int, int] | DeviceArray):
 
 
 @kernel
-def uniform_kernel(out, key, low, width, highest, total, blocks, shape, out_steps):
-    for b in range(thread(), blocks, threads()):
+def uniform_kernel(out, key, low, width, highest, total, blocks, shape: Sizes, out_steps):
+    for b in grid_stride(blocks):
         words = philox(uint64(b), key)
         for j in range(min(4, total - 4 * b)):
             value = low + product(width, float64(words[j]) * 2.0**-32)
@@ -55,9 +66,9 @@ def uniform_kernel(out, key, low, width, highest, total, blocks, shape, out_step
 
 
 @kernel
-def normal_kernel(out, key, mean, std, total, blocks, shape, out_steps):
+def normal_kernel(out, key, mean, std, total, blocks, shape: Sizes, out_steps):
     """Box and Muller (1958): each pair of words gives two numbers."""
-    for b in range(thread(), blocks, threads()):
+    for b in grid_stride(blocks):
         words = philox(uint64(b), key)
         for j in range(min(4, total - 4 * b)):
             radius = math.sqrt(-2.0 * math.log(float64(words[j // 2 * 2]) * 2.0**-32 + 2.0**-32))
@@ -67,9 +78,9 @@ def normal_kernel(out, key, mean, std, total, blocks, shape, out_steps):
 
 
 @kernel
-def integers_kernel(out, key, low, width, total, blocks, shape, out_steps):
+def integers_kernel(out, key, low, width, total, blocks, shape: Sizes, out_steps):
     """Two words make a number of 64 bits, the low one first."""
-    for b in range(thread(), blocks, threads()):
+    for b in grid_stride(blocks):
         words = philox(uint64(b), key)
         for j in range(min(2, total - 2 * b)):
             wide = words[2 * j] | words[2 * j + 1] << HALF
@@ -78,7 +89,7 @@ def integers_kernel(out, key, low, width, total, blocks, shape, out_steps):
 
 @kernel
 def wide_words_kernel(out, key, total, blocks):
-    for b in range(thread(), blocks, threads()):
+    for b in grid_stride(blocks):
         words = philox(uint64(b), key)
         for j in range(min(2, total - 2 * b)):
             out[2 * b + j] = words[2 * j] | words[2 * j + 1] << HALF
@@ -105,9 +116,9 @@ def kept_apart(place, lane, lane_step, key, threshold, scale):
 
 
 @kernel
-def dropout_kernel(x, out, key, threshold, scale, total, shape, x_steps, out_steps, place_steps, lane_step):
+def dropout_kernel(x, out, key, threshold, scale, total, shape: Sizes, x_steps, out_steps, place_steps, lane_step):
     """x times `scale`, or times 0, so that NaN and infinities stay visible as in the definition; places count words in row-major order."""
-    for i in range(thread(), total, threads()):
+    for i in grid_stride(total):
         place, lane = offset(i, shape, place_steps), lane_numbers(element(out, scale))
         if lane_step == 1:
             factor = kept_in_line(place, lane, key, threshold, scale)

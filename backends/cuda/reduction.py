@@ -14,8 +14,8 @@ from math import prod as product
 
 import numpy as np
 
-from numbanet.backends.cuda.compile import device, kernel, lanewise
-from numbanet.backends.cuda.index import offset, quotient, thread, threads
+from numbanet.backends.cuda.compile import Sizes, device, kernel, lanewise
+from numbanet.backends.cuda.index import grid_stride, offset, quotient
 from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import merged, merged_in_order
 from numbanet.backends.cuda.mathematics import larger, smaller
@@ -42,8 +42,9 @@ class Fold:
         function = lanewise(function)
 
         @kernel
-        def fold(x, out, start, total, outputs, parts, count, parts_first, kept, kept_steps, reduced, reduced_steps, out_steps, part_step):
-            for i in range(thread(), total, threads()):
+        def fold(x, out, start, total, outputs, parts, count, parts_first, kept: Sizes, kept_steps, reduced: Sizes, reduced_steps,
+                 out_steps, part_step):
+            for i in grid_stride(total):
                 if parts_first:                         # neighbouring threads read neighbours along the reduced axes
                     o = quotient(i, parts)
                     p = i - o * parts

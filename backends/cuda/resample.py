@@ -12,38 +12,32 @@ from __future__ import annotations
 
 import numpy as np
 
-from numbanet.backends.cuda.compile import kernel
+from numbanet.backends.cuda.compile import Sizes, kernel
 from numbanet.backends.cuda.constants import on_device
-from numbanet.backends.cuda.index import quotient, thread, threads
+from numbanet.backends.cuda.index import grid_stride, split
 from numbanet.backends.cuda.launch import launch
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.wide import maps
 
 
 @kernel
-def take_kernel(x, out, rows, columns, total, C, OH, OW, x_steps, out_steps):
+def take_kernel(x, out, rows, columns, total, C: Sizes, OH: Sizes, OW: Sizes, x_steps, out_steps):
     """One tap of weight 1 a row and column: a lookup, of any dtype."""
-    for t in range(thread(), total, threads()):
-        pixel = quotient(t, C)                          # channels vary fastest, as they do in memory
-        c = t - pixel * C
-        row = quotient(pixel, OW)
-        j = pixel - row * OW
-        n = quotient(row, OH)
-        i = row - n * OH
+    for t in grid_stride(total):
+        pixel, c = split(t, C)                          # channels vary fastest, as they do in memory
+        row, j = split(pixel, OW)
+        n, i = split(row, OH)
         out[n * out_steps[0] + c * out_steps[1] + i * out_steps[2] + j * out_steps[3]] = (
             x[n * x_steps[0] + c * x_steps[1] + rows[i] * x_steps[2] + columns[j] * x_steps[3]])
 
 
 @kernel(few_turns=True)
-def resample_kernel(x, out, row_starts, row_sources, row_weights, column_starts, column_sources, column_weights, total, C, OH, OW, x_steps,
-                    out_steps):
-    for t in range(thread(), total, threads()):
-        pixel = quotient(t, C)
-        c = t - pixel * C
-        row = quotient(pixel, OW)
-        j = pixel - row * OW
-        n = quotient(row, OH)
-        i = row - n * OH
+def resample_kernel(x, out, row_starts, row_sources, row_weights, column_starts, column_sources, column_weights, total, C: Sizes, OH: Sizes,
+                    OW: Sizes, x_steps, out_steps):
+    for t in grid_stride(total):
+        pixel, c = split(t, C)
+        row, j = split(pixel, OW)
+        n, i = split(row, OH)
         begin, value = n * x_steps[0] + c * x_steps[1], row_weights[0] * 0.0
         for p in range(row_starts[i], row_starts[i + 1]):
             for q in range(column_starts[j], column_starts[j + 1]):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from numbanet.backends.cuda.compile import kernel
-from numbanet.backends.cuda.index import offset, quotient, thread, threads
+from numbanet.backends.cuda.compile import Sizes, kernel
+from numbanet.backends.cuda.index import grid_stride, offset, quotient
 from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import merged_in_order
 from numbanet.backends.cuda.pointwise import converted
@@ -16,9 +16,9 @@ CHUNK = 64
 
 
 @kernel
-def chunk_sums(x, sums, zero, total, chunks, chunk, count, lines, line_steps, step):
+def chunk_sums(x, sums, zero, total, chunks, chunk, count, lines: Sizes, line_steps, step):
     """sums[line, k] = the sum of chunk k; one thread a chunk."""
-    for i in range(thread(), total, threads()):
+    for i in grid_stride(total):
         line = quotient(i, chunks)
         k = i - line * chunks
         begin, value = offset(line, lines, line_steps), zero
@@ -30,7 +30,7 @@ def chunk_sums(x, sums, zero, total, chunks, chunk, count, lines, line_steps, st
 @kernel
 def sums_before(sums, zero, total, chunks):
     """Each sum replaced by the sum of those before it; one thread a line."""
-    for line in range(thread(), total, threads()):
+    for line in grid_stride(total):
         value = zero
         for k in range(chunks):
             own = sums[line * chunks + k]
@@ -39,8 +39,8 @@ def sums_before(sums, zero, total, chunks):
 
 
 @kernel
-def running_sums(x, sums, out, total, chunks, chunk, count, lines, line_steps, out_line_steps, step, out_step):
-    for i in range(thread(), total, threads()):
+def running_sums(x, sums, out, total, chunks, chunk, count, lines: Sizes, line_steps, out_line_steps, step, out_step):
+    for i in grid_stride(total):
         line = quotient(i, chunks)
         k = i - line * chunks
         begin, out_begin, value = offset(line, lines, line_steps), offset(line, lines, out_line_steps), sums[i]

@@ -9,7 +9,7 @@ are the same every run. Threads beside each other read columns beside each other
 from __future__ import annotations
 
 from numbanet.backends.cuda.compile import float64, kernel
-from numbanet.backends.cuda.index import quotient, thread, threads
+from numbanet.backends.cuda.index import grid_stride, quotient
 from numbanet.backends.cuda.indexing import has_out_of_range
 from numbanet.backends.cuda.launch import launch
 from numbanet.backends.cuda.pointwise import on_host
@@ -21,7 +21,7 @@ from numbanet.errors import IndexRangeError
 @kernel
 def kmeans_sums_in_order(x, labels, order, out, total, count, columns, label_step, x_steps, out_steps):
     """In double precision, as the contract says; float64(0) since a literal would be of x's."""
-    for i in range(thread(), total, threads()):
+    for i in grid_stride(total):
         c = quotient(i, columns)
         d = i - c * columns
         low, high = 0, count                            # the first row of the cluster, by halving

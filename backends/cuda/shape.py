@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from numbanet.backends.cuda.compile import kernel
+from numbanet.backends.cuda.compile import Sizes, kernel
 from numbanet.backends.cuda.elementwise import full
-from numbanet.backends.cuda.index import offset, thread, threads
+from numbanet.backends.cuda.index import grid_stride, offset
 from numbanet.backends.cuda.launch import launch
 from numbanet.backends.cuda.layout import merged, reshaped_strides
 from numbanet.backends.cuda.memory import DeviceArray
@@ -100,9 +100,9 @@ def separate_channels(x, groups, out):
 
 
 @kernel
-def reversed_kernel(x, out, begin, total, shape, x_steps, out_steps):
+def reversed_kernel(x, out, begin, total, shape: Sizes, x_steps, out_steps):
     """out = x read from element `begin` on, with steps that may be negative."""
-    for i in range(thread(), total, threads()):
+    for i in grid_stride(total):
         out[offset(i, shape, out_steps)] = x[begin + offset(i, shape, x_steps)]
 
 
@@ -121,7 +121,7 @@ def reorder(x, order, out):
 
 @kernel
 def arange_kernel(out, start, step, total, out_step):
-    for i in range(thread(), total, threads()):
+    for i in grid_stride(total):
         out[i * out_step] = start + step * i
 
 

@@ -7,8 +7,8 @@ import math
 from numba import cuda
 
 from numbanet.backends.cuda.block import REAL, THREADS_OF_ROW, block_largest, block_sum, row_launch
-from numbanet.backends.cuda.compile import kernel
-from numbanet.backends.cuda.index import offset
+from numbanet.backends.cuda.compile import Sizes, kernel
+from numbanet.backends.cuda.index import grid_stride_of_blocks, offset
 from numbanet.backends.cuda.lanes import element
 from numbanet.backends.cuda.launch import launch
 from numbanet.backends.cuda.layout import merged_in_order
@@ -18,10 +18,10 @@ from numbanet.backends.cuda.wide import pieces_of_rows
 
 
 @kernel
-def softmax(x, out, is_log, total, count, rows, x_rows, out_rows, x_step, out_step):
+def softmax(x, out, is_log, total, count, rows: Sizes, x_rows, out_rows, x_step, out_step):
     scratch = cuda.shared.array(THREADS_OF_ROW, REAL)
     t, width = cuda.threadIdx.x, cuda.blockDim.x
-    for row in range(cuda.blockIdx.x, total, cuda.gridDim.x):
+    for row in grid_stride_of_blocks(total):
         begin, out_begin = offset(row, rows, x_rows), offset(row, rows, out_rows)
         largest_of, exp_of = element(out, -INFINITY), element(out, 0.0)
         for e in range(t, count, width):
@@ -36,10 +36,10 @@ def softmax(x, out, is_log, total, count, rows, x_rows, out_rows, x_step, out_st
 
 
 @kernel
-def softmax_backward(grad_y, y, out, is_log, total, count, rows, grad_rows, y_rows, out_rows, grad_step, y_step, out_step):
+def softmax_backward(grad_y, y, out, is_log, total, count, rows: Sizes, grad_rows, y_rows, out_rows, grad_step, y_step, out_step):
     scratch = cuda.shared.array(THREADS_OF_ROW, REAL)
     t, width = cuda.threadIdx.x, cuda.blockDim.x
-    for row in range(cuda.blockIdx.x, total, cuda.gridDim.x):
+    for row in grid_stride_of_blocks(total):
         grad_begin, y_begin, out_begin = offset(row, rows, grad_rows), offset(row, rows, y_rows), offset(row, rows, out_rows)
         of_row = element(out, 0.0)
         for e in range(t, count, width):

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from numbanet.backends.cuda.compile import device, kernel
-from numbanet.backends.cuda.index import offset, quotient, thread, threads
+from numbanet.backends.cuda.compile import Sizes, device, kernel
+from numbanet.backends.cuda.index import grid_stride, offset, quotient
 from numbanet.backends.cuda.launch import launch
 from numbanet.backends.cuda.layout import merged_in_order
 from numbanet.backends.cuda.memory import DeviceArray
@@ -35,14 +35,14 @@ def _descending(a, b):
 @kernel
 def count_up(positions, total, count):
     """0, 1, ... along each line."""
-    for i in range(thread(), total, threads()):
+    for i in grid_stride(total):
         positions[i] = i - quotient(i, count) * count
 
 
 @kernel
-def take_along(x, positions, out, total, taken, lines, line_steps, step, count):
+def take_along(x, positions, out, total, taken, lines: Sizes, line_steps, step, count):
     """out[line, j] = x at the j-th position of each line; the first `taken` of `count`."""
-    for i in range(thread(), total, threads()):
+    for i in grid_stride(total):
         line = quotient(i, taken)
         out[i] = x[offset(line, lines, line_steps) + positions[line * count + i - line * taken] * step]
 
@@ -52,8 +52,8 @@ class Sort:
 
     def __init__(self, before):
         @kernel
-        def merge(x, positions, merged, total, width, count, lines, line_steps, step):
-            for i in range(thread(), total, threads()):
+        def merge(x, positions, merged, total, width, count, lines: Sizes, line_steps, step):
+            for i in grid_stride(total):
                 line = quotient(i, count)
                 j, first, begin = i - line * count, line * count, offset(line, lines, line_steps)
                 pair = quotient(j, 2 * width) * 2 * width

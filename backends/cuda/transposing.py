@@ -13,35 +13,36 @@ from math import prod
 from numba import cuda
 
 from numbanet.backends.cuda.block import REAL
-from numbanet.backends.cuda.compile import SIMULATED, kernel
-from numbanet.backends.cuda.index import offset, quotient
+from numbanet.backends.cuda.compile import SIMULATED, Sizes, int32, kernel
+from numbanet.backends.cuda.index import grid_stride_of_blocks, offset, split
 from numbanet.backends.cuda.launch import launch
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.dtypes import is_floating_point
 
-TILE, ROWS = (3, 2) if SIMULATED else (32, 8)       # of a tile, and of it at once
+TILE, ROWS = (4, 2) if SIMULATED else (32, 8)       # of a tile, and of it at once
 PITCH = TILE + 1                                    # columns then lie in different banks
 SHORTEST = 16                                       # elements of either axis: below, neighbours share sectors anyway
 MOST_BLOCKS = 1 << 16
 
 
 @kernel
-def transposed_copy(x, out, tiles, size, batch, x_batch, out_batch, x_step, out_step):
-    """`size` is (rows, columns); `x_step` leads from one column to the next, `out_step` from one row to the next, the others are 1."""
+def transposed_copy(x, out, tiles, size, grid: Sizes, batch: Sizes, x_batch, out_batch, x_step, out_step):
+    """`size` is (rows, columns), `grid` these in tiles; `x_step` leads from one column to the next, `out_step` from one row to the next,
+    the others are 1."""
     scratch = cuda.shared.array((TILE, PITCH), REAL)
-    slow = quotient(cuda.threadIdx.x, TILE)
-    fast = cuda.threadIdx.x - slow * TILE
-    across, down = quotient(size[1] + TILE - 1, TILE), quotient(size[0] + TILE - 1, TILE)
-    for tile in range(cuda.blockIdx.x, tiles, cuda.gridDim.x):
-        band = quotient(tile, across)
-        i = quotient(band, down)
-        row, column = (band - i * down) * TILE, (tile - band * across) * TILE
+    slow, fast = split(int32(cuda.threadIdx.x), int32(TILE))
+    for tile in grid_stride_of_blocks(tiles):
+        band, column = split(tile, grid[1])
+        i, row = split(band, grid[0])
+        row, column = row * TILE, column * TILE
         x_begin, out_begin = offset(i, batch, x_batch), offset(i, batch, out_batch)
-        for k in range(slow, TILE, ROWS):
+        for part in range(TILE // ROWS):
+            k = slow + int32(part * ROWS)
             if row + fast < size[0] and column + k < size[1]:
                 scratch[k, fast] = x[x_begin + row + fast + (column + k) * x_step]
         cuda.syncthreads()
-        for k in range(slow, TILE, ROWS):
+        for part in range(TILE // ROWS):
+            k = slow + int32(part * ROWS)
             if row + k < size[0] and column + fast < size[1]:
                 out[out_begin + (row + k) * out_step + column + fast] = scratch[fast, k]
         cuda.syncthreads()                          # before the tile is overwritten
@@ -68,6 +69,7 @@ def copy_transposed(x: DeviceArray, out: DeviceArray, places) -> None:
     batch, out_batch, x_batch = (tuple([values[a] for a in others]) or (default,) for values, default in (
         (shape, 1), (out_steps, 0), (x_steps, 0)))
     rows, columns = shape[axis], shape[-1]
-    tiles = prod(batch) * -(-rows // TILE) * -(-columns // TILE)
-    launch(transposed_copy, prod(shape), x, out, tiles, (rows, columns), batch, x_batch, out_batch, x_steps[-1], out_steps[axis],
+    grid = -(-rows // TILE), -(-columns // TILE)
+    tiles = prod(batch) * prod(grid)
+    launch(transposed_copy, prod(shape), x, out, tiles, (rows, columns), grid, batch, x_batch, out_batch, x_steps[-1], out_steps[axis],
            blocks=min(tiles, MOST_BLOCKS), threads=TILE * ROWS)

@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 from numbanet.backends.cuda.compile import device
-from numbanet.backends.cuda.index import narrow, quotient
+from numbanet.backends.cuda.index import extent, narrow, quotient, split
 from numbanet.backends.cuda.memory import DeviceArray
 
 
 @device
 def place(i, shape):
     """(n, h, w, g, c) of position i of a map of this shape: channels innermost, in groups."""
-    groups = quotient(i, shape[4])
-    pixel = quotient(groups, shape[3])
-    row = quotient(pixel, shape[2])
-    n = quotient(row, shape[1])
-    return n, row - n * shape[1], pixel - row * shape[2], groups - pixel * shape[3], i - groups * shape[4]
+    groups, c = split(i, shape[4])
+    pixel, g = split(groups, shape[3])
+    row, w = split(pixel, shape[2])
+    n, h = split(row, shape[1])
+    return n, h, w, g, c
 
 
 @device
-def window_of(position, tap, stride, padding, dilation, outputs):
-    """The window whose tap lies at this position of the input, along one axis; -1 where there is none."""
-    start = position + padding - tap * dilation
-    if start < 0:
-        return -1
-    o = quotient(narrow(start, outputs), stride)
-    return o if o * stride == start and o < outputs else -1
+def first_window(position, taps, stride, padding, dilation):
+    """The first window that reaches a position of the input, along one axis; those up to `last_window` do, where they have a tap there."""
+    start = position + padding - (taps - 1) * dilation
+    return quotient(start + extent(stride) - 1, stride) if start > 0 else narrow(0, position)
+
+
+@device
+def last_window(position, stride, padding, outputs):
+    """The last window that begins at a position of the input or before it, along one axis; -1 where there is none."""
+    reach = position + padding
+    return min(quotient(reach, stride), outputs - 1) if reach >= 0 else narrow(-1, position)
+
+
+@device
+def tap_at(position, window, stride, padding, dilation):
+    """The tap of a window that lies at a position which it reaches; -1 where that is between two."""
+    distance = position + padding - window * extent(stride)
+    if dilation == 1:
+        return distance
+    tap = quotient(distance, dilation)
+    return tap if tap * dilation == distance else narrow(-1, position)
 
 
 def map_shape(x: DeviceArray, groups: int) -> tuple[int, ...]:
@@ -36,6 +50,11 @@ def map_shape(x: DeviceArray, groups: int) -> tuple[int, ...]:
 def walk_of(geometry) -> tuple[int, ...]:
     """(stride, padding before, dilation) of rows and columns."""
     return tuple([v for axis in (0, 1) for v in (geometry.stride[axis], geometry.padding[axis][0], geometry.dilation[axis])])
+
+
+def gaps_of(geometry) -> tuple[int, ...]:
+    """(padding before, dilation) of rows and columns, for kernels that find windows from positions: they take the strides as sizes."""
+    return tuple([v for axis in (0, 1) for v in (geometry.padding[axis][0], geometry.dilation[axis])])
 
 
 def optional(array: DeviceArray | None, stand_in: DeviceArray) -> tuple[DeviceArray, tuple[int, ...], int]:

@@ -15,9 +15,9 @@ from numba import cuda
 
 from numbanet.backends.contract.loss import label_error
 from numbanet.backends.cuda.block import REAL, THREADS_OF_ROW, block_largest, block_sum, row_launch
-from numbanet.backends.cuda.compile import kernel, lanewise
+from numbanet.backends.cuda.compile import Sizes, kernel, lanewise
 from numbanet.backends.cuda.elementwise import divide_of
-from numbanet.backends.cuda.index import offset, quotient, thread, threads
+from numbanet.backends.cuda.index import grid_stride, grid_stride_of_blocks, offset, split
 from numbanet.backends.cuda.lanes import element, lane_numbers, lanes
 from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import merged_in_order
@@ -33,12 +33,12 @@ from numbanet.backends.cuda.windows import optional
 
 @kernel
 def softmax_cross_entropy(x, target, class_weight, log_p, logits, weight_of, losses, weights, wrong, smoothing, ignored, total, count,
-                          classes, rows, x_rows, target_rows, log_p_rows, loss_rows, weight_rows, steps, of_label, has_weight,
+                          classes, rows: Sizes, x_rows, target_rows, log_p_rows, loss_rows, weight_rows, steps, of_label, has_weight,
                           is_smoothed):
     """x, class_weight and log_p have `count` elements or pieces, in `steps`; logits and weight_of are the first two by class."""
     scratch = cuda.shared.array(THREADS_OF_ROW, REAL)
     t, width = cuda.threadIdx.x, cuda.blockDim.x
-    for row in range(cuda.blockIdx.x, total, cuda.gridDim.x):
+    for row in grid_stride_of_blocks(total):
         begin, out_begin = offset(row, rows, x_rows), offset(row, rows, log_p_rows)
         largest_of, exp_of, all_of = element(log_p, -INFINITY), element(log_p, 0.0), element(log_p, 0.0)
         for c in range(t, count, width):
@@ -68,9 +68,9 @@ def softmax_cross_entropy(x, target, class_weight, log_p, logits, weight_of, los
 
 
 @kernel
-def nll_loss(log_p, target, class_weight, losses, weights, wrong, ignored, total, classes, rows, log_p_rows, target_rows, loss_rows,
+def nll_loss(log_p, target, class_weight, losses, weights, wrong, ignored, total, classes, rows: Sizes, log_p_rows, target_rows, loss_rows,
              weight_rows, log_p_step, class_step, has_weight):
-    for row in range(thread(), total, threads()):
+    for row in grid_stride(total):
         loss, weight, label = 0.0, 0.0, target[offset(row, rows, target_rows)]
         if label != ignored:
             if label < 0 or label >= classes:
@@ -156,15 +156,15 @@ def nll_slope(grad, q):
 
 @kernel
 def classification_gradient(grad_loss, log_p, target, class_weight, weight_of, weight_sum, total_weight, out, smoothing, ignored, total,
-                            count, classes, rows, out_rows, log_p_rows, target_rows, grad_rows, steps, of_label, has_weight, has_softmax,
-                            is_mean):
+                            count: Sizes, classes, rows: Sizes, out_rows, log_p_rows, target_rows, grad_rows, steps, of_label, has_weight,
+                            has_softmax, is_mean):
     """With softmax grad * (p * sum of q - q), else -grad * q; NaN where a label is no class, which forward refuses.
 
     out, log_p and class_weight have `count` elements or pieces, in `steps`; weight_of is the last by class.
     """
-    for i in range(thread(), total, threads()):
-        row = quotient(i, count)
-        c, label, value = i - row * count, target[offset(row, rows, target_rows)], element(out, 0.0)
+    for i in grid_stride(total):
+        row, c = split(i, count)
+        label, value = target[offset(row, rows, target_rows)], element(out, 0.0)
         if label != ignored:
             value = element(out, NAN)
             if 0 <= label < classes:

@@ -8,9 +8,9 @@ import math
 import numpy as np
 
 from numbanet.backends.contract.loss import probability_error
-from numbanet.backends.cuda.compile import device, kernel, lanewise
+from numbanet.backends.cuda.compile import Sizes, device, kernel, lanewise
 from numbanet.backends.cuda.elementwise import divide_of
-from numbanet.backends.cuda.index import offset, thread, threads
+from numbanet.backends.cuda.index import grid_stride, offset
 from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import broadcast_steps, merged
 from numbanet.backends.cuda.limits import NAN
@@ -117,9 +117,9 @@ class Loss:
         value, slope = lanewise(value), lanewise(slope)
 
         @kernel
-        def elementwise_loss(x, target, weight, pos_weight, out, parameter, total, shape, x_steps, target_steps, weight_steps, pos_steps,
-                             out_steps, has_weight, has_pos):
-            for i in range(thread(), total, threads()):
+        def elementwise_loss(x, target, weight, pos_weight, out, parameter, total, shape: Sizes, x_steps, target_steps, weight_steps,
+                             pos_steps, out_steps, has_weight, has_pos):
+            for i in grid_stride(total):
                 w = pos_weight[offset(i, shape, pos_steps)] if has_pos else 1.0
                 loss = value(x[offset(i, shape, x_steps)], target[offset(i, shape, target_steps)], parameter, w)
                 if has_weight:
@@ -127,9 +127,9 @@ class Loss:
                 out[offset(i, shape, out_steps)] = loss
 
         @kernel
-        def elementwise_loss_backward(x, target, weight, pos_weight, out, parameter, grad_loss, divisor, total, shape, x_steps,
+        def elementwise_loss_backward(x, target, weight, pos_weight, out, parameter, grad_loss, divisor, total, shape: Sizes, x_steps,
                                       target_steps, weight_steps, pos_steps, grad_steps, out_steps, has_weight, has_pos):
-            for i in range(thread(), total, threads()):
+            for i in grid_stride(total):
                 w = pos_weight[offset(i, shape, pos_steps)] if has_pos else 1.0
                 grad = slope(x[offset(i, shape, x_steps)], target[offset(i, shape, target_steps)], parameter, w)
                 if has_weight:
@@ -145,9 +145,9 @@ LOSSES = {"mse": Loss(mse, mse_slope), "l1": Loss(l1, l1_slope), "smooth_l1": Lo
 
 
 @kernel
-def improbable(x, found, total, shape, steps):
+def improbable(x, found, total, shape: Sizes, steps):
     """Whether there is an element outside of 0 ... 1."""
-    for i in range(thread(), total, threads()):
+    for i in grid_stride(total):
         p = x[offset(i, shape, steps)]
         if p < 0.0 or p > 1.0:
             found[0] = 1

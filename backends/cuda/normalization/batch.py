@@ -20,8 +20,8 @@ from math import prod
 
 import numpy as np
 
-from numbanet.backends.cuda.compile import device, kernel, lanewise
-from numbanet.backends.cuda.index import offset, quotient, thread, threads
+from numbanet.backends.cuda.compile import Sizes, device, kernel, lanewise
+from numbanet.backends.cuda.index import grid_stride, offset, quotient
 from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import merged
 from numbanet.backends.cuda.limits import NO_LIMITS
@@ -44,7 +44,7 @@ def set_coefficients(out, c, channels, mean, variance, epsilon, weight, bias):
 @kernel
 def batch_norm_coefficients(mean, variance, weight, bias, out, epsilon, channels, steps, has_weight, has_bias):
     """out (4, C) or more rows."""
-    for c in range(thread(), channels, threads()):
+    for c in grid_stride(channels):
         set_coefficients(out, c, channels, mean[c * steps[0]], variance[c * steps[1]], epsilon, weight[c * steps[2]] if has_weight else 1.0,
                          bias[c * steps[3]] if has_bias else 0.0)
 
@@ -52,7 +52,7 @@ def batch_norm_coefficients(mean, variance, weight, bias, out, epsilon, channels
 @kernel
 def batch_norm_statistics(moments, parts, mean, variance, weight, bias, out, epsilon, channels, steps, has_weight, has_bias):
     """Mean and variance from the last parts of moments (4, parts, C), and with them what `batch_norm_coefficients` writes."""
-    for c in range(thread(), channels, threads()):
+    for c in grid_stride(channels):
         count, center, rest, m2 = merged_parts(moments, 0, parts, parts, channels, c)
         center, spread = center + rest if count > 0.0 else count / count, m2 / count           # of nothing: NaN
         mean[c * steps[0]], variance[c * steps[1]] = center, spread
@@ -61,9 +61,9 @@ def batch_norm_statistics(moments, parts, mean, variance, weight, bias, out, eps
 
 
 @kernel
-def batch_norm_apply(x, residual, coefficients, out, low, high, total, channels, shape, x_steps, channel_steps, residual_steps, out_steps,
-                     has_residual):
-    for i in range(thread(), total, threads()):
+def batch_norm_apply(x, residual, coefficients, out, low, high, total, channels, shape: Sizes, x_steps, channel_steps, residual_steps,
+                     out_steps, has_residual):
+    for i in grid_stride(total):
         c = offset(i, shape, channel_steps)
         value = (x[offset(i, shape, x_steps)] - coefficients[c]) * coefficients[channels + c] + coefficients[2 * channels + c]
         if has_residual:
@@ -127,13 +127,13 @@ def where_inside(grad, value, low, high):
 
 
 @kernel
-def batch_norm_gradient_sums(grad_y, y, x, coefficients, passed, out, low, high, total, pieces, parts, count, width, steps, rows, grad_rows,
-                             y_rows, x_rows, passed_rows, has_y):
+def batch_norm_gradient_sums(grad_y, y, x, coefficients, passed, out, low, high, total, pieces, parts, count, width, steps, rows: Sizes,
+                             grad_rows, y_rows, x_rows, passed_rows, has_y):
     """out (2, parts, C): over the rows p, p + parts, ... of each channel the sums of what passes of grad_y, and of that times x - mean.
 
     With y, its limits are what grad_y passes, and what passes is written. `pieces` are those of the channels, of `width` elements each.
     """
-    for i in range(thread(), total, threads()):
+    for i in grid_stride(total):
         p = quotient(i, pieces)
         piece = i - p * pieces
         c, channels = piece * width, pieces * width
@@ -165,7 +165,7 @@ def sum_of_parts(sums, first, last, step, at):
 @kernel
 def batch_norm_gradient_merged(sums, out, total, channels, parts):
     """out (2, total / C, C): each from MERGED parts of sums (2, parts, C)."""
-    for i in range(thread(), total, threads()):
+    for i in grid_stride(total):
         q = quotient(i, channels)
         c, first, last = i - q * channels, q * MERGED, min((q + 1) * MERGED, parts)
         out[i] = sum_of_parts(sums, first, last, channels, c)
@@ -175,7 +175,7 @@ def batch_norm_gradient_merged(sums, out, total, channels, parts):
 @kernel
 def batch_norm_gradient_coefficients(sums, coefficients, grad_weight, grad_bias, count, channels, parts, steps, is_constant):
     """The gradients of weight and bias from the last parts of sums (2, parts, C); rows 4 and 5 of coefficients (6, C): b, d."""
-    for c in range(thread(), channels, threads()):
+    for c in grid_stride(channels):
         scale = coefficients[3 * channels + c]
         of_bias = sum_of_parts(sums, 0, parts, channels, c)
         of_weight = sum_of_parts(sums, 0, parts, channels, parts * channels + c) * scale
@@ -185,8 +185,9 @@ def batch_norm_gradient_coefficients(sums, coefficients, grad_weight, grad_bias,
 
 
 @kernel
-def batch_norm_gradient(grad_y, x, coefficients, out, low, high, total, channels, shape, grad_steps, x_steps, channel_steps, out_steps):
-    for i in range(thread(), total, threads()):
+def batch_norm_gradient(grad_y, x, coefficients, out, low, high, total, channels, shape: Sizes, grad_steps, x_steps, channel_steps,
+                        out_steps):
+    for i in grid_stride(total):
         c = offset(i, shape, channel_steps)
         deviation, scale = x[offset(i, shape, x_steps)] - coefficients[c], coefficients[channels + c]
         grad = where_inside(grad_y[offset(i, shape, grad_steps)], deviation * scale + coefficients[2 * channels + c], low, high)
@@ -245,8 +246,8 @@ def batch_norm_inference_backward(grad_y, x, weight, mean, variance, epsilon, ou
 
 
 @kernel
-def running_average(running, value, kept, added, total, shape, running_steps, value_steps):
-    for i in range(thread(), total, threads()):
+def running_average(running, value, kept, added, total, shape: Sizes, running_steps, value_steps):
+    for i in grid_stride(total):
         at = offset(i, shape, running_steps)
         running[at] = kept * running[at] + added * value[offset(i, shape, value_steps)]
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 from math import prod
 
-from numbanet.backends.cuda.compile import kernel
-from numbanet.backends.cuda.index import offset, quotient, thread, threads
+from numbanet.backends.cuda.compile import Sizes, kernel
+from numbanet.backends.cuda.index import grid_stride, offset, quotient
 from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import merged, merged_in_order
 from numbanet.backends.cuda.memory import DeviceArray
@@ -21,8 +21,8 @@ from numbanet.backends.cuda.wide import pieces_of_rows
 
 
 @kernel
-def scale_kernel(variance, out, epsilon, total, shape, steps, out_steps):
-    for i in range(thread(), total, threads()):
+def scale_kernel(variance, out, epsilon, total, shape: Sizes, steps, out_steps):
+    for i in grid_stride(total):
         out[offset(i, shape, out_steps)] = 1.0 / math.sqrt(variance[offset(i, shape, steps)] + epsilon)
 
 
@@ -35,10 +35,10 @@ def scale_of(variance: DeviceArray, epsilon: float) -> DeviceArray:
 
 
 @kernel
-def affine_gradients(grad_y, x, mean, scale, out, total, outputs, parts, count, out_step, kept, grad_kept, x_kept, mean_kept, scale_kept,
-                     shared, grad_shared, x_shared, mean_shared, scale_shared):
+def affine_gradients(grad_y, x, mean, scale, out, total, outputs, parts, count, out_step, kept: Sizes, grad_kept, x_kept, mean_kept,
+                     scale_kept, shared: Sizes, grad_shared, x_shared, mean_shared, scale_shared):
     """out (2, parts, outputs): the sums of part p over positions p, p + parts, ... A wide launch counts pieces of outputs."""
-    for i in range(thread(), total, threads()):
+    for i in grid_stride(total):
         p = quotient(i, outputs)
         o = i - p * outputs
         grad_begin, x_begin = offset(o, kept, grad_kept), offset(o, kept, x_kept)

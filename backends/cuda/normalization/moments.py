@@ -19,8 +19,8 @@ from math import prod
 import numpy as np
 
 from numbanet.backends.cuda.block import REAL
-from numbanet.backends.cuda.compile import device, kernel
-from numbanet.backends.cuda.index import offset, quotient, thread, threads
+from numbanet.backends.cuda.compile import Sizes, device, kernel
+from numbanet.backends.cuda.index import grid_stride, offset, quotient
 from numbanet.backends.cuda.launch import launch
 from numbanet.backends.cuda.layout import merged_in_order
 from numbanet.backends.cuda.memory import DeviceArray
@@ -47,9 +47,9 @@ def merged_count(count, mean, rest, m2, other_count, other_mean, other_rest, oth
 
 
 @kernel
-def moments_of_parts(x, out, total, channels, parts, count, rows, row_steps, channel_step, out_step):
+def moments_of_parts(x, out, total, channels, parts, count, rows: Sizes, row_steps, channel_step, out_step):
     """out (4, parts, C): count, mean, rest and m2 of the groups p, p + parts, ... of each channel, or of each piece of channels."""
-    for i in range(thread(), total, threads()):
+    for i in grid_stride(total):
         p = quotient(i, channels)
         begin = (i - p * channels) * channel_step
         n, mean, rest, m2 = 0.0, 0.0, 0.0, 0.0
@@ -82,7 +82,7 @@ def merged_parts(moments, first, last, parts, channels, c):
 @kernel
 def moments_merged(moments, out, total, channels, parts):
     """out (4, total / C, C): each from MERGED parts of moments (4, parts, C)."""
-    for i in range(thread(), total, threads()):
+    for i in grid_stride(total):
         q = quotient(i, channels)
         c, first, last = i - q * channels, q * MERGED, min((q + 1) * MERGED, parts)
         out[i], out[total + i], out[2 * total + i], out[3 * total + i] = merged_parts(moments, first, last, parts, channels, c)

@@ -16,8 +16,8 @@ from math import prod
 from numba import cuda
 
 from numbanet.backends.cuda.block import REAL, THREADS_OF_ROW, block_sum, row_launch
-from numbanet.backends.cuda.compile import kernel
-from numbanet.backends.cuda.index import offset
+from numbanet.backends.cuda.compile import Sizes, kernel
+from numbanet.backends.cuda.index import grid_stride_of_blocks, offset
 from numbanet.backends.cuda.lanes import element
 from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import merged, merged_in_order
@@ -29,11 +29,11 @@ from numbanet.backends.cuda.windows import optional
 
 
 @kernel
-def row_norm(x, weight, bias, out, mean, variance, epsilon, total, size, count, rows, out_rows, x_rows, weight_rows, bias_rows, mean_rows,
-             variance_rows, elements, out_elements, x_elements, weight_elements, bias_elements, has_weight, has_bias):
+def row_norm(x, weight, bias, out, mean, variance, epsilon, total, size, count, rows: Sizes, out_rows, x_rows, weight_rows, bias_rows,
+             mean_rows, variance_rows, elements: Sizes, out_elements, x_elements, weight_elements, bias_elements, has_weight, has_bias):
     scratch = cuda.shared.array(THREADS_OF_ROW, REAL)
     t, width = cuda.threadIdx.x, cuda.blockDim.x
-    for row in range(cuda.blockIdx.x, total, cuda.gridDim.x):
+    for row in grid_stride_of_blocks(total):
         begin, values, deviations, squares = offset(row, rows, x_rows), element(out, 0.0), element(out, 0.0), element(out, 0.0)
         for e in range(t, count, width):
             values += x[begin + offset(e, elements, x_elements)]
@@ -61,11 +61,11 @@ def row_norm(x, weight, bias, out, mean, variance, epsilon, total, size, count, 
 
 
 @kernel
-def row_norm_backward(grad_y, x, weight, mean, scale, out, total, size, count, rows, out_rows, grad_rows, x_rows, weight_rows, mean_rows,
-                      scale_rows, elements, out_elements, grad_elements, x_elements, weight_elements, has_weight):
+def row_norm_backward(grad_y, x, weight, mean, scale, out, total, size, count, rows: Sizes, out_rows, grad_rows, x_rows, weight_rows,
+                      mean_rows, scale_rows, elements: Sizes, out_elements, grad_elements, x_elements, weight_elements, has_weight):
     scratch = cuda.shared.array(THREADS_OF_ROW, REAL)
     t, width = cuda.threadIdx.x, cuda.blockDim.x
-    for row in range(cuda.blockIdx.x, total, cuda.gridDim.x):
+    for row in grid_stride_of_blocks(total):
         center, factor = mean[offset(row, rows, mean_rows)], scale[offset(row, rows, scale_rows)]
         begin, grad_begin, weight_begin = offset(row, rows, x_rows), offset(row, rows, grad_rows), offset(row, rows, weight_rows)
         of_grad, of_product = element(out, 0.0), element(out, 0.0)

@@ -49,7 +49,7 @@ def is_wide(types: tuple[str, ...]) -> bool:
 
 def _weight(types: tuple[str, ...]) -> tuple[bool, bool, int]:
     return (not any("64" in t for t in types), not any("float16" in t for t in types),
-            sum(int(t[6:]) for t in types if t.startswith("int32x")))
+            sum(int(t.partition("x")[2]) for t in types if t.startswith(("int32x", "sizex"))))
 
 
 if __name__ == "__main__":

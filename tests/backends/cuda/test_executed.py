@@ -185,6 +185,22 @@ def test_statistics_in_the_epilogue(cuda, tiles, dtype, size, rng):
     np.testing.assert_allclose(variance, exact.var((0, 2, 3)), rtol=2e-6)
 
 
+def test_adaptive_windows_whose_products_need_64_bits(cuda, rng):
+    """Window i of 80,000 over 90,000 elements begins at i * 90,000 // 80,000, whose product passes 2**32."""
+    size, windows = 90_000, 80_000
+    x, grad_y = integers(rng, (1, 1, 1, size), np.float32, 100), integers(rng, (1, 1, 1, windows), np.float32, 100)
+    begin, end = np.arange(windows) * size // windows, -(-np.arange(1, windows + 1) * size // windows)
+    sums = np.concatenate([[0], np.cumsum(x.ravel(), dtype=np.float64)])
+    y, = outputs(cuda, PRIMITIVES["adaptive_avg_pool2d_forward"], (x, (1, windows)))
+    np.testing.assert_allclose(y.ravel(), (sums[end] - sums[begin]) / (end - begin), rtol=1e-6, atol=1e-6)
+    grad_x, = outputs(cuda, PRIMITIVES["adaptive_avg_pool2d_backward_input"], (grad_y, (1, size)))
+    expected = np.zeros(size)
+    for k in range(int((end - begin).max())):
+        inside = begin + k < end
+        np.add.at(expected, (begin + k)[inside], (grad_y.ravel() / (end - begin))[inside])
+    np.testing.assert_allclose(grad_x.ravel(), expected, rtol=1e-5, atol=1e-5)
+
+
 PRODUCTS = ("matmul", "linear_forward", "linear_backward_input", "linear_backward_weight", "linear_fused", "conv2d_forward", "conv2d_fused",
             "conv2d_backward_input", "conv2d_backward_weight", "conv2d_backward_input_added")
 

@@ -53,6 +53,7 @@ def test_every_kernel_compiles_within_its_budget(simulation):
             is_single = not any("float64" in t for t in one.types)
             if (made.spills or made.stack and not label.startswith(STACK) or made.registers > budget[label]
                     or made.instructions["float64"] and is_single and not label.startswith(DOUBLES)
+                    or made.instructions["int64"] and not any("64" in t for t in one.types)
                     or not moves_16_bytes(label, one.types, made.instructions)):
                 wrong.append((label, one.types, budget[label], made.report()))
     assert not wrong
@@ -85,7 +86,8 @@ def test_arrays_of_more_elements_than_int32_counts(simulation, name):
     from numbanet.backends.cuda.compile import KERNELS
     from numbanet.backends.cuda.launch import machine_code
     importlib.import_module(f"numbanet.backends.cuda.{name.partition('.')[0]}")
-    types = tuple(t if t.startswith("*") else t.replace("int32", "int64") for t in heaviest(simulation[1])[name].types)
+    types = tuple(t if t.startswith("*") else t.replace("int32", "int64").replace("size", "int64")
+                  for t in heaviest(simulation[1])[name].types)
     assert machine_code(KERNELS[name.partition(",")[0]], types, "sm_80").spills == 0
 
 

@@ -287,6 +287,9 @@ class Translated:
             self.put(d, f"packed({self.value(b, 'f32')}, {self.value(a, 'f32')}, 'bf16')", "b32")
         elif to == "f16x2":
             self.put(d, f"packed({self.value(b, 'f32')}, {self.value(a, 'f32')}, 'fp16')", "b32")
+        elif to == "bf16":
+            a = self.value(a, "f32")
+            self.put(d, f"packed({a}, {a}, 'bf16').astype(to_u2)", "b16")
         elif to == "tf32":
             self.put(d, f"rounded_tf32({self.value(a, 'b32')})", "b32")
         elif to[0] == "f" and given[0] == "f":

@@ -10,8 +10,9 @@ GPU would answer with an error, or with other numbers on another day, is a `Faul
 - barriers that some threads of a block never reach, warps that do not come to `mma` or `ldmatrix` together;
 - registers that are read before they are written, unless the number does not matter.
 
-Addresses are above 2**32, so that one that was cut to 32 bits is found. `traffic` counts, by kernel, what global memory accesses cost:
-requests of warps, the sectors of 32 bytes that they touch, and the bytes that threads asked for.
+Addresses are above 2**32, so that one that was cut to 32 bits is found. A machine that `measures` counts, by kernel, what global memory
+accesses cost (`traffic`: requests of warps, the sectors of 32 bytes that they touch, the bytes that threads asked for), and how many warps
+ran each of its blocks of instructions (`runs`); `costs.py` makes a table of both.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ class Machine:
     def __init__(self, memory: Memory, racing: set[str] = frozenset()):
         self.memory, self.symbols = memory, {}
         self.racing = racing                    # kernels whose threads may read what others write in the same launch
-        self.measures, self.traffic = False, {}
+        self.measures, self.traffic, self.runs = False, {}, {}
 
     # --- launches ---
 
@@ -198,6 +199,9 @@ class Machine:
                 continue
             m = ready == here
             m = None if m.all() else m
+            if self.measures:
+                count = -(-T // 32) if m is None else len(np.unique(np.flatnonzero(m) >> 5))
+                self.runs[self.program, here] = self.runs.get((self.program, here), 0) + count
             try:
                 functions[here](registers, m, self)
             except (AttributeError, TypeError) as error:
