@@ -10,6 +10,7 @@ import ctypes
 import os
 import threading
 import time
+from functools import cache
 
 import numpy as np
 
@@ -386,6 +387,33 @@ class Device(Queue):
             self._call("cuStreamSynchronize", stream)
 
 
+@cache
+def _pointers(count: int):
+    return ctypes.c_void_p * count
+
+
+class Slots:
+    """The parameters of a kernel in memory, one in each eight bytes: a sequence of these."""
+
+    __slots__ = ("memory", "count")
+
+    def __init__(self, packed: bytes):
+        self.memory, self.count = ctypes.create_string_buffer(packed, len(packed)), len(packed) // 8
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, i: int) -> bytes:
+        if i >= self.count:
+            raise IndexError(i)
+        return self.memory[8 * i:8 * i + 8]
+
+    def addresses(self) -> range:
+        """Where each is."""
+        first = ctypes.addressof(self.memory)
+        return range(first, first + 8 * self.count, 8)
+
+
 class KernelCall:
     """A kernel with its grid and its parameters laid out: a call decides nothing, and costs one call of the driver."""
 
@@ -394,7 +422,8 @@ class KernelCall:
     def __init__(self, device: Device, function, grid: tuple[int, int, int], threads: int, words: list, shared: int):
         self._launch, self._success = device.driver.cuLaunchKernel, device.driver.CUresult.CUDA_SUCCESS
         self._failed = device._raise
-        addresses = (ctypes.c_void_p * len(words))(*[ctypes.addressof(word) for word in words])
+        places = words.addresses() if type(words) is Slots else [ctypes.addressof(word) for word in words]
+        addresses = _pointers(len(words))(*places)
         self._numbers = words, addresses                    # kept: the driver is given where they are
         self._arguments, self._parameters = (function, *grid, threads, 1, 1, shared), ctypes.addressof(addresses)
 

@@ -12,7 +12,7 @@ from numbanet.backends.cuda.index import grid_stride, offset, quotient
 from numbanet.backends.cuda.launch import launch
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.pointwise import BOOL, convert, converted
-from numbanet.backends.cuda.reduction import Rows, parts_of
+from numbanet.backends.cuda.reduction import parts_of, rows_to_reduce
 from numbanet.backends.cuda.registry import implements
 
 
@@ -67,7 +67,7 @@ class Extremum:
         x = converted(x, np.dtype(np.uint8)) if x.dtype == BOOL else x
         found = values if values is not None and values.is_row_major and values.dtype == x.dtype else empty(positions.shape, x.dtype)
         where = positions if positions.is_row_major else empty(positions.shape, positions.dtype)
-        rows, step = Rows(x, (axis,)), x.steps[axis]
+        rows, step = rows_to_reduce(x.shape, x.steps, (axis,)), x.steps[axis]
         parts, total = parts_of(rows.outputs, rows.count), rows.outputs
         if parts == 1:
             launch(self.whole, total, x, found, where, total, 1, rows.count, rows.kept, rows.kept_steps, step)

@@ -2,13 +2,14 @@
 
 The types of a launch are read off its arguments: arrays become pointers to their dtype, or to pieces of it (`wide.py`), lists of arrays
 pointers to pointers, Python integers and tuples of them indices (int32, or int64 for the whole launch where an array or a size needs that),
-NumPy scalars what they are.
-Python floats are refused: their width is the caller's to say.
+NumPy scalars what they are. Python floats are refused: their width is the caller's to say.
+
+An eager call comes here for each of its kernels, so that this path is short: one walk along the arguments, and one call that packs them.
 """
 
 from __future__ import annotations
 
-import ctypes
+import struct
 from functools import cache
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from numbanet.backends.cuda.compile import SIMULATED, Kernel
 from numbanet.backends.cuda.constants import on_device
 from numbanet.backends.cuda.cubin import Cubin, Source, cubin
+from numbanet.backends.cuda.driver import Slots
 from numbanet.backends.cuda.index import size_words
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.wide import Wide
@@ -27,6 +29,10 @@ WAVES = 16                      # blocks a multiprocessor; more are no faster, t
 _INT32_LIMIT = 2**31 - 2**24    # an index may pass the end by a stride of the grid
 
 compiled: dict[tuple, object] = {}       # (kernel, types, device) -> what is loaded; in the simulator (kernel, types), for the tests
+
+
+class _Needs64Bits(Exception):
+    """An index of this launch needs 64 bits."""
 
 
 def launch(kernel: Kernel, total: int, *arguments, blocks: int | None = None, threads: int | None = None) -> None:
@@ -50,55 +56,124 @@ def launch(kernel: Kernel, total: int, *arguments, blocks: int | None = None, th
     """
     if total == 0:
         return
-    arrays = _arrays(arguments)
-    device = arrays[0].device
-    for other in arrays:
-        if other.device is not device:
-            raise BackendError(f"{kernel.__name__}: arrays of cuda:{device.index} and cuda:{other.device.index} meet; move one with "
-                               f".to('cuda:{device.index}')")
+    types, numbers, device = laid_out(kernel, arguments)
     if SIMULATED:
-        _simulate(device, kernel, total, arguments, blocks, threads)
+        _simulate(device, kernel, types, total, arguments, blocks, threads)
         return
-    types = types_of(kernel, arguments)
     made = compiled.get((kernel, types, device))
     if made is None:
         made = compiled[kernel, types, device] = device.load_kernel(kernel, types)
     threads = threads or THREADS
     if blocks is None:
         blocks = min(-(-total // threads), device.multiprocessors * WAVES)
-    device.launch(made, (blocks, 1, 1), threads, flattened(types, arguments))
+    device.launch(made, (blocks, 1, 1), threads, Slots(_format(types).pack(*numbers)))
 
 
-def _arrays(arguments) -> list[DeviceArray]:
-    single = [a for a in arguments if type(a) in (DeviceArray, Wide)] + [x for a in arguments if type(a) is list for x in a]
-    return [a.array if type(a) is Wide else a for a in single]
+def laid_out(kernel: Kernel, arguments) -> tuple[tuple[str, ...], list, object]:
+    """(the type of each argument, all parameters one by one, the device).
+
+    Types are texts: "*float32", "*float32x4" (wide), "**float32" (a list), "int32", "int32x3", "float32", "size", "sizex3".
+    """
+    try:
+        return _walk(kernel, arguments, "int32", "size")
+    except _Needs64Bits:
+        return _walk(kernel, arguments, "int64", "int64")
 
 
-def _elements(a: DeviceArray | Wide) -> str:
-    """What a pointer to an array points to."""
-    return f"{a.array.dtype.name}x{a.width}" if type(a) is Wide else a.dtype.name
-
-
-def types_of(kernel: Kernel, arguments) -> tuple[str, ...]:
-    """The type of each argument, as text: "*float32", "*float32x4" (wide), "**float32" (a list), "int32", "int32x3", "float32", "size"."""
-    index = "int32" if _fits(arguments) else "int64"
-    size = "size" if index == "int32" else index
-    types = []
+def _walk(kernel: Kernel, arguments, index: str, size: str) -> tuple[tuple[str, ...], list, object]:
+    types, numbers, device, is_narrow = [], [], None, index == "int32"
     for a, is_size in zip(arguments, kernel.sizes):
-        if type(a) in (DeviceArray, Wide):
-            types.append(f"*{_elements(a)}")
-        elif type(a) is list:
-            types.append(f"**{_elements(a[0])}")
-        elif type(a) is int:
-            types.append(size if is_size else index)
-        elif type(a) is tuple:
-            types.append(f"{a[0].dtype.name if isinstance(a[0], np.generic) else size if is_size else index}x{len(a)}")
+        kind = type(a)
+        if kind is DeviceArray or kind is Wide:
+            if kind is Wide:
+                a, width = a
+                types.append(_pointer(a.dtype, width))
+            else:
+                types.append(_pointer(a.dtype))
+            lease = a.lease
+            if is_narrow and lease.nbytes > _INT32_LIMIT and a.reach > _INT32_LIMIT:
+                raise _Needs64Bits
+            if device is None:
+                device = lease.allocator.device
+            elif lease.allocator.device is not device:
+                _refuse(kernel, device, lease.allocator.device)
+            if not SIMULATED:
+                numbers.append(lease.handle + a.offset)
+        elif kind is int:
+            if is_narrow and not -_INT32_LIMIT < a < _INT32_LIMIT:
+                raise _Needs64Bits
+            if is_size and is_narrow:
+                types.append(size)
+                numbers += size_words(a)
+            else:
+                types.append(index)
+                numbers.append(a)
+        elif kind is tuple:
+            if type(a[0]) is not int:
+                types.append(f"{a[0].dtype.name}x{len(a)}")
+                numbers += a
+                continue
+            if is_narrow and max(a) > _INT32_LIMIT:
+                raise _Needs64Bits
+            if is_size and is_narrow:
+                types.append(_counted(size, len(a)))
+                for n in a:
+                    numbers += size_words(n)
+            else:
+                types.append(_counted(index, len(a)))
+                numbers += a
+        elif kind is list:
+            own = [x.array if type(x) is Wide else x for x in a]
+            types.append("*" + (_pointer(own[0].dtype, a[0].width) if type(a[0]) is Wide else _pointer(own[0].dtype)))
+            for x in own:
+                if is_narrow and x.reach > _INT32_LIMIT:
+                    raise _Needs64Bits
+                device = device or x.device
+                if x.device is not device:
+                    _refuse(kernel, device, x.device)
+            if not SIMULATED:
+                numbers.append(on_device(own[0].lease.allocator, np.array([x.pointer for x in own], np.int64)).pointer)
         elif isinstance(a, np.generic):
-            types.append(a.dtype.name)
+            types.append(_scalar(kind))
+            numbers.append(a)
         else:
             raise BackendError(f"{kernel.__name__}: an argument of a kernel is an array, an integer, a tuple of integers or a NumPy "
-                               f"scalar; received {type(a).__name__}")
-    return tuple(types)
+                               f"scalar; received {kind.__name__}")
+    return tuple(types), numbers, device
+
+
+def _refuse(kernel, first, other) -> None:
+    raise BackendError(f"{kernel.__name__}: arrays of cuda:{first.index} and cuda:{other.index} meet; move one with "
+                       f".to('cuda:{first.index}')")
+
+
+@cache
+def _pointer(dtype: np.dtype, width: int = 1) -> str:
+    return f"*{dtype.name}" if width == 1 else f"*{dtype.name}x{width}"
+
+
+@cache
+def _counted(base: str, count: int) -> str:
+    return f"{base}x{count}"
+
+
+@cache
+def _scalar(kind: type) -> str:
+    return np.dtype(kind).name
+
+
+_LETTERS = {"int32": "i4x", "int64": "q", "uint8": "B7x", "uint32": "I4x", "uint64": "Q", "float32": "f4x", "float64": "d", "bool": "?7x",
+            "size": "i4xI4xi4x"}
+
+
+@cache
+def _format(types: tuple[str, ...]) -> struct.Struct:
+    """What packs the parameters of these types, in eight bytes each."""
+    letters = []
+    for text in types:
+        base, _, count = text.partition("x")
+        letters.append("q" if text.startswith("*") else _LETTERS[base] * int(count or 1))
+    return struct.Struct("<" + "".join(letters))
 
 
 def number(value, dtype: np.dtype) -> np.generic:
@@ -112,21 +187,8 @@ def real_of(types: tuple[str, ...]):
     return np.float64 if any(t.lstrip("*").startswith("float64") for t in types) else np.float32
 
 
-def _fits(arguments) -> bool:
-    if any(a.reach > _INT32_LIMIT for a in _arrays(arguments)):
-        return False
-    for a in arguments:
-        if type(a) is int:
-            if not -_INT32_LIMIT < a < _INT32_LIMIT:
-                return False
-        elif type(a) is tuple and type(a[0]) is int and max(a) > _INT32_LIMIT:
-            return False
-    return True
-
-
-def _simulate(device, kernel, total, arguments, blocks, threads) -> None:
+def _simulate(device, kernel, types, total, arguments, blocks, threads) -> None:
     from numbanet.backends.cuda import simulator
-    types = types_of(kernel, arguments)
     compiled.setdefault((kernel, types), None)
     function = kernel.specialised(real_of(types))
     grid = blocks or min(simulator.BLOCKS, -(-total // simulator.THREADS)), threads or simulator.THREADS
@@ -164,28 +226,3 @@ def source_of(kernel: Kernel, types: tuple[str, ...]) -> Source:
 def machine_code(kernel: Kernel, types: tuple[str, ...], arch: str) -> Cubin:
     """The machine code of a kernel for an architecture, from the disk cache where it is there; needs no GPU."""
     return cubin(source_of(kernel, types), arch)
-
-
-_WORDS = {"int32": ctypes.c_int32, "int64": ctypes.c_int64, "uint8": ctypes.c_uint8, "uint32": ctypes.c_uint32, "uint64": ctypes.c_uint64,
-          "float32": ctypes.c_float, "float64": ctypes.c_double, "bool": ctypes.c_bool}
-
-
-def flattened(types: tuple[str, ...], arguments) -> list:
-    """The parameters of a kernel one by one, as C numbers."""
-    words = []
-    for text, a in zip(types, arguments):
-        if type(a) is list:
-            arrays = _arrays([a])
-            a = on_device(arrays[0].lease.allocator, np.array([x.pointer for x in arrays], np.int64))
-        elif type(a) is Wide:
-            a = a.array
-        if type(a) is DeviceArray:
-            words.append(ctypes.c_void_p(a.pointer))
-        elif text.startswith("size"):
-            words += [ctypes.c_uint32(word) for n in (a if type(a) is tuple else (a,)) for word in size_words(n)]
-        elif type(a) is tuple:
-            word = _WORDS[text.partition("x")[0]]
-            words += [word(v) for v in a]
-        else:
-            words.append(_WORDS[text](a))
-    return words

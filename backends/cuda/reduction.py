@@ -10,6 +10,7 @@ or of neighbouring parts where these are what lies on end.
 from __future__ import annotations
 
 from copy import copy
+from functools import lru_cache
 from math import prod as product
 
 import numpy as np
@@ -59,7 +60,7 @@ class Fold:
 
     def __call__(self, x: DeviceArray, axes: tuple[int, ...], start, out: DeviceArray) -> None:
         """`out` may have another shape, of the same elements in logical order (axes of size 1, or none)."""
-        self.rows(Rows(x, axes, out), start, x, out)
+        self.rows(rows_to_reduce(x.shape, x.steps, tuple(axes), out.steps), start, x, out)
 
     def rows(self, rows: Rows, start, x: DeviceArray, out: DeviceArray) -> None:
         """The fold over rows; see :class:`Rows`."""
@@ -70,9 +71,9 @@ class Fold:
             return self._launch(rows, 1, start, x, out, rows.out_steps, 0)
         shape = (rows.outputs, parts) if rows.is_contiguous else (parts, rows.outputs)
         partial = x.lease.allocator.empty(shape, out.dtype if out.dtype.itemsize != 2 else np.dtype(np.float32))
-        dense, part_step = rows.partial_steps(parts)
+        dense, part_step, of_parts = rows_of_parts(rows, parts)
         self._launch(rows, parts, start, x, partial, dense, part_step)
-        return self.rows(rows.of_parts(parts, dense, part_step), start, partial, out)
+        return self.rows(of_parts, start, partial, out)
 
     def _launch(self, rows, parts, start, x, out, out_steps, part_step):
         start, parts_first = number(start, out.dtype), rows.is_contiguous and parts > 1
@@ -91,34 +92,37 @@ class Fold:
 
 
 class Rows:
-    """x as `outputs` rows of `count` elements to be reduced: shapes and steps of both groups of axes, merged."""
+    """An array as `outputs` rows of `count` elements to be reduced: shapes and steps of both groups of axes, merged."""
 
-    def __init__(self, x: DeviceArray, axes: tuple[int, ...], out: DeviceArray | None = None):
-        shape, steps = x.shape, x.steps
+    def __init__(self, shape: tuple[int, ...], steps: tuple[int, ...], axes: tuple[int, ...], out_steps: tuple[int, ...] | None):
         keep = [a for a in range(len(shape)) if a not in axes]
         kept_shape, kept_steps = tuple([shape[a] for a in keep]), tuple([steps[a] for a in keep])
-        if out is None:
+        if out_steps is None:
             self.kept, self.kept_steps = merged_in_order(kept_shape, kept_steps)
         else:
-            out_steps = out.steps if len(out.shape) == len(keep) else tuple([out.steps[a] for a in keep])
+            out_steps = out_steps if len(out_steps) == len(keep) else tuple([out_steps[a] for a in keep])
             self.kept, self.kept_steps, self.out_steps = merged_in_order(kept_shape, kept_steps, out_steps)
         self.reduced, self.reduced_steps = merged(tuple([shape[a] for a in axes]), tuple([steps[a] for a in axes]))     # as memory lies
         self.outputs, self.count = product(kept_shape), product([shape[a] for a in axes])
         self.is_contiguous = _fastest(self.reduced, self.reduced_steps) <= _fastest(self.kept, self.kept_steps)
 
-    def partial_steps(self, parts: int) -> tuple[tuple[int, ...], int]:
-        """Steps of the kept axes, and of parts, in an array of them: (outputs, parts), or (parts, outputs) where outputs lie on end."""
-        steps, step = [], parts if self.is_contiguous else 1
-        for n in reversed(self.kept):
-            steps.append(step)
-            step *= n
-        return tuple(reversed(steps)), 1 if self.is_contiguous else step
 
-    def of_parts(self, parts: int, kept_steps: tuple[int, ...], part_step: int) -> Rows:
-        """The rows of such an array."""
-        rows = copy(self)
-        rows.kept_steps, rows.reduced, rows.reduced_steps, rows.count = kept_steps, (parts,), (part_step,), parts
-        return rows
+@lru_cache(maxsize=8192)
+def rows_to_reduce(shape: tuple[int, ...], steps: tuple[int, ...], axes: tuple[int, ...], out_steps: tuple[int, ...] | None = None) -> Rows:
+    """The rows of an array and of what is made of them."""
+    return Rows(shape, steps, axes, out_steps)
+
+
+@lru_cache(maxsize=8192)
+def rows_of_parts(rows: Rows, parts: int) -> tuple[tuple[int, ...], int, Rows]:
+    """Of an array (outputs, parts), or (parts, outputs) where outputs lie on end: steps of the kept axes, the step of parts, its rows."""
+    kept_steps, step = [], parts if rows.is_contiguous else 1
+    for n in reversed(rows.kept):
+        kept_steps.append(step)
+        step *= n
+    steps, part_step, made = tuple(reversed(kept_steps)), 1 if rows.is_contiguous else step, copy(rows)
+    made.kept_steps, made.reduced, made.reduced_steps, made.count = steps, (parts,), (part_step,), parts
+    return steps, part_step, made
 
 
 def _fastest(shape, steps) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from numbanet.backends.cuda import cubin, driver, hardware, memory, pinned
+from numbanet.backends.cuda.index import size_words
 from numbanet.errors import BackendError
 from tests.backends.cuda.fake_driver import FakeDriver
 
@@ -69,13 +70,13 @@ def test_a_launch_lays_out_the_parameters_that_the_ptx_declares(fake, monkeypatc
 
     fake.on_launch = read
     elementwise.add(x, y, out)
-    assert seen[-1] == [x.pointer, y.pointer, out.pointer, 12, 3, 4, 4, 1, 1, 3, 4, 1]
+    assert seen[-1] == [x.pointer, y.pointer, out.pointer, 12, *size_words(3), *size_words(4), 4, 1, 1, 3, 4, 1]
     assert fake.launched[-1][1:5] == ((1, 1, 1), (256, 1, 1), 0, 7)
     elementwise.multiply(x, 2.5, out)                   # three pieces of four
-    assert seen[-1] == [x.pointer, 2.5, out.pointer, 3, 3, 4, 4]
+    assert seen[-1] == [x.pointer, 2.5, out.pointer, 3, *size_words(3), 4, 4]
     odd = x.view((11,), (4,), 4)                        # not aligned
     elementwise.multiply(odd, 2.5, odd)
-    assert seen[-1] == [odd.pointer, 2.5, odd.pointer, 11, 11, 1, 1]
+    assert seen[-1] == [odd.pointer, 2.5, odd.pointer, 11, *size_words(11), 1, 1]
     optimizer.sgd_update([x, out], [y, out], [], 0.5, 0.0, 0.0, 0.25, False, -1.0)
     assert len(seen[-1]) == 14 and seen[-1][4:] == [2, 4, 0, 0, 0.5, 0.0, 1.0, 0.25, -1.0, 6]
     optimizer.sgd_update([x, odd], [y, odd], [], 0.5, 0.0, 0.0, 0.25, False, -1.0)
