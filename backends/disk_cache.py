@@ -98,9 +98,17 @@ def write_checked(path: Path, payload: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     _write_atomically(path, hashlib.sha256(payload).digest() + payload)
     overload = path.name.rpartition("-")[0]
-    versions = sorted(path.parent.glob(f"{overload}-*{path.suffix}"), key=lambda file: file.stat().st_mtime)
+    versions = sorted(path.parent.glob(f"{overload}-*{path.suffix}"), key=_modified)
     for old in versions[:-KEPT_VERSIONS]:
         old.unlink(missing_ok=True)                      # another process may have been first
+
+
+def _modified(path: Path) -> float:
+    """When a file was written; the beginning of time where another process has dropped it since."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _write_atomically(path: Path, content: bytes) -> None:

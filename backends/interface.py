@@ -187,6 +187,38 @@ def _writes_nothing(declared: Primitive) -> bool:
     return inspect.signature(declared.specification).return_annotation in ("None", None)
 
 
+class Mirror:
+    """Memory of the host beside an array of a backend; where the array lies on the host, its own.
+
+    Copies are made when they are asked for here. A backend of a device may let them go on beside Python, in the order of its work.
+
+    Attributes
+    ----------
+    host : numpy.ndarray
+    """
+
+    def __init__(self, backend: Backend, array: Array):
+        self.backend, self.array = backend, array
+        self.host = array if isinstance(array, np.ndarray) else np.empty(array.shape, array.dtype)
+
+    def fetch(self) -> None:
+        """Begin to bring the array's numbers to the host."""
+        if self.host is not self.array:
+            self.host[...] = self.backend.to_numpy(self.array)
+
+    def is_here(self) -> bool:
+        """Whether what was fetched has come."""
+        return True
+
+    def wait(self) -> None:
+        """Until it has come."""
+
+    def send(self) -> None:
+        """Begin to take the host's numbers to the array; work that is asked for later finds them there."""
+        if self.host is not self.array:
+            self.backend.copy(self.backend.from_numpy(self.host), out=self.array)
+
+
 class Backend:
     """Executes primitives on its own arrays. One instance per device; `backend.relu_forward(x)` runs a primitive.
 
@@ -265,6 +297,10 @@ class Backend:
     def to_numpy(self, array: Array) -> np.ndarray:
         """A NumPy array with these values, waiting for them; shares the memory where the backend can."""
         raise NotImplementedError
+
+    def mirror(self, array: Array) -> Mirror:
+        """Memory of the host beside a dense array, for numbers that travel to other processes and back."""
+        return Mirror(self, array)
 
     def may_share_memory(self, first: Array, second: Array) -> bool:
         """False only where the two certainly do not overlap."""

@@ -14,8 +14,10 @@ _TOP = {
         "einsum tensordot kron cdist",
     "numbanet.compile makes a plan of a model, numbanet.trace records it as a graph, numbanet.onnx.save exports it":
         "jit fx export compiler",
-    "numbanet trains on one device":
-        "distributed multiprocessing",
+    "several processes train through MPI: mpiexec -n 2 numbanet train, or Trainer(replicas=numbanet.train.distributed.Replicas())":
+        "distributed",
+    "loaders work in threads: DataLoader(num_workers=)":
+        "multiprocessing",
     "numbanet computes in float32, or in float64":
         "complex64 complex128 quantization ao",
     "not part of numbanet; use NumPy on x.numpy()":

@@ -2,9 +2,9 @@
 
 import importlib
 
-FAMILIES = ("activation", "boxes", "convolution", "elementwise", "elementwise_chain", "fused", "fused_training", "image", "indexing",
-            "linear", "loss", "normalization", "optimizer", "padding", "pooling", "preactivation", "random", "reduction", "resize",
-            "search", "shape", "softmax")
+FAMILIES = ("activation", "boxes", "buckets", "convolution", "elementwise", "elementwise_chain", "fused", "fused_training", "image",
+            "indexing", "linear", "loss", "normalization", "optimizer", "padding", "pooling", "preactivation", "random", "reduction",
+            "resize", "search", "shape", "softmax")
 
 for _family in FAMILIES:
     importlib.import_module(f"{__name__}.{_family}")

@@ -47,6 +47,14 @@ class CUDABackend(Backend):
         from numbanet.backends.cuda.pointwise import on_host
         return on_host(array)
 
+    def mirror(self, array):
+        """In pinned memory; the simulator and other stand-ins for a GPU have none."""
+        from numbanet.backends.cuda.driver import Device
+        if not isinstance(self.device, Device):
+            return super().mirror(array)
+        from numbanet.backends.cuda.pinned import PinnedMirror
+        return PinnedMirror(self, array)
+
     def prepare(self, primitive, arguments, constant, choice=None):
         from numbanet.backends.cuda.prepared import prepare
         return prepare(primitive, arguments, constant)

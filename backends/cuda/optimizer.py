@@ -1,38 +1,21 @@
 """Optimiser updates in place, one launch for all parameters (see `contract/optimizer.py` for the formulas).
 
-The elements of all parameters are counted through: parameter k holds those from starts[k] on. Arrays of a parameter are read in memory
-order, so all of them have to lie alike; a gradient or state that does not is brought into the parameter's order for the launch. Parameters
-that can be read in pieces (`wide.py`) are one launch, in which pieces are counted, `step` elements each; the others are another.
+The elements of all parameters are counted through (`lists.py`). Arrays of a parameter are read in memory order, so all of them have to lie
+alike; a gradient or state that does not is brought into the parameter's order for the launch.
 """
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
-
-from numbanet.backends.cuda.compile import device, kernel
-from numbanet.backends.cuda.constants import on_device
-from numbanet.backends.cuda.index import grid_stride, quotient
+from numbanet.backends.cuda.compile import kernel
+from numbanet.backends.cuda.index import grid_stride
 from numbanet.backends.cuda.launch import launch
+from numbanet.backends.cuda.lists import owner, together
 from numbanet.backends.cuda.mathematics import larger, square_root
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.pointwise import convert, new_like, numbers
 from numbanet.backends.cuda.registry import implements
-from numbanet.backends.cuda.wide import Wide, is_aligned, width_of
-
-
-@device
-def owner(starts, count, i):
-    """Which of `count` parameters has element i."""
-    low, high = 0, count
-    while high - low > 1:
-        middle = quotient(low + high, 2)
-        if starts[middle] <= i:
-            low = middle
-        else:
-            high = middle
-    return low
 
 
 @kernel
@@ -105,16 +88,8 @@ def _update(kernel_of, flags: tuple[int, ...], scalars, parameters, grads, *stat
         arrays = [arrays[k] for k in chosen]
         lists.append([x if x.strides == a.strides else _in_order(x, new_like(a)) for x, a in zip(arrays, aligned)])
         changed += zip(arrays, lists[-1]) if is_state else ()
-    width = width_of(own[0])
-    is_wide = [p.size % width == 0 and all(is_aligned(x, width) for x in arrays) for p, *arrays in zip(own, *lists)]
-    for step in (width, 1):
-        members = [k for k, wide in enumerate(is_wide) if wide == (step == width)]
-        if members:
-            arrays = [[Wide(of[k], step) if step > 1 else of[k] for k in members] for of in lists]
-            starts = np.cumsum([0, *[own[k].size // step for k in members]])
-            total = int(starts[-1])
-            table = on_device(own[0].lease.allocator, starts[:-1].astype(np.int32 if total < 2**31 else np.int64))
-            launch(kernel_of, total, *arrays, table, len(members), step, *flags, numbers(scalars, own[0].dtype), total)
+    for members, step, arrays, starts, total in together(lists):
+        launch(kernel_of, total, *arrays, starts, len(members), step, *flags, numbers(scalars, own[0].dtype), total)
     for given, written in changed:
         if given is not written:
             convert(written, given)

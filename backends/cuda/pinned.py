@@ -6,11 +6,15 @@ is free again when the transfer has passed its event on the stream.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import os
 from collections import deque
 from threading import Lock
 
 import numpy as np
+
+from numbanet.backends.interface import Mirror
 
 PIECE = 8 << 20                 # larger transfers go in pieces: while one is under way, the next is copied
 MOST = 8                        # blocks; then the oldest transfer is waited for
@@ -71,6 +75,70 @@ class Staging:
     def _release(self, block, stream: int) -> None:
         self._call("cuEventRecord", block.event, stream)
         self._busy.append(block)
+
+
+class Pinned:
+    """Pinned memory that an array is copied to and from, in the order of the stream.
+
+    Attributes
+    ----------
+    memory : numpy.ndarray of bytes
+    """
+
+    def __init__(self, device, nbytes: int):
+        device.activate()
+        self._device, self._call, size = device, device._call, max(nbytes, 1)
+        self._address = int(self._call("cuMemHostAlloc", size, 0))
+        self._event = self._call("cuEventCreate", 0)
+        self.memory = np.frombuffer((ctypes.c_uint8 * size).from_address(self._address), np.uint8)[:nbytes]
+
+    def __del__(self):
+        with contextlib.suppress(Exception):            # the interpreter, or the driver, may be on its way out
+            if self._device._process == os.getpid():
+                self._call("cuEventSynchronize", self._event)
+                self._call("cuEventDestroy", self._event)
+                self._call("cuMemFreeHost", self._address)
+
+    def receive(self, pointer: int) -> None:
+        """Begin to copy from the device."""
+        self._device.activate()
+        self._call("cuMemcpyDtoHAsync", self._address, pointer, self.memory.nbytes, self._device.stream)
+        self._call("cuEventRecord", self._event, self._device.stream)
+
+    def send(self, pointer: int) -> None:
+        """Begin to copy to the device."""
+        self._device.activate()
+        self._call("cuMemcpyHtoDAsync", pointer, self._address, self.memory.nbytes, self._device.stream)
+        self._call("cuEventRecord", self._event, self._device.stream)
+
+    def is_done(self) -> bool:
+        """Whether the last copy is."""
+        return self._call("cuEventQuery", self._event)
+
+    def wait(self) -> None:
+        """Until it is."""
+        self._call("cuEventSynchronize", self._event)
+
+
+class PinnedMirror(Mirror):
+    """An array's mirror in pinned memory."""
+
+    def __init__(self, backend, array):
+        self.backend, self.array = backend, array
+        self._pinned = Pinned(array.device, array.nbytes)
+        self.host = self._pinned.memory.view(array.dtype).reshape(array.shape)
+
+    def fetch(self) -> None:
+        self._pinned.receive(self.array.pointer)
+
+    def is_here(self) -> bool:
+        return self._pinned.is_done()
+
+    def wait(self) -> None:
+        self._pinned.wait()
+
+    def send(self) -> None:
+        self._pinned.send(self.array.pointer)
 
 
 class _Block:

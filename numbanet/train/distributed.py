@@ -7,8 +7,10 @@ Where a loss is the mean over something else, such as the positions that answer 
 then that of smaller batches.
 
 Gradients travel in buckets, the last layers' first, each as soon as the backward pass has finished its parameters
-(``CompiledStep.on_gradient``), while the pass goes on (Li et al., PyTorch Distributed, VLDB 2020). Rank 0 writes; an error on any rank
-ends all. Needs the extra ``mpi``: mpi4py and an MPI.
+(``CompiledStep.on_gradient``), while the pass goes on (Li et al., PyTorch Distributed, VLDB 2020). A GPU packs a bucket, and copies it
+to pinned memory of the host, which MPI sends from; the next bucket is copied meanwhile. An MPI that takes memory of GPUs, and says so
+(``mpi_memory_alloc_kinds`` of MPI 4.1), is given that. Rank 0 writes; an error on any rank ends all. Needs the extra ``mpi``: mpi4py and an
+MPI.
 """
 
 from __future__ import annotations
@@ -16,14 +18,17 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections import deque
 
 import numpy as np
 
+from numbanet.backends.interface import order_of
 from numbanet.data import Sampler
 from numbanet.errors import UnsupportedOperationError, UsageError
 from numbanet.nn import SyncBatchNorm
 
 BUCKET_BYTES = 4 << 20          # large enough that latency does not count, small enough to start early
+ALIGNED = 8                     # numbers: gradients begin at multiples, so that a GPU moves 16 bytes at once
 SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE", "MPI_LOCALNRANKS")
 
 
@@ -81,6 +86,9 @@ class Replicas:
     Parameters
     ----------
     communicator : mpi4py communicator, by default COMM_WORLD
+    device_buffers : bool, optional
+        Whether MPI is given the memory of GPUs; by default where the communicator says that it takes it. For an MPI that takes it and does
+        not say so.
 
     Raises
     ------
@@ -88,7 +96,7 @@ class Replicas:
         mpi4py is not installed.
     """
 
-    def __init__(self, communicator=None):
+    def __init__(self, communicator=None, device_buffers: bool | None = None):
         try:
             from mpi4py import MPI
         except (ImportError, RuntimeError) as error:        # mpi4py without an MPI raises the latter
@@ -97,7 +105,9 @@ class Replicas:
         self._mpi = MPI
         self.communicator = MPI.COMM_WORLD if communicator is None else communicator
         self.rank, self.size = self.communicator.Get_rank(), self.communicator.Get_size()
+        self.device_buffers = _takes_device_buffers(self.communicator) if device_buffers is None else device_buffers
         self._buckets: list[_Bucket] = []
+        self._packed: deque[_Bucket] = deque()          # whose numbers are on their way to the host
         self._of: dict[int, _Bucket] = {}
         self._reduce, self._weight = False, 1.0
 
@@ -139,8 +149,8 @@ class Replicas:
                 module.process_group = group
         bucket, parameters = None, [p for p in trainer.model.parameters() if p.requires_grad]
         for p in reversed(parameters):                  # the backward pass comes to the last layers first
-            if bucket is None or bucket.nbytes >= BUCKET_BYTES or bucket.dtype != p.dtype:
-                bucket = _Bucket(p.dtype)
+            if bucket is None or bucket.nbytes >= BUCKET_BYTES or (bucket.backend, bucket.dtype) != (p.backend, p.dtype):
+                bucket = _Bucket(p.backend, p.dtype)
                 self._buckets.append(bucket)
             bucket.add(p)
             self._of[id(p)] = bucket
@@ -171,16 +181,43 @@ class Replicas:
 
     def _send(self, bucket: _Bucket) -> None:
         bucket.pack(self._weight)
-        bucket.request = self.communicator.Iallreduce(self._mpi.IN_PLACE, bucket.buffer, self._mpi.SUM)
+        if not self._gives(bucket):
+            bucket.mirror.fetch()
+        self._packed.append(bucket)
+        self._reduce_packed(wait=False)
+
+    def _gives(self, bucket: _Bucket) -> bool:
+        """Whether MPI is given a bucket's array as it is, on a GPU."""
+        return self.device_buffers and hasattr(bucket.array, "__cuda_array_interface__")
+
+    def _reduce_packed(self, wait: bool) -> None:
+        """Reduce buckets that have come to the host, or all, in their order, which is the same on all ranks."""
+        while self._packed:
+            bucket = self._packed[0]
+            if self._gives(bucket):
+                if not wait:
+                    return
+                bucket.backend.synchronize()            # MPI knows nothing of streams
+                message = bucket.array
+            else:
+                if not wait and not bucket.mirror.is_here():
+                    return
+                bucket.mirror.wait()
+                message = bucket.mirror.host
+            bucket.request = self.communicator.Iallreduce(self._mpi.IN_PLACE, message, self._mpi.SUM)
+            self._packed.popleft()
 
     def finish(self, parameters) -> None:
         """Gradients of all ranks are those of the whole batch when this returns."""
         for bucket in self._buckets:                    # in the same order on all ranks
-            if bucket.request is None:
+            if bucket.request is None and bucket not in self._packed:
                 self._send(bucket)
+        self._reduce_packed(wait=True)
         for bucket in self._buckets:
             bucket.request.Wait()
             bucket.request = None
+            if not self._gives(bucket):
+                bucket.mirror.send()
             bucket.unpack()
 
     def mean(self, value: float, weight: float, count: int) -> tuple[float, int]:
@@ -222,6 +259,13 @@ class Replicas:
             self.communicator.Abort(1)
 
 
+def _takes_device_buffers(communicator) -> bool:
+    """Whether an MPI says that it takes the memory of NVIDIA's GPUs: MPI 4.1, section 12.4.3."""
+    get_info = getattr(communicator, "Get_info", None)
+    kinds = get_info().Get("mpi_memory_alloc_kinds") if get_info else None
+    return any(kind.partition(":")[0].strip() == "cuda" for kind in (kinds or "").split(","))
+
+
 class Group:
     """What :class:`~numbanet.nn.SyncBatchNorm` tells the others by."""
 
@@ -244,35 +288,57 @@ def _tensor_like(values: np.ndarray, other):
 
 
 class _Bucket:
-    """Parameters whose gradients travel together."""
+    """Parameters of one device and dtype whose gradients travel together: in an array on the device, and its mirror on the host."""
 
-    def __init__(self, dtype):
-        self.dtype, self.parameters, self.nbytes = dtype, [], 0
-        self.missing, self.request, self._buffer = 0, None, None
+    def __init__(self, backend, dtype):
+        self.backend, self.dtype = backend, dtype
+        self.parameters, self.begins, self.numbers = [], [], 0
+        self.missing, self.request, self._array, self._mirror = 0, None, None, None
+
+    @property
+    def nbytes(self) -> int:
+        return self.numbers * self.dtype.itemsize
 
     def add(self, parameter) -> None:
         self.parameters.append(parameter)
-        self.nbytes += parameter.numel() * parameter.dtype.itemsize
+        self.begins.append(self.numbers)
+        self.numbers += -(-parameter.numel() // ALIGNED) * ALIGNED
 
     @property
-    def buffer(self) -> np.ndarray:
-        if self._buffer is None:
-            self._buffer = np.empty(sum(p.numel() for p in self.parameters), self.dtype)
-        return self._buffer
+    def array(self):
+        """Of all numbers, 0 where there are none."""
+        if self._array is None:
+            self._array = self.backend.full((self.numbers,), 0.0, self.dtype)
+        return self._array
+
+    @property
+    def mirror(self):
+        if self._mirror is None:
+            self._mirror = self.backend.mirror(self.array)
+        return self._mirror
+
+    def _gradients(self) -> tuple[list, list, tuple[int, ...]]:
+        """(the parameters that have a gradient, its array in the memory order of the parameter, where it begins)."""
+        chosen = [(p, begin) for p, begin in zip(self.parameters, self.begins) if p.grad is not None]
+        arrays = [p.grad.array if p.grad.array.strides == p.array.strides else self.backend.empty(p.shape, p.dtype, order_of(p.array))
+                  for p, _ in chosen]
+        return [p for p, _ in chosen], arrays, tuple([begin for _, begin in chosen])
 
     def pack(self, weight: float) -> None:
-        begin, buffer = 0, self.buffer
-        for p in self.parameters:
-            part = buffer[begin:begin + p.numel()]
-            if p.grad is None:
-                part[:] = 0
-            else:
-                np.multiply(p.grad.numpy(), buffer.dtype.type(weight), out=part.reshape(p.shape))
-            begin += p.numel()
+        """Gradients times `weight`, 0 where there is none."""
+        parameters, arrays, begins = self._gradients()
+        for p, array in zip(parameters, arrays):
+            if array is not p.grad.array:
+                self.backend.copy(p.grad.array, out=array)
+        if len(parameters) < len(self.parameters):
+            self.backend.full((self.numbers,), 0.0, self.dtype, out=self.array)
+        self.backend.bucket_pack(self.array, arrays, begins, weight)
 
     def unpack(self) -> None:
-        begin = 0
-        for p in self.parameters:
-            if p.grad is not None:
-                p.grad.copy_(_tensor_like(self.buffer[begin:begin + p.numel()].reshape(p.shape), p.grad))
-            begin += p.numel()
+        """Gradients are what came back."""
+        parameters, arrays, begins = self._gradients()
+        self.backend.bucket_unpack(self.array, arrays, begins)
+        for p, array in zip(parameters, arrays):
+            if array is not p.grad.array:
+                self.backend.copy(array, out=p.grad.array)
+            p.grad.storage.version += 1

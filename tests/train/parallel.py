@@ -1,5 +1,5 @@
-"""A training that runs alone or under mpiexec, and tells its losses: `python tests/train/parallel.py FOLDER [fail] [sync] [eager]`,
-run by test_distributed.py."""
+"""A training that runs alone or under mpiexec, and tells its losses: `python tests/train/parallel.py FOLDER [fail] [sync] [eager] [cuda]`,
+run by test_distributed.py. With `cuda` each process has a GPU that executes PTX on the CPU."""
 
 import hashlib
 import json
@@ -15,9 +15,10 @@ from numbanet.train import BackupAndRestore, LambdaCallback, Trainer
 from numbanet.train.distributed import Replicas, launched
 
 
-def main(folder: Path, failing: bool, sync: bool, eager: bool) -> None:
+def main(folder: Path, failing: bool, sync: bool, eager: bool, device: str) -> None:
     replicas = Replicas() if launched() else None
     rank = 0 if replicas is None else replicas.rank
+    device = device if replicas is None else replicas.own_device(device)
     x = np.random.default_rng(0).standard_normal((43, 1, 8, 6)).astype(np.float32)
     data = ArrayDataset(x, (x.mean((1, 2, 3)) > 0).astype(np.int64))
     numbanet.manual_seed(rank)                          # the first rank's weights count
@@ -25,6 +26,7 @@ def main(folder: Path, failing: bool, sync: bool, eager: bool) -> None:
     if sync:
         model.insert(1, nn.BatchNorm2d(4))
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    model.to(device)
     if replicas is None:
         loaders = DataLoader(data, 8, shuffle=True, seed=1), DataLoader(data, 20)
     else:
@@ -43,4 +45,11 @@ def main(folder: Path, failing: bool, sync: bool, eager: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *(word in sys.argv[2:] for word in ("fail", "sync", "eager")))
+    words = [word in sys.argv[2:] for word in ("fail", "sync", "eager")]
+    if "cuda" in sys.argv[2:]:
+        from tests.backends.cuda.executed.device import installed
+        with installed(2):
+            numbanet.cuda.device_count = lambda: 2
+            main(Path(sys.argv[1]), *words, "cuda")
+    else:
+        main(Path(sys.argv[1]), *words, "cpu")

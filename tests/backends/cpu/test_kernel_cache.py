@@ -72,6 +72,18 @@ def test_a_save_that_fails_leaves_no_temporary_file(folder, monkeypatch):
     assert files_of(folder) == []
 
 
+def test_a_version_that_another_process_drops_meanwhile_is_none_of_its_business(tmp_path, monkeypatch):
+    """Processes that compile at once, as under mpiexec, tidy up the same folder."""
+    paths = [tmp_path / f"kernel-{i}.kernel" for i in range(disk_cache.KEPT_VERSIONS + 2)]
+    for path in paths[:-1]:
+        path.write_bytes(b"")
+    listed = list(disk_cache.Path.glob(tmp_path, "kernel-*.kernel"))
+    paths[0].unlink()
+    monkeypatch.setattr(disk_cache.Path, "glob", lambda path, pattern: iter(listed))
+    disk_cache.write_checked(paths[-1], b"code")
+    assert disk_cache.read_checked(paths[-1]) == b"code"
+
+
 def test_flags_vector_width_and_versions_are_in_the_key(folder, monkeypatch):
     signature = sample_kernels.overwrite.signatures[np.dtype("float32")][0]
     paths = {kernel_cache.KernelCache("k", sample_kernels.__name__, flags).path(signature)

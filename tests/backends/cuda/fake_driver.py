@@ -80,6 +80,9 @@ class FakeDriver:
         self.hosts[ctypes.addressof(memory)] = memory
         return SUCCESS, ctypes.addressof(memory)
 
+    def cuMemFreeHost(self, p):
+        return (SUCCESS if self.hosts.pop(p, None) is not None else INVALID,)
+
     def cuMemcpyHtoDAsync(self, destination, source, count, stream):
         if not self._inside(destination, count):
             return (INVALID,)

@@ -33,6 +33,26 @@ def test_copies_there_and_back(fake, nbytes, rng):
     assert len(fake.hosts) <= pinned.MOST
 
 
+def test_a_mirror_is_pinned_and_does_not_wait(fake, rng):
+    from numbanet.backends.cuda import CUDABackend
+    backend = CUDABackend(0)
+    values = rng.standard_normal((3, 5)).astype(np.float32)
+    array = backend.from_numpy(values)
+    mirror = backend.mirror(array)
+    fake.calls.clear()
+    mirror.fetch()
+    assert not mirror.is_here() and "cuEventSynchronize" not in fake.calls
+    mirror.wait()
+    assert mirror.is_here() and mirror.host.dtype == np.float32
+    np.testing.assert_array_equal(mirror.host, values)
+    mirror.host *= 2
+    mirror.send()
+    np.testing.assert_array_equal(backend.to_numpy(array), 2 * values)
+    hosts = len(fake.hosts)
+    del mirror
+    assert len(fake.hosts) == hosts - 1                 # it is given back
+
+
 def test_uploads_do_not_wait(fake):
     device = driver.Device(0)
     handle = device.allocate(100)

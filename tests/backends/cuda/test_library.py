@@ -30,6 +30,14 @@ from numbanet.backends.cuda.recording import Program
 values = np.arange(3 << 20, dtype=np.float32)
 x = numbanet.tensor(values, device="cuda:1")
 assert np.array_equal(x.numpy(), values) and numbanet.cuda.device_count() == 2          # through pinned memory, in pieces
+mirror = x.backend.mirror(x.array)
+mirror.fetch()
+mirror.wait()
+assert np.array_equal(mirror.host, values) and mirror.is_here()
+mirror.host[0] = 7
+mirror.send()
+assert x.numpy()[0] == 7
+del mirror
 
 model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Dropout(0.5)).to("cuda")
 x, y = numbanet.ones(2, 4, device="cuda"), numbanet.zeros(2, dtype=numbanet.int64, device="cuda")

@@ -8,7 +8,7 @@ import pytest
 from numbanet import dtypes
 from numbanet.backends import PRIMITIVES, get_backend
 from numbanet.backends.contract.elementwise_chain import VALUE, Place
-from numbanet.backends.cuda import implements, load_families, optimizer, wide
+from numbanet.backends.cuda import implements, lists, load_families, wide
 from numbanet.backends.cuda.launch import compiled
 from numbanet.geometry import pool_geometry
 from tests.backends import agreement
@@ -176,7 +176,7 @@ def _run(primitive: str, make) -> tuple[list[bytes], set[str]]:
 def single_elements(monkeypatch):
     """A function: from when it is called on, no launch is wide."""
     def switch():
-        for module in (wide, optimizer):
+        for module in (wide, lists):
             monkeypatch.setattr(module, "width_of", lambda *arrays: 1 << 20)
     return switch
 
