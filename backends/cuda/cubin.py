@@ -88,6 +88,8 @@ class Source:
         Makes Numba's type of an argument from its text, where there are others than the above; its module is one of `modules`.
     few_turns
         Loops whose length is not known are not unrolled.
+    is_narrow
+        Arithmetic of int32 is int32 (`integers.py`). Tile programs say themselves what is, and what they advance as addresses is not.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Source:
     blocks: int = 0
     numba_type: Callable | None = None
     few_turns: bool = False
+    is_narrow: bool = False
 
     def cache_path(self, target: str) -> Path | None:
         """The file of its PTX or cubin; None where it must not be cached, since a source was edited after it was imported."""
@@ -128,7 +131,8 @@ def ptx_of(source: Source) -> str:
     found = _read(path)
     if found is not None:
         return found[1].decode()
-    ptx = compile_ptx(source.name, source.make(), source.argument_types, source.threads, source.blocks, source.numba_type, source.few_turns)
+    ptx = compile_ptx(source.name, source.make(), source.argument_types, source.threads, source.blocks, source.numba_type, source.few_turns,
+                      source.is_narrow)
     _write(path, {}, ptx.encode())
     return ptx
 
@@ -186,7 +190,7 @@ def _warn(message: str) -> None:
 # --- compiling ------------------------------------------------------------------------------------------------------
 
 def compile_ptx(name: str, kernel: Callable, argument_types: tuple[str, ...], threads: int = 0, blocks: int = 0,
-                numba_type: Callable | None = None, few_turns: bool = False) -> str:
+                numba_type: Callable | None = None, few_turns: bool = False, is_narrow: bool = False) -> str:
     """The PTX of a kernel, for all architectures from sm_80 on, its symbol being `name`; parameters as in :class:`Source`."""
     try:
         _import_numba()
@@ -197,7 +201,7 @@ def compile_ptx(name: str, kernel: Callable, argument_types: tuple[str, ...], th
         raise BackendError(f"kernel {name}: compiling for CUDA expects the package numba-cuda, which fails to load: {error}; "
                            f"pip install 'numbanet[cuda]'") from error
     try:
-        with warnings.catch_warnings(), _compiling_for(CAPABILITY, few_turns):
+        with warnings.catch_warnings(), _compiling_for(CAPABILITY, few_turns, is_narrow):
             warnings.simplefilter("ignore")              # about low occupancy and performance, which are known here
             ptx, _ = cuda.compile(kernel, signature, cc=CAPABILITY, device=False, abi="numba", output="ptx")
     except Exception as error:
@@ -227,7 +231,7 @@ def _import_numba() -> None:
 
 
 @contextlib.contextmanager
-def _compiling_for(capability: tuple[int, int], few_turns: bool):
+def _compiling_for(capability: tuple[int, int], few_turns: bool, is_narrow: bool):
     """What Numba lacks: it asks the current GPU for its capability when a helper function is compiled, and leaves loops to guesses."""
     from numba.cuda import dispatcher
     from numba.cuda.core.compiler_lock import global_compiler_lock
@@ -238,7 +242,7 @@ def _compiling_for(capability: tuple[int, int], few_turns: bool):
     def compile_ir(modules, **options):
         return compile_unrolled([unroll_loops(text, few_turns) for text in ([modules] if isinstance(modules, str) else modules)], **options)
 
-    with global_compiler_lock, of_32_bits():
+    with global_compiler_lock, of_32_bits() if is_narrow else contextlib.nullcontext():
         asked, compile_unrolled = dispatcher.get_current_device, nvvm.compile_ir
         dispatcher.get_current_device = lambda: types.SimpleNamespace(compute_capability=capability)
         nvvm.compile_ir = compile_ir

@@ -220,7 +220,7 @@ def source_of(kernel: Kernel, types: tuple[str, ...]) -> Source:
     """A kernel for these types of arguments, as the compiler takes it."""
     modules = (*kernel.modules, "numbanet.backends.cuda.pointers", __name__)      # pointers.py imports pieces.py
     return Source(kernel.name.replace(".", "_"), lambda: kernel.specialised(real_of(types)), types, modules, numba_type=numba_type,
-                  few_turns=kernel.few_turns)
+                  few_turns=kernel.few_turns, is_narrow=True)
 
 
 def machine_code(kernel: Kernel, types: tuple[str, ...], arch: str) -> Cubin:

@@ -57,7 +57,12 @@ def check(name: str, arch: str):
         check_counts(program, made.instructions)
     assert name in budget, f"{BUDGET.name} lacks {name}: python -m tests.backends.cuda.test_cubins --write"
     assert made.registers <= budget[name]["registers"]
-    assert made.instructions == budget[name]["instructions"]
+    assert counted(made) == budget[name]["instructions"]
+
+
+def counted(made) -> dict:
+    """Of the instructions that are counted those that the design of tile programs speaks of: addresses are theirs to compute."""
+    return {kind: count for kind, count in made.instructions.items() if kind != "int64"}
 
 
 def check_counts(program: Program, counts: dict):
@@ -239,6 +244,6 @@ if __name__ == "__main__":
         if not all(word in name.split() for word in sys.argv[2:]):
             continue
         made = [cubin_of(program, arch) for arch in ARCHS]
-        written[name] = {"registers": min(255, int(max(m.registers for m in made) * SLACK)), "instructions": made[0].instructions}
+        written[name] = {"registers": min(255, int(max(m.registers for m in made) * SLACK)), "instructions": counted(made[0])}
         print(name, [m.registers for m in made], [m.spills + m.stack for m in made], flush=True)
         BUDGET.write_text(json.dumps(dict(sorted(written.items())), indent=1) + "\n")

@@ -83,7 +83,7 @@ def test_a_launch_lays_out_the_parameters_that_the_ptx_declares(fake, monkeypatc
 
     def read(parameters):
         (kernel, types, _), = [key for key, made in launch.compiled.items() if made is fake.launched[-1][0]]
-        ptx = cubin.compile_ptx("probe", kernel.specialised(launch.real_of(types)), types, numba_type=launch.numba_type)
+        ptx = cubin.compile_ptx("probe", kernel.specialised(launch.real_of(types)), types, numba_type=launch.numba_type, is_narrow=True)
         declared = re.findall(r"\.param \.(?:align \d+ )?(\w+) probe_param_\d+", ptx)
         addresses = (ctypes.c_void_p * len(declared)).from_address(parameters)
         seen.append([kinds[kind.replace("b", "u")].from_address(address).value for kind, address in zip(declared, addresses)])

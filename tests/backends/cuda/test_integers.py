@@ -24,7 +24,7 @@ THREADS, LARGEST = 64, 2**31 - 1
 
 
 def _ptx(kernel, *types: str) -> str:
-    return compile_ptx("kernel", _specialised(kernel, np.float32), types, numba_type=numba_type)
+    return compile_ptx("kernel", _specialised(kernel, np.float32), types, numba_type=numba_type, is_narrow=True)
 
 
 def _filled(kernel, types, *words: int, blocks: int = 1, rows: int = 1, dtype=np.int64) -> np.ndarray:
