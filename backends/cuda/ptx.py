@@ -138,6 +138,17 @@ smaller_float = _arithmetic("min.NaN.f32 $0, $1, $2;", _FLOAT, (_FLOAT, _FLOAT))
 bfloat16_pair = _arithmetic("cvt.rn.bf16x2.f32 $0, $2, $1;", _WORD, (_FLOAT, _FLOAT))          # (low, high) -> word
 float16_pair = _arithmetic("cvt.rn.f16x2.f32 $0, $2, $1;", _WORD, (_FLOAT, _FLOAT))
 wide_product = _arithmetic("mul.wide.u32 $0, $1, $2;", ir.IntType(64), (_WORD, _WORD))       # LLVM forgets that both are of 32 bits
+_SHUFFLE = ir.InlineAsm(ir.FunctionType(_WORD, (_WORD, _WORD)), "shfl.sync.bfly.b32 $0, $1, $2, 0x1f, 0xffffffff;", "=r,r,r",
+                        side_effect=True)
+
+
+def of_other_lane(builder, word, distance):
+    """The word that the lane whose number differs by the bits of `distance` gives; all lanes of the warp have to come here."""
+    call = builder.call(_SHUFFLE, (word, distance))
+    call.attributes.add("convergent")
+    return call
+
+
 bfloat16_number = _arithmetic("cvt.rn.bf16.f32 $0, $1;", ir.IntType(16), (_FLOAT,))
 
 # --- shared memory --------------------------------------------------------------------------------------------------

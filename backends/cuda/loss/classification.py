@@ -1,8 +1,8 @@
 """Losses over class indices: a row is the C logits of one position.
 
-Cross-entropy gives each row to a block, whose threads walk through it together; what a row adds to the loss and to the total weight is
-kept for each, and summed in a fixed order afterwards. Gradients: a thread an element, or a piece of classes (`wide.py`). A label that is
-no class is marked by whoever meets it, and the entry waits for that mark, since the loss would be wrong.
+Cross-entropy gives each row to a team of threads (`block.py`), which walk through it together; what a row adds to the loss and to the
+total weight is kept for each, and summed in a fixed order afterwards. Gradients: a thread an element, or a piece of classes (`wide.py`). A
+label that is no class is marked by whoever meets it, and the entry waits for that mark, since the loss would be wrong.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 from numba import cuda
 
 from numbanet.backends.contract.loss import label_error
-from numbanet.backends.cuda.block import REAL, THREADS_OF_ROW, block_largest, block_sum, row_launch
+from numbanet.backends.cuda.block import REAL, THREADS_OF_ROW, block_largest, block_sum, elements_of, member, row_launch, rows_of_team
 from numbanet.backends.cuda.compile import Sizes, kernel, lanewise
 from numbanet.backends.cuda.elementwise import divide_of
-from numbanet.backends.cuda.index import grid_stride, grid_stride_of_blocks, offset, split
+from numbanet.backends.cuda.index import grid_stride, offset, split
 from numbanet.backends.cuda.lanes import element, lane_numbers, lanes
 from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import merged_in_order
@@ -31,29 +31,30 @@ from numbanet.backends.cuda.wide import pieces_of_rows
 from numbanet.backends.cuda.windows import optional
 
 
-@kernel
-def softmax_cross_entropy(x, target, class_weight, log_p, logits, weight_of, losses, weights, wrong, smoothing, ignored, total, count,
-                          classes, rows: Sizes, x_rows, target_rows, log_p_rows, loss_rows, weight_rows, steps, of_label, has_weight,
+@kernel(few_turns=True)
+def softmax_cross_entropy(x, target, class_weight, log_p, logits, weight_of, losses, weights, wrong, smoothing, ignored, total, team,
+                          count, classes, rows: Sizes, x_rows, target_rows, log_p_rows, loss_rows, weight_rows, steps, of_label, has_weight,
                           is_smoothed):
     """x, class_weight and log_p have `count` elements or pieces, in `steps`; logits and weight_of are the first two by class."""
     scratch = cuda.shared.array(THREADS_OF_ROW, REAL)
-    t, width = cuda.threadIdx.x, cuda.blockDim.x
-    for row in grid_stride_of_blocks(total):
+    t = member(team)
+    for row in rows_of_team(total, team):
+        here = elements_of(row, total, count)
         begin, out_begin = offset(row, rows, x_rows), offset(row, rows, log_p_rows)
         largest_of, exp_of, all_of = element(log_p, -INFINITY), element(log_p, 0.0), element(log_p, 0.0)
-        for c in range(t, count, width):
+        for c in range(t, here, team):
             largest_of = larger(largest_of, x[begin + c * steps[0]])
-        largest = block_largest(largest_of, scratch)
-        for c in range(t, count, width):
+        largest = block_largest(largest_of, scratch, team)
+        for c in range(t, here, team):
             exp_of += exponential(x[begin + c * steps[0]] - largest)
-        logarithm = math.log(block_sum(exp_of, scratch))
-        for c in range(t, count, width):
+        logarithm = math.log(block_sum(exp_of, scratch, team))
+        for c in range(t, here, team):
             of_class = x[begin + c * steps[0]] - largest - logarithm
             log_p[out_begin + c * steps[2]] = of_class
             if is_smoothed:
                 all_of += of_class * class_weight[c * steps[1]] if has_weight else of_class
-        value = block_sum(all_of, scratch) if is_smoothed else 0.0
-        if t == 0:
+        value = block_sum(all_of, scratch, team) if is_smoothed else 0.0
+        if t == 0 and row < total:
             loss, weight, label = 0.0, 0.0, target[offset(row, rows, target_rows)]
             if label != ignored:
                 if label < 0 or label >= classes:
@@ -125,10 +126,11 @@ def softmax_cross_entropy_forward(logits, target, class_weight, ignore_index, la
     width, (_, out_places, *places), (log_p, x, by_class) = pieces_of_rows(
         (shape, log_p_rows, x_rows, (0,) * len(shape)), of_classes, log_p, logits, weight)
     steps = *[of[-1] for of in places], out_places[-1]
+    team, grid = row_launch(target.size, classes, width)
     launch(softmax_cross_entropy, target.size, x, target, by_class, log_p, logits, weight, sums.losses, sums.weights, sums.wrong,
-           number(label_smoothing, logits.dtype), ignore_index, target.size, classes // width, classes, shape, x_rows, target_rows,
+           number(label_smoothing, logits.dtype), ignore_index, target.size, team, classes // width, classes, shape, x_rows, target_rows,
            log_p_rows, *sum_rows, steps, (logits.steps[1], weight_step), has_weight, int(label_smoothing > 0),
-           **row_launch(target.size, classes, width))
+           **grid)
     sums.finish("cross_entropy", classes, ignore_index)
 
 

@@ -1,11 +1,11 @@
-"""Group and layer norm: a block a row, which is a group of channels of one sample, or one position of the leading axes.
+"""Group and layer norm: a team of threads a row (`block.py`): a group of channels of one sample, or one position of the leading axes.
 
     forward    y = (x - mean) * scale * weight + bias,   scale = 1 / sqrt(variance + epsilon)
     backward   grad_x = scale * (g - mean of g - normal * mean of g * normal)
                g = grad_y * weight, normal = (x - mean) * scale
 
-The threads of a block walk through the row together, in the order of memory; their sums meet in shared memory, in a fixed order. The mean
-is corrected by the mean of the deviations from it, so that its rounding does not reach the variance.
+The threads of a team walk through the row together, in the order of memory; their sums meet in a fixed order. The mean is corrected by the
+mean of the deviations from it, so that its rounding does not reach the variance.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from math import prod
 
 from numba import cuda
 
-from numbanet.backends.cuda.block import REAL, THREADS_OF_ROW, block_sum, row_launch
+from numbanet.backends.cuda.block import REAL, THREADS_OF_ROW, block_sum, elements_of, member, row_launch, rows_of_team
 from numbanet.backends.cuda.compile import Sizes, kernel
-from numbanet.backends.cuda.index import grid_stride_of_blocks, offset
+from numbanet.backends.cuda.index import offset
 from numbanet.backends.cuda.lanes import element
 from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import merged, merged_in_order
@@ -28,30 +28,31 @@ from numbanet.backends.cuda.wide import pieces_of_rows
 from numbanet.backends.cuda.windows import optional
 
 
-@kernel
-def row_norm(x, weight, bias, out, mean, variance, epsilon, total, size, count, rows: Sizes, out_rows, x_rows, weight_rows, bias_rows,
+@kernel(few_turns=True)
+def row_norm(x, weight, bias, out, mean, variance, epsilon, total, team, size, count, rows: Sizes, out_rows, x_rows, weight_rows, bias_rows,
              mean_rows, variance_rows, elements: Sizes, out_elements, x_elements, weight_elements, bias_elements, has_weight, has_bias):
     scratch = cuda.shared.array(THREADS_OF_ROW, REAL)
-    t, width = cuda.threadIdx.x, cuda.blockDim.x
-    for row in grid_stride_of_blocks(total):
+    t = member(team)
+    for row in rows_of_team(total, team):
+        here = elements_of(row, total, count)
         begin, values, deviations, squares = offset(row, rows, x_rows), element(out, 0.0), element(out, 0.0), element(out, 0.0)
-        for e in range(t, count, width):
+        for e in range(t, here, team):
             values += x[begin + offset(e, elements, x_elements)]
-        center = block_sum(values, scratch) / size
-        for e in range(t, count, width):
+        center = block_sum(values, scratch, team) / size
+        for e in range(t, here, team):
             deviation = x[begin + offset(e, elements, x_elements)] - center
             deviations += deviation
             squares += deviation * deviation
-        rest = block_sum(deviations, scratch)
+        rest = block_sum(deviations, scratch, team)
         correction = rest / size
-        center, spread = center + correction, (block_sum(squares, scratch) - rest * correction) / size
-        if t == 0:
+        center, spread = center + correction, (block_sum(squares, scratch, team) - rest * correction) / size
+        if t == 0 and row < total:
             mean[offset(row, rows, mean_rows)] = center
             variance[offset(row, rows, variance_rows)] = spread
         scale = 1.0 / math.sqrt(spread + epsilon)
         out_begin = offset(row, rows, out_rows)
         weight_begin, bias_begin = offset(row, rows, weight_rows), offset(row, rows, bias_rows)
-        for e in range(t, count, width):
+        for e in range(t, here, team):
             value = (x[begin + offset(e, elements, x_elements)] - center) * scale
             if has_weight:
                 value *= weight[weight_begin + offset(e, elements, weight_elements)]
@@ -60,24 +61,25 @@ def row_norm(x, weight, bias, out, mean, variance, epsilon, total, size, count, 
             out[out_begin + offset(e, elements, out_elements)] = value
 
 
-@kernel
-def row_norm_backward(grad_y, x, weight, mean, scale, out, total, size, count, rows: Sizes, out_rows, grad_rows, x_rows, weight_rows,
+@kernel(few_turns=True)
+def row_norm_backward(grad_y, x, weight, mean, scale, out, total, team, size, count, rows: Sizes, out_rows, grad_rows, x_rows, weight_rows,
                       mean_rows, scale_rows, elements: Sizes, out_elements, grad_elements, x_elements, weight_elements, has_weight):
     scratch = cuda.shared.array(THREADS_OF_ROW, REAL)
-    t, width = cuda.threadIdx.x, cuda.blockDim.x
-    for row in grid_stride_of_blocks(total):
-        center, factor = mean[offset(row, rows, mean_rows)], scale[offset(row, rows, scale_rows)]
+    t = member(team)
+    for row in rows_of_team(total, team):
+        here, known = elements_of(row, total, count), min(row, total - 1)
+        center, factor = mean[offset(known, rows, mean_rows)], scale[offset(known, rows, scale_rows)]
         begin, grad_begin, weight_begin = offset(row, rows, x_rows), offset(row, rows, grad_rows), offset(row, rows, weight_rows)
         of_grad, of_product = element(out, 0.0), element(out, 0.0)
-        for e in range(t, count, width):
+        for e in range(t, here, team):
             grad = grad_y[grad_begin + offset(e, elements, grad_elements)]
             if has_weight:
                 grad *= weight[weight_begin + offset(e, elements, weight_elements)]
             of_grad += grad
             of_product += grad * (x[begin + offset(e, elements, x_elements)] - center) * factor
-        mean_grad, mean_product = block_sum(of_grad, scratch) / size, block_sum(of_product, scratch) / size
+        mean_grad, mean_product = block_sum(of_grad, scratch, team) / size, block_sum(of_product, scratch, team) / size
         out_begin = offset(row, rows, out_rows)
-        for e in range(t, count, width):
+        for e in range(t, here, team):
             grad = grad_y[grad_begin + offset(e, elements, grad_elements)]
             if has_weight:
                 grad *= weight[weight_begin + offset(e, elements, weight_elements)]
@@ -96,8 +98,9 @@ def _forward(x, weight, bias, epsilon, leading: int, out, parameter_steps) -> No
     total, count = prod(x.shape[:leading]), prod(x.shape[leading:])
     width, elements, (y, x, weight, bias) = _pieces(rows, elements, y, x, weight, bias)
     epsilon, size = number(epsilon, mean.dtype), number(count, mean.dtype)
-    launch(row_norm, total, x, weight, bias, y, mean, variance, epsilon, total, size, count // width, *rows, *elements, has_weight,
-           has_bias, **row_launch(total, count, width))
+    team, grid = row_launch(total, count, width)
+    launch(row_norm, total, x, weight, bias, y, mean, variance, epsilon, total, team, size, count // width, *rows, *elements, has_weight,
+           has_bias, **grid)
 
 
 def _backward_input(grad_y, x, weight, mean, scale, leading: int, out, parameter_steps) -> None:
@@ -107,8 +110,9 @@ def _backward_input(grad_y, x, weight, mean, scale, leading: int, out, parameter
     elements = merged(x.shape[leading:], *[s[leading:] for s in steps])
     total, count = prod(x.shape[:leading]), prod(x.shape[leading:])
     width, elements, (out, grad_y, x, weight) = _pieces(rows, elements, out, grad_y, x, weight)
-    launch(row_norm_backward, total * count, grad_y, x, weight, mean, scale, out, total, number(count, mean.dtype), count // width, *rows,
-           *elements, has_weight, **row_launch(total, count, width))
+    team, grid = row_launch(total, count, width)
+    launch(row_norm_backward, total * count, grad_y, x, weight, mean, scale, out, total, team, number(count, mean.dtype), count // width,
+           *rows, *elements, has_weight, **grid)
 
 
 def _pieces(rows: tuple, elements: tuple, *arrays) -> tuple[int, tuple, tuple]:

@@ -180,6 +180,21 @@ def test_faults_of_registers_addresses_and_barriers(instructions, words):
         _computed(instructions, WORDS.repeat(4), WORDS.repeat(4))
 
 
+@pytest.mark.parametrize("distance", [1, 5, 16, 31])
+def test_lanes_exchange_words(distance):
+    words = np.arange(96, dtype=np.uint32) * 7
+    received = _computed(f"shfl.sync.bfly.b32 %r4, %r2, {distance}, 31, -1; cvt.u64.u32 %rd10, %r4;", words, words)
+    np.testing.assert_array_equal(received, words.reshape(3, 32)[:, np.arange(32) ^ distance].ravel())
+
+
+def test_lanes_that_others_wait_for():
+    with pytest.raises(Fault, match="shfl that some lanes of a warp do not come to"):
+        _computed("setp.lt.u32 %p1, %r1, 40; @%p1 bra L1; shfl.sync.bfly.b32 %r2, %r2, 1, 31, -1; L1: mov.u64 %rd10, 0;", WORDS.repeat(4),
+                  WORDS.repeat(4))
+    with pytest.raises(Fault, match="shfl in blocks of 16 threads"):
+        _computed("shfl.sync.bfly.b32 %r2, %r2, 1, 31, -1; mov.u64 %rd10, 0;", WORDS, WORDS)
+
+
 def test_a_warp_comes_whole():
     """To ldmatrix, and so to mma."""
     names = {"ptx": ptx}

@@ -307,6 +307,11 @@ class Translated:
         else:
             self.put(d, f"{self.value(a, given)}.astype(to_{DTYPES[to]})", to)
 
+    def _shfl(self, mods, d, a, b, clamp, members):
+        if mods != ("sync", "bfly", "b32") or clamp not in ("31", "0x1f") or members not in ("-1", "0xffffffff"):
+            raise Unknown(self.one.text)
+        self.put(d, f"S.of_other_lane({self.value(a, 'b32')}, {self.value(b, 'b32')}, {self.m})", "b32")
+
     def _cvta(self, mods, d, a):
         space = next(m for m in mods if m in ("global", "shared", "local"))
         if space != "global" and "to" not in mods:

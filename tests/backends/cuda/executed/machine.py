@@ -426,6 +426,12 @@ class Machine:
         each = [np.ascontiguousarray(np.broadcast_to(w, (self.T,))) for w in words]
         return mma(kind, each[:4], each[4:6], each[6:])
 
+    def of_other_lane(self, words, distance, m) -> np.ndarray:
+        """shfl.bfly: each lane's word is that of the lane whose number differs by the bits of `distance`."""
+        self._whole_warps(m, "shfl")
+        giver = (self.all & ~31) + ((self.lane ^ np.broadcast_to(distance, (self.T,))) & 31).astype(np.int64)
+        return np.broadcast_to(words, (self.T,))[giver]
+
     def ldmatrix(self, address, count: int, trans: bool, m) -> np.ndarray:
         warps = self._whole_warps(m, "ldmatrix")
         givers = (32 * warps[:, None] + np.arange(8 * count)).reshape(-1)                 # the other lanes' addresses are not used
