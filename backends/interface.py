@@ -428,6 +428,8 @@ class Backend:
         """
         return False
 
+    joins_small_calls = False       # whether a plan should make one call of many small ones: where a call costs more than its work
+
     def takes_statistics(self, geometry, batch: int) -> bool:
         """Whether a plan should let this convolution take the statistics for the batch norm behind it: `conv2d_with_statistics`.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from numbanet.backends.interface import Array, ArraySpec, Scalar, like, order_of, primitive
+from numbanet.backends.interface import Array, Arrays, ArraySpec, Scalar, like, order_of, primitive
 from numbanet.dtypes import as_dtype, get_default_dtype, is_floating_point, result_type
 from numbanet.errors import DTypeError, ShapeError, UsageError
 
@@ -335,6 +335,20 @@ def clamp(x: Array, minimum: Scalar | None, maximum: Scalar | None):
 def cast(x: Array, dtype: np.dtype):
     """The same values in another dtype: floats are truncated towards zero to integers, numbers are True where not 0."""
     return like(x, as_dtype(dtype))
+
+
+@primitive
+def cast_all(arrays: Arrays, dtype: np.dtype):
+    """`cast` of each array, all of one dtype: the weights of a network, for a step in mixed precision."""
+    for x in arrays:
+        if x.dtype != arrays[0].dtype:
+            raise DTypeError(f"cast_all: expected arrays of one dtype, received {x.dtype} beside {arrays[0].dtype}")
+    return tuple([like(x, as_dtype(dtype)) for x in arrays])
+
+
+@cast_all.composed
+def _cast_each(backend, arrays, dtype):
+    return tuple([backend.cast(x, dtype) for x in arrays])
 
 
 @primitive

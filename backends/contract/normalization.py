@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from numbanet.backends.contract.checks import check_float, check_shape, is_16_bit
-from numbanet.backends.interface import Array, ArraySpec, channels_last, primitive
+from numbanet.backends.interface import Array, Arrays, ArraySpec, channels_last, primitive
 from numbanet.errors import DTypeError, ShapeError
 
 
@@ -89,6 +89,37 @@ def running_average_update(running: Array, value: Array, momentum: float, scale:
     """running = (1 - momentum) * running + momentum * scale * value, in place."""
     check_float("running_average_update", running=running, value=value)
     check_shape("running_average_update", "value", value, running.shape)
+
+
+@primitive(mutates=("running",))
+def running_averages_update(running: Arrays, values: Arrays, momenta: tuple[float, ...], scales: tuple[float, ...]) -> None:
+    """`running_average_update` of each array, all of one dtype."""
+    for name, given in (("values", values), ("momenta", momenta), ("scales", scales)):
+        if len(given) != len(running):
+            raise ShapeError(f"running_averages_update: {name} expects {len(running)}, one an average, received {len(given)}")
+    for one, value in zip(running, values):
+        check_float("running_averages_update", first=running[0], running=one, value=value)
+        check_shape("running_averages_update", "value", value, one.shape)
+
+
+@running_averages_update.composed
+def _update_averages(backend, running, values, momenta, scales):
+    for of_one in zip(running, values, momenta, scales):
+        backend.running_average_update(*of_one)
+
+
+@primitive(mutates=("counters",))
+def counters_update(counters: Arrays, amount: int) -> None:
+    """counters += amount, in place, of integers of one dtype: how many batches batch norms have seen."""
+    for one in counters:
+        if one.dtype != counters[0].dtype or one.dtype.kind not in "iu":
+            raise DTypeError(f"counters_update: expected integers of one dtype, received {one.dtype} beside {counters[0].dtype}")
+
+
+@counters_update.composed
+def _count(backend, counters, amount):
+    for one in counters:
+        backend.add(one, amount, out=one)
 
 
 def _check_groups(operation: str, x, groups: int) -> None:

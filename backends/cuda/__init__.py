@@ -78,6 +78,8 @@ class CUDABackend(Backend):
         (a, b), (c, d) = _bytes_of(first), _bytes_of(second)
         return a < d and c < b
 
+    joins_small_calls = True            # a launch takes a microsecond or two, however little it does
+
     def takes_statistics(self, geometry, batch):
         """For float32 maps; what 16-bit ones take may be split otherwise, and reads its result again then, as without."""
         from numbanet.backends.cuda import choose

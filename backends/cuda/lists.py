@@ -31,7 +31,7 @@ def owner(starts, count, i):
 
 
 def together(lists: list[list[DeviceArray]], fits: Callable[[int, int], bool] = lambda k, width: True) -> Iterator[tuple]:
-    """The launches over arrays that are not empty: those at one position of all lists have one size, and one dtype all of them.
+    """The launches over arrays that are not empty: those at one position of all lists have one size, those of a list one dtype.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def together(lists: list[list[DeviceArray]], fits: Callable[[int, int], bool] = 
         (positions, elements of a step, the arrays at these of each list, where the elements of each begin, how many steps in all).
     """
     own = lists[0]
-    width = width_of(own[0])
+    width = width_of(*[of[0] for of in lists])
     is_wide = [p.size % width == 0 and fits(k, width) and all(is_aligned(x, width) for x in arrays)
                for k, (p, arrays) in enumerate(zip(own, zip(*lists)))]
     for step in (width, 1):

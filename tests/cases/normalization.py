@@ -158,4 +158,13 @@ def _layer_cases():
 PRIMITIVE_CASES = [
     *_channel_cases(), *_layer_cases(),
     PrimitiveCase("running_average_update", lambda rng: (floats(rng, 9), floats(rng, 9), 0.1, 1.25)),
+    *[PrimitiveCase("running_averages_update", lambda rng, shapes=shapes: (
+        [floats(rng, *s) for s in shapes], [floats(rng, *s) for s in shapes], tuple([0.1 + k / 9 for k in range(len(shapes))]),
+        tuple([1.0 + k / 7 for k in range(len(shapes))])), label=label)
+      for label, shapes in (("several", ((16,), (5,), (0,), (64,))), ("one", ((9,),)), ("none", ()), ("empty", ((0,),)))],
+    PrimitiveCase("running_averages_update", lambda rng: ([strided(floats(rng, 8)), floats(rng, 4)], [floats(rng, 8), floats(rng, 4)],
+                                                          (0.5, 0.25), (1.0, 2.0)), label="strided"),
+    *[PrimitiveCase("counters_update", lambda rng, shapes=shapes: ([np.asarray(rng.integers(0, 2**40, s)) for s in shapes], 3), exact=True,
+                    float64=False, label=label)
+      for label, shapes in (("several", ((), (), ())), ("none", ()), ("shapes", ((), (5,), (0,))))],
 ]

@@ -15,6 +15,7 @@ from numbanet.graph.passes import (
     fuse_epilogues,
     fuse_linear_gradients,
     interleave_channels,
+    join_small_calls,
     limit_before_pooling,
     pool_convolutions,
     preactivate_convolutions,
@@ -153,6 +154,63 @@ def test_statistics_of_what_two_layers_normalize():
 def test_backends_are_asked_before_convolutions_take_statistics(monkeypatch):
     monkeypatch.setattr(type(numbanet.backends.get_backend("cpu")), "takes_statistics", lambda self, geometry, batch: False)
     assert "conv2d_with_statistics" not in _rewrite(Residual(), FOR_TRAINING)[1]
+
+
+@pytest.fixture
+def small_calls_are_joined(monkeypatch):
+    monkeypatch.setattr(type(numbanet.backends.get_backend("cpu")), "joins_small_calls", True)
+
+
+class Repeated(nn.Module):
+    """One batch norm twice, whose running averages move twice, and one for itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.shared, self.own, self.last = nn.BatchNorm2d(5), nn.BatchNorm2d(5), nn.BatchNorm2d(5)
+
+    def forward(self, x):
+        for norm in (self.shared, self.shared, self.own, self.last):
+            x = x + F.relu(norm(x))
+        return x[:, :, :3, :2].repeat(1, 2, 1, 1)[:, :6]
+
+
+class Wide(nn.Module):
+    """Weights in another dtype than the maps'; of one the step changes the numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.shift = nn.Parameter(numbanet.randn(5, 1, 1)), nn.Parameter(numbanet.randn(5, 1, 1))
+        self.register_buffer("moving", numbanet.zeros(5, 1, 1))
+
+    def forward(self, x):
+        self.moving.add_(1.0)
+        y = x.double() * self.scale.double() + self.shift.double() + self.moving.double()
+        return y.float()[:, :, :3, :2].repeat(1, 2, 1, 1)[:, :6]
+
+
+@pytest.mark.usefixtures("small_calls_are_joined")
+def test_running_averages_and_counters_of_all_layers_are_one_call_each():
+    before, after = _rewrite(Residual(), FOR_TRAINING)
+    assert before.count("running_average_update") == 4 and before.count("add") == 4            # two of counters
+    assert after.count("running_averages_update") == after.count("counters_update") == 1
+    assert not {"running_average_update", "add"} & set(after)
+
+
+@pytest.mark.usefixtures("small_calls_are_joined")
+def test_averages_that_move_twice_move_one_by_one():
+    before, after = _rewrite(Repeated(), [join_small_calls])
+    assert before.count("running_average_update") == 8
+    assert after.count("running_average_update") == 4 and after.count("running_averages_update") == after.count("counters_update") == 1
+
+
+@pytest.mark.usefixtures("small_calls_are_joined")
+def test_casts_of_weights_are_one_call():
+    before, after = _rewrite(Wide(), [join_small_calls])
+    assert after.count("cast_all") == 1 and after.count("cast") == before.count("cast") - 2
+
+
+def test_backends_are_asked_before_small_calls_are_joined():
+    assert not {"running_averages_update", "counters_update"} & set(_rewrite(Residual(), FOR_TRAINING)[1])
 
 
 class Units(nn.Module):

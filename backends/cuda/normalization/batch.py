@@ -21,10 +21,13 @@ from math import prod
 import numpy as np
 
 from numbanet.backends.cuda.compile import Sizes, device, kernel, lanewise
+from numbanet.backends.cuda.constants import on_device
+from numbanet.backends.cuda.elementwise import add
 from numbanet.backends.cuda.index import grid_stride, offset, quotient
 from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import merged
 from numbanet.backends.cuda.limits import NO_LIMITS
+from numbanet.backends.cuda.lists import owner, together
 from numbanet.backends.cuda.mathematics import clamped
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.normalization.moments import MERGED, merged_moments, merged_parts, moments, rows_of
@@ -250,6 +253,46 @@ def running_average(running, value, kept, added, total, shape: Sizes, running_st
     for i in grid_stride(total):
         at = offset(i, shape, running_steps)
         running[at] = kept * running[at] + added * value[offset(i, shape, value_steps)]
+
+
+@kernel
+def running_averages(running, values, starts, kept, added, count, step, total):
+    for i in grid_stride(total):
+        k = owner(starts, count, i)
+        e = (i - starts[k]) * step
+        running[k][e] = kept[k] * running[k][e] + added[k] * values[k][e]
+
+
+@implements
+def running_averages_update(running, values, momenta, scales):
+    chosen = [k for k, x in enumerate(running) if x.size]
+    if not all(running[k].is_dense and running[k].strides == values[k].strides for k in chosen):
+        for of_one in zip(running, values, momenta, scales):
+            running_average_update(*of_one)
+        return
+    if not chosen:
+        return
+    lists, dtype = [[of[k] for k in chosen] for of in (running, values)], running[chosen[0]].dtype
+    for members, step, arrays, starts, total in together(lists):
+        factors = [(1 - momenta[chosen[k]], momenta[chosen[k]] * scales[chosen[k]]) for k in members]
+        kept, added = (on_device(running[0].lease.allocator, np.array(of, dtype)) for of in zip(*factors))
+        launch(running_averages, total, *arrays, starts, kept, added, len(members), step, total)
+
+
+@kernel
+def count_on(counters, amount, total):
+    for i in grid_stride(total):
+        counters[i][0] = counters[i][0] + amount
+
+
+@implements
+def counters_update(counters, amount):
+    own = [x for x in counters if x.size]
+    if any(x.size > 1 for x in own):
+        for x in own:
+            add(x, amount, x)
+    elif own:
+        launch(count_on, len(own), own, number(amount, own[0].dtype), len(own))
 
 
 @implements

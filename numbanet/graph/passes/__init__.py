@@ -16,6 +16,7 @@ from numbanet.graph.passes.fuse_batch_norm import fuse_batch_norm
 from numbanet.graph.passes.fuse_epilogues import fuse_epilogues
 from numbanet.graph.passes.fuse_linear_gradients import fuse_linear_gradients
 from numbanet.graph.passes.interleave_channels import interleave_channels
+from numbanet.graph.passes.join_small_calls import join_small_calls
 from numbanet.graph.passes.limit_before_pooling import limit_before_pooling
 from numbanet.graph.passes.nest_concatenations import nest_concatenations
 from numbanet.graph.passes.pool_convolutions import pool_convolutions
@@ -27,9 +28,9 @@ from numbanet.graph.passes.take_statistics import take_statistics
 FOR_INFERENCE = (drop_unused, interleave_channels, fold_batch_norm, fold_scales, activate_before_views, fuse_epilogues, chain_convolutions,
                  pool_convolutions, preactivate_convolutions, nest_concatenations, drop_unused, chain_elementwise)
 FOR_TRAINING = (drop_unused, interleave_channels, fuse_batch_norm, fuse_epilogues, limit_before_pooling, pool_convolutions,
-                fuse_linear_gradients, add_gradients, take_statistics, preactivate_convolutions, chain_elementwise)
+                fuse_linear_gradients, add_gradients, take_statistics, preactivate_convolutions, chain_elementwise, join_small_calls)
 
 __all__ = ["FOR_INFERENCE", "FOR_TRAINING", "activate_before_views", "add_gradients", "chain_convolutions", "chain_elementwise",
            "drop_unused", "fold_batch_norm", "fold_scales", "fuse_batch_norm", "fuse_epilogues", "fuse_linear_gradients",
-           "interleave_channels", "limit_before_pooling", "nest_concatenations", "pool_convolutions", "preactivate_convolutions",
-           "recompute", "round_linear_weights", "take_statistics"]
+           "interleave_channels", "join_small_calls", "limit_before_pooling", "nest_concatenations", "pool_convolutions",
+           "preactivate_convolutions", "recompute", "round_linear_weights", "take_statistics"]

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from numbanet.backends.cuda import cubin, driver, hardware, memory, pinned
-from numbanet.backends.cuda.index import size_words
 from numbanet.errors import BackendError
 from tests.backends.cuda.fake_driver import FakeDriver
 
@@ -76,6 +75,7 @@ def test_a_launch_lays_out_the_parameters_that_the_ptx_declares(fake, monkeypatc
     """A primitive, down to the driver's call: every number is read back where the machine code will look for it."""
     pytest.importorskip("cuda.core")
     from numbanet.backends.cuda import elementwise, launch, optimizer
+    from numbanet.backends.cuda.index import size_words
     monkeypatch.setattr(launch, "compiled", {})
     allocator, seen = memory.Allocator(driver.Device(0)), []
     x, y, out = (allocator.empty((3, 4), np.dtype(np.float32), order) for order in (None, (1, 0), None))
