@@ -141,11 +141,5 @@ else:
         return over_team
 
 
-def _helper(function, doc: str):
-    made = _over_team(function)
-    made.__doc__ = doc
-    return made
-
-
-block_sum = _helper(add, "The sum over the threads of a team.")
-block_largest = _helper(larger, "The largest value of the threads of a team; NaN where one is.")
+block_sum = _over_team(add)             # (value, scratch, team): the sum over the threads of a team
+block_largest = _over_team(larger)      # the largest value; NaN where one is

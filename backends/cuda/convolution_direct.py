@@ -22,7 +22,7 @@ from numbanet.backends.cuda.index import extent, grid_stride, split
 from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.mathematics import larger, smaller
 from numbanet.backends.cuda.reduction import PARALLEL, sum_of
-from numbanet.backends.cuda.windows import first_window, gaps_of, last_window, map_shape, optional, place, tap_at, walk_of
+from numbanet.backends.cuda.windows import first_window, last_window, map_shape, optional, place, tap_at, walk_of
 
 LONGEST = 1 << 12           # pixels of y that one thread sums; beyond that sums lose digits
 LARGEST = 1 << 24           # elements of all parts together: what splitting may cost in memory
@@ -53,9 +53,9 @@ def conv2d_forward_direct(x, weight, bias, residual, out, low, high, total, shap
 
 
 @kernel
-def conv2d_backward_input_direct(grad_y, weight, added, out, total, shape: Sizes, size, taps, strides: Sizes, gaps, grad_steps,
+def conv2d_backward_input_direct(grad_y, weight, added, out, total, shape: Sizes, size, taps, strides: Sizes, walk, grad_steps,
                                  weight_steps, added_steps, out_steps, has_added):
-    padding_h, dilation_h, padding_w, dilation_w = gaps
+    _, padding_h, dilation_h, _, padding_w, dilation_w = walk
     filters = taps[0]                                                       # of a group
     for i in grid_stride(total):
         n, h, w, g, c = place(i, shape)
@@ -119,7 +119,7 @@ def backward_input(grad_y, weight, added, geometry, out) -> None:
     """The gradient with respect to x, plus `added` unless it is None."""
     added, added_steps, has_added = optional(added, grad_y)
     launch(conv2d_backward_input_direct, out.size, grad_y, weight, added, out, out.size, map_shape(out, geometry.groups),
-           geometry.output_size, (geometry.filters_per_group, *geometry.kernel_size), geometry.stride, gaps_of(geometry), grad_y.steps,
+           geometry.output_size, (geometry.filters_per_group, *geometry.kernel_size), geometry.stride, walk_of(geometry), grad_y.steps,
            weight.steps, added_steps, out.steps, has_added)
 
 

@@ -41,7 +41,7 @@ if SIMULATED:
     strided = range
 
     def narrow(value, other):
-        """value in the integer type of other: products are int64, and dividing those is slow."""
+        """value in the integer type of other: a literal as it is to begin with, or what became int64."""
         return value
 else:
     from numba.cuda import types
@@ -78,7 +78,7 @@ else:
 
     @intrinsic
     def narrow(typingctx, value, other):
-        """value in the integer type of other: products are int64, and dividing those is slow."""
+        """value in the integer type of other: a literal as it is to begin with, or what became int64."""
         kind = int32 if other == SIZE else other
 
         def codegen(lowering, builder, signature, arguments):

@@ -2,8 +2,8 @@
 position (see `contract/pooling.py`).
 
 Gradients gather: a thread walks through the windows that hold its element, in their order, so nothing is added from two threads. `walk` is
-(stride, padding before, dilation) of the rows, then of the columns, `gaps` the same without strides; adaptive window i of n over an axis
-of `size` elements is floor(i * size / n) ... ceil((i + 1) * size / n) - 1.
+(stride, padding before, dilation) of the rows, then of the columns; adaptive window i of n over an axis of `size` elements is
+floor(i * size / n) ... ceil((i + 1) * size / n) - 1.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numbanet.backends.cuda.launch import launch
 from numbanet.backends.cuda.limits import INFINITY
 from numbanet.backends.cuda.registry import implements
 from numbanet.backends.cuda.wide import maps
-from numbanet.backends.cuda.windows import first_window, gaps_of, last_window, place, tap_at, walk_of
+from numbanet.backends.cuda.windows import first_window, last_window, place, tap_at, walk_of
 
 
 @device
@@ -94,8 +94,8 @@ def max_pool2d_without_positions(x, out, total, shape: Sizes, size, taps, walk, 
 
 
 @kernel(few_turns=True)
-def max_pool2d_backward(grad_y, argmax, out, total, shape: Sizes, size, taps, strides: Sizes, gaps, grad_steps, argmax_steps, out_steps):
-    padding_h, dilation_h, padding_w, dilation_w = gaps
+def max_pool2d_backward(grad_y, argmax, out, total, shape: Sizes, size, taps, strides: Sizes, walk, grad_steps, argmax_steps, out_steps):
+    _, padding_h, dilation_h, _, padding_w, dilation_w = walk
     for i in grid_stride(total):
         n, h, w, _, c = place(i, shape)
         position, value = h * extent(shape[2]) + w, 0.0
@@ -134,8 +134,8 @@ def avg_pool2d(x, out, total, shape: Sizes, size, taps, walk, bounds, divisor, x
 
 
 @kernel(few_turns=True)
-def avg_pool2d_backward(grad_y, out, total, shape: Sizes, size, taps, strides: Sizes, gaps, walk, bounds, divisor, grad_steps, out_steps):
-    padding_h, dilation_h, padding_w, dilation_w = gaps
+def avg_pool2d_backward(grad_y, out, total, shape: Sizes, size, taps, strides: Sizes, walk, bounds, divisor, grad_steps, out_steps):
+    _, padding_h, dilation_h, _, padding_w, dilation_w = walk
     for i in grid_stride(total):
         n, h, w, _, c = place(i, shape)
         value, first = 0.0, first_window(w, taps[1], strides[1], padding_w, dilation_w)
@@ -218,7 +218,7 @@ def max_pool2d_values(x, geometry, out):
 
 @implements
 def max_pool2d_backward_input(grad_y, argmax, geometry, out):
-    _pool(max_pool2d_backward, (out,), (grad_y, argmax), geometry.output_size, geometry.kernel_size, geometry.stride, gaps_of(geometry))
+    _pool(max_pool2d_backward, (out,), (grad_y, argmax), geometry.output_size, geometry.kernel_size, geometry.stride, walk_of(geometry))
 
 
 def _counted(geometry, count_include_pad: bool, divisor: int | None) -> tuple[tuple[int, ...], int]:
@@ -241,8 +241,8 @@ def avg_pool2d_forward(x, geometry, count_include_pad, divisor_override, out):
 
 @implements
 def avg_pool2d_backward_input(grad_y, geometry, count_include_pad, divisor_override, out):
-    _pool(avg_pool2d_backward, (out,), (grad_y,), geometry.output_size, geometry.kernel_size, geometry.stride, gaps_of(geometry),
-          walk_of(geometry), *_counted(geometry, count_include_pad, divisor_override))
+    _pool(avg_pool2d_backward, (out,), (grad_y,), geometry.output_size, geometry.kernel_size, geometry.stride, walk_of(geometry),
+          *_counted(geometry, count_include_pad, divisor_override))
 
 
 def _products(x, y) -> int:

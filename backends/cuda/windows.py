@@ -48,13 +48,8 @@ def map_shape(x: DeviceArray, groups: int) -> tuple[int, ...]:
 
 
 def walk_of(geometry) -> tuple[int, ...]:
-    """(stride, padding before, dilation) of rows and columns."""
+    """(stride, padding before, dilation) of rows and columns. Kernels that find windows from positions take strides as sizes too."""
     return tuple([v for axis in (0, 1) for v in (geometry.stride[axis], geometry.padding[axis][0], geometry.dilation[axis])])
-
-
-def gaps_of(geometry) -> tuple[int, ...]:
-    """(padding before, dilation) of rows and columns, for kernels that find windows from positions: they take the strides as sizes."""
-    return tuple([v for axis in (0, 1) for v in (geometry.padding[axis][0], geometry.dilation[axis])])
 
 
 def optional(array: DeviceArray | None, stand_in: DeviceArray) -> tuple[DeviceArray, tuple[int, ...], int]:
