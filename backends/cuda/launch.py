@@ -82,7 +82,7 @@ def laid_out(kernel: Kernel, arguments) -> tuple[tuple[str, ...], list, object]:
 
 def _walk(kernel: Kernel, arguments, index: str, size: str) -> tuple[tuple[str, ...], list, object]:
     types, numbers, device, is_narrow = [], [], None, index == "int32"
-    for a, is_size in zip(arguments, kernel.sizes):
+    for a, is_size in zip(arguments, kernel.sizes, strict=True):
         kind = type(a)
         if kind is DeviceArray or kind is Wide:
             if kind is Wide:

@@ -46,7 +46,7 @@ def test_a_mirror_is_pinned_and_does_not_wait(fake, rng):
     np.testing.assert_array_equal(mirror.host, values)
     mirror.host *= 2
     mirror.send()
-    np.testing.assert_array_equal(backend.to_numpy(array), 2 * values)
+    np.testing.assert_array_equal(backend.allocator.to_numpy(array), 2 * values)
     hosts = len(fake.hosts)
     del mirror
     assert len(fake.hosts) == hosts - 1                 # it is given back
