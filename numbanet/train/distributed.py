@@ -169,6 +169,7 @@ class Replicas:
             for p in (p for bucket in self._buckets for p in bucket.parameters):
                 if p.grad is not None:
                     p.grad.mul_(before / self._weight)
+        self._packed.clear()                # of a batch that was given up
         for bucket in self._buckets:
             bucket.missing, bucket.request = len(bucket.parameters), None
 

@@ -30,7 +30,7 @@ def with_neighbour(value, other, distance, below, above):
 
 @lanewise
 def three_quarters(base):
-    """base**-0.75, the power of the papers: two roots cost a tenth of any power."""
+    """base**-0.75, the power of the papers, by two roots."""
     root = math.sqrt(base)
     return 1.0 / (root * math.sqrt(root))
 
