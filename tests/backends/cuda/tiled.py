@@ -44,7 +44,7 @@ def ran() -> int:
 MINE = [c for c in CASES if c.primitive in PRODUCTS and not c.large]
 
 
-@pytest.mark.parametrize("case", [c if i % 4 == 0 else pytest.param(c, marks=pytest.mark.full)
+@pytest.mark.parametrize("case", [c if i % 8 == 0 else pytest.param(c, marks=pytest.mark.full)
                                   for i, c in enumerate(MINE)], ids=name_of)
 def test_every_case_of_products_and_convolutions(case):
     """Odd sizes, strides, dilation, groups, empty batches, views: in strict float32 as exact as the plain kernels."""
