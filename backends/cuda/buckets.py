@@ -5,7 +5,7 @@ from __future__ import annotations
 from numbanet.backends.cuda.compile import kernel
 from numbanet.backends.cuda.index import grid_stride
 from numbanet.backends.cuda.launch import launch, number
-from numbanet.backends.cuda.lists import owner, table, together
+from numbanet.backends.cuda.lists import element_of, table, together
 from numbanet.backends.cuda.registry import implements
 from numbanet.backends.cuda.wide import Wide, is_aligned
 
@@ -13,16 +13,14 @@ from numbanet.backends.cuda.wide import Wide, is_aligned
 @kernel
 def bucket_pack_kernel(bucket, arrays, starts, begins, count, step, scale, total):
     for i in grid_stride(total):
-        k = owner(starts, count, i)
-        e = (i - starts[k]) * step
+        k, e = element_of(i, starts, count, step)
         bucket[begins[k] + e] = scale * arrays[k][e]
 
 
 @kernel
 def bucket_unpack_kernel(bucket, arrays, starts, begins, count, step, total):
     for i in grid_stride(total):
-        k = owner(starts, count, i)
-        e = (i - starts[k]) * step
+        k, e = element_of(i, starts, count, step)
         arrays[k][e] = bucket[begins[k] + e]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import struct
 import threading
 import time
 from functools import cache
@@ -358,14 +359,14 @@ class Device(Queue):
         made = machine_code(kernel, types, self.arch)
         return self.load(made.code, made.name)
 
-    def launch(self, function, grid: tuple[int, int, int], threads: int, words: list, shared: int = 0) -> None:
-        """Run a kernel whose parameters are these C numbers."""
+    def launch(self, function, grid: tuple[int, int, int], threads: int, parameters: Parameters, shared: int = 0) -> None:
+        """Run a kernel."""
         self.activate()
-        self.submit(self.call(function, grid, threads, words, shared))
+        self.submit(self.call(function, grid, threads, parameters, shared))
 
-    def call(self, function, grid: tuple[int, int, int], threads: int, words: list, shared: int = 0) -> KernelCall:
+    def call(self, function, grid: tuple[int, int, int], threads: int, parameters: Parameters, shared: int = 0) -> KernelCall:
         """A launch laid out, to be submitted any number of times."""
-        return KernelCall(self, function, grid, threads, words, shared)
+        return KernelCall(self, function, grid, threads, parameters, shared)
 
     def run_tiles(self, launches) -> None:
         """Run launches of tile programs (`tiles/arguments.py`) in order."""
@@ -387,31 +388,54 @@ class Device(Queue):
             self._call("cuStreamSynchronize", stream)
 
 
+_LETTERS = {"int32": "i4x", "int64": "q", "uint8": "B7x", "uint32": "I4x", "uint64": "Q", "float32": "f4x", "float64": "d", "bool": "?7x",
+            "size": "i4xI4xi4x"}
+
+
+@cache
+def _format(types: tuple[str, ...]) -> struct.Struct:
+    """What packs parameters of these types, in eight bytes each."""
+    letters = []
+    for text in types:
+        base, _, count = text.partition("x")
+        letters.append("q" if text.startswith("*") else _LETTERS[base] * int(count or 1))
+    return struct.Struct("<" + "".join(letters))
+
+
 @cache
 def _pointers(count: int):
     return ctypes.c_void_p * count
 
 
-class Slots:
-    """The parameters of a kernel in memory, one in each eight bytes: a sequence of these."""
+class Parameters:
+    """The parameters of a kernel in memory, one in each eight bytes: a sequence of these.
 
-    __slots__ = ("memory", "count")
+    Parameters
+    ----------
+    types
+        Of the kernel's arguments, as `launch.py` and `tiles/catalog.py` name them.
+    numbers
+        Of all arguments, one by one.
+    """
 
-    def __init__(self, packed: bytes):
-        self.memory, self.count = ctypes.create_string_buffer(packed, len(packed)), len(packed) // 8
+    __slots__ = ("_memory", "_count")
+
+    def __init__(self, types: tuple[str, ...], numbers):
+        packed = _format(types).pack(*numbers)
+        self._memory, self._count = ctypes.create_string_buffer(packed, len(packed)), len(packed) // 8
 
     def __len__(self):
-        return self.count
+        return self._count
 
     def __getitem__(self, i: int) -> bytes:
-        if i >= self.count:
+        if i >= self._count:
             raise IndexError(i)
-        return self.memory[8 * i:8 * i + 8]
+        return self._memory[8 * i:8 * i + 8]
 
-    def addresses(self) -> range:
-        """Where each is."""
-        first = ctypes.addressof(self.memory)
-        return range(first, first + 8 * self.count, 8)
+    def addresses(self):
+        """An array of where each is, which lives no longer than they do."""
+        first = ctypes.addressof(self._memory)
+        return _pointers(self._count)(*range(first, first + 8 * self._count, 8))
 
 
 class KernelCall:
@@ -419,12 +443,11 @@ class KernelCall:
 
     __slots__ = ("_launch", "_success", "_failed", "_numbers", "_arguments", "_parameters")
 
-    def __init__(self, device: Device, function, grid: tuple[int, int, int], threads: int, words: list, shared: int):
+    def __init__(self, device: Device, function, grid: tuple[int, int, int], threads: int, parameters: Parameters, shared: int):
         self._launch, self._success = device.driver.cuLaunchKernel, device.driver.CUresult.CUDA_SUCCESS
         self._failed = device._raise
-        places = words.addresses() if type(words) is Slots else [ctypes.addressof(word) for word in words]
-        addresses = _pointers(len(words))(*places)
-        self._numbers = words, addresses                    # kept: the driver is given where they are
+        addresses = parameters.addresses()
+        self._numbers = parameters, addresses               # kept: the driver is given where they are
         self._arguments, self._parameters = (function, *grid, threads, 1, 1, shared), ctypes.addressof(addresses)
 
     def __call__(self, stream: int) -> None:

@@ -68,7 +68,7 @@ class DryDevice(Queue):
     def load_kernel(self, kernel, types: tuple[str, ...]) -> Wanted:
         return Wanted(kernel.name, types)
 
-    def launch(self, function: Wanted, grid, threads: int, words: list, shared: int = 0) -> None:
+    def launch(self, function: Wanted, grid, threads: int, parameters, shared: int = 0) -> None:
         """Remember the kernel."""
         self._want(function)
         self.submit(_nothing)

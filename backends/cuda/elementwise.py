@@ -15,7 +15,7 @@ from numbanet.backends.cuda.compile import Sizes, device, kernel, lanewise
 from numbanet.backends.cuda.index import grid_stride, offset
 from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import broadcast_steps, merged
-from numbanet.backends.cuda.lists import owner, together
+from numbanet.backends.cuda.lists import element_of, together
 from numbanet.backends.cuda.mathematics import ceil as ceil_of
 from numbanet.backends.cuda.mathematics import clamped, exponential, larger, rint, smaller, square_root
 from numbanet.backends.cuda.mathematics import floor as floor_of
@@ -554,19 +554,20 @@ def cast(x, dtype, out):
 @kernel
 def cast_list(arrays, out, starts, count, step, total):
     for i in grid_stride(total):
-        k = owner(starts, count, i)
-        e = (i - starts[k]) * step
+        k, e = element_of(i, starts, count, step)
         out[k][e] = arrays[k][e]
 
 
 @implements
 def cast_all(arrays, dtype, out):
-    chosen = [k for k, (x, y) in enumerate(zip(arrays, out)) if x.size and x.is_dense and x.steps == y.steps and y.dtype != BOOL]
-    for k, (x, y) in enumerate(zip(arrays, out)):
-        if k not in chosen:
+    alike = []
+    for x, y in zip(arrays, out):
+        if x.size and x.is_dense and x.steps == y.steps and y.dtype != BOOL:
+            alike.append((x, y))
+        else:
             convert(x, y)
-    if chosen:
-        for members, step, (given, made), starts, total in together([[of[k] for k in chosen] for of in (arrays, out)]):
+    if alike:
+        for members, step, (given, made), starts, total in together([list(of) for of in zip(*alike)]):
             launch(cast_list, total, given, made, starts, len(members), step, total)
 
 

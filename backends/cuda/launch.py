@@ -9,7 +9,6 @@ An eager call comes here for each of its kernels, so that this path is short: on
 
 from __future__ import annotations
 
-import struct
 from functools import cache
 
 import numpy as np
@@ -17,7 +16,7 @@ import numpy as np
 from numbanet.backends.cuda.compile import SIMULATED, Kernel
 from numbanet.backends.cuda.constants import on_device
 from numbanet.backends.cuda.cubin import Cubin, Source, cubin
-from numbanet.backends.cuda.driver import Slots
+from numbanet.backends.cuda.driver import Parameters
 from numbanet.backends.cuda.index import size_words
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.wide import Wide
@@ -66,7 +65,7 @@ def launch(kernel: Kernel, total: int, *arguments, blocks: int | None = None, th
     threads = threads or THREADS
     if blocks is None:
         blocks = min(-(-total // threads), device.multiprocessors * WAVES)
-    device.launch(made, (blocks, 1, 1), threads, Slots(_format(types).pack(*numbers)))
+    device.launch(made, (blocks, 1, 1), threads, Parameters(types, numbers))
 
 
 def laid_out(kernel: Kernel, arguments) -> tuple[tuple[str, ...], list, object]:
@@ -160,20 +159,6 @@ def _counted(base: str, count: int) -> str:
 @cache
 def _scalar(kind: type) -> str:
     return np.dtype(kind).name
-
-
-_LETTERS = {"int32": "i4x", "int64": "q", "uint8": "B7x", "uint32": "I4x", "uint64": "Q", "float32": "f4x", "float64": "d", "bool": "?7x",
-            "size": "i4xI4xi4x"}
-
-
-@cache
-def _format(types: tuple[str, ...]) -> struct.Struct:
-    """What packs the parameters of these types, in eight bytes each."""
-    letters = []
-    for text in types:
-        base, _, count = text.partition("x")
-        letters.append("q" if text.startswith("*") else _LETTERS[base] * int(count or 1))
-    return struct.Struct("<" + "".join(letters))
 
 
 def number(value, dtype: np.dtype) -> np.generic:

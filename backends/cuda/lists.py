@@ -1,7 +1,7 @@
 """Many arrays in one launch: their elements, or pieces, are counted through, array k holding those from starts[k] on.
 
-A list of arrays is an argument of `launch`; a kernel finds with `owner` whose turn it is. Arrays that can be read in pieces (`wide.py`) are
-one launch, in which pieces are counted, `step` elements each; the others are another.
+A list of arrays is an argument of `launch`; a kernel finds with `element_of` whose turn it is. Arrays that can be read in pieces
+(`wide.py`) are one launch, in which pieces are counted, `step` elements each; the others are another.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ import numpy as np
 
 from numbanet.backends.cuda.compile import device
 from numbanet.backends.cuda.constants import on_device
-from numbanet.backends.cuda.index import quotient
+from numbanet.backends.cuda.index import narrow, quotient
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.wide import Wide, is_aligned, width_of
 
 
 @device
-def owner(starts, count, i):
-    """Which of `count` parameters has element i."""
-    low, high = 0, count
+def element_of(i, starts, count, step):
+    """(which of `count` arrays has position i, which of its elements that is)."""
+    low, high = narrow(0, count), count
     while high - low > 1:
         middle = quotient(low + high, 2)
         if starts[middle] <= i:
             low = middle
         else:
             high = middle
-    return low
+    return low, (i - starts[low]) * step
 
 
 def together(lists: list[list[DeviceArray]], fits: Callable[[int, int], bool] = lambda k, width: True) -> Iterator[tuple]:

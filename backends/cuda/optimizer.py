@@ -11,7 +11,7 @@ import math
 from numbanet.backends.cuda.compile import kernel
 from numbanet.backends.cuda.index import grid_stride
 from numbanet.backends.cuda.launch import launch
-from numbanet.backends.cuda.lists import owner, together
+from numbanet.backends.cuda.lists import element_of, together
 from numbanet.backends.cuda.mathematics import larger, square_root
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.pointwise import convert, new_like, numbers
@@ -22,8 +22,7 @@ from numbanet.backends.cuda.registry import implements
 def sgd_kernel(parameters, grads, buffers, starts, count, step, has_buffers, nesterov, scalars, total):
     lr, momentum, gain, weight_decay, scale = scalars
     for i in grid_stride(total):
-        k = owner(starts, count, i)
-        e = (i - starts[k]) * step
+        k, e = element_of(i, starts, count, step)
         p = parameters[k][e]
         g = scale * grads[k][e] + weight_decay * p
         if has_buffers:
@@ -38,8 +37,7 @@ def rmsprop_kernel(parameters, grads, square_avgs, grad_avgs, buffers, starts, c
                    total):
     lr, alpha, gain, eps, weight_decay, momentum, scale = scalars
     for i in grid_stride(total):
-        k = owner(starts, count, i)
-        e = (i - starts[k]) * step
+        k, e = element_of(i, starts, count, step)
         p = parameters[k][e]
         g = scale * grads[k][e] + weight_decay * p
         variance = alpha * square_avgs[k][e] + gain * g * g
@@ -59,8 +57,7 @@ def rmsprop_kernel(parameters, grads, square_avgs, grad_avgs, buffers, starts, c
 def adam_kernel(parameters, grads, exp_avgs, exp_avg_sqs, highest, starts, count, step, has_highest, scalars, total):
     kept, l2, scale, gain1, beta2, gain2, correction2, eps, rate = scalars
     for i in grid_stride(total):
-        k = owner(starts, count, i)
-        e = (i - starts[k]) * step
+        k, e = element_of(i, starts, count, step)
         p = parameters[k][e] * kept                     # decoupled weight decay; else kept is 1 and l2 the decay
         g = scale * grads[k][e] + l2 * p
         m = exp_avgs[k][e] + gain1 * (g - exp_avgs[k][e])

@@ -27,7 +27,7 @@ from numbanet.backends.cuda.index import grid_stride, offset, quotient
 from numbanet.backends.cuda.launch import launch, number
 from numbanet.backends.cuda.layout import merged
 from numbanet.backends.cuda.limits import NO_LIMITS
-from numbanet.backends.cuda.lists import owner, together
+from numbanet.backends.cuda.lists import element_of, together
 from numbanet.backends.cuda.mathematics import clamped
 from numbanet.backends.cuda.memory import DeviceArray
 from numbanet.backends.cuda.normalization.moments import MERGED, merged_moments, merged_parts, moments, rows_of
@@ -258,8 +258,7 @@ def running_average(running, value, kept, added, total, shape: Sizes, running_st
 @kernel
 def running_averages(running, values, starts, kept, added, count, step, total):
     for i in grid_stride(total):
-        k = owner(starts, count, i)
-        e = (i - starts[k]) * step
+        k, e = element_of(i, starts, count, step)
         running[k][e] = kept[k] * running[k][e] + added[k] * values[k][e]
 
 

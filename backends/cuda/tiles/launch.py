@@ -5,25 +5,22 @@ Not run on a GPU so far: what a machine without one can check is that arguments 
 
 from __future__ import annotations
 
-import ctypes
-
+from numbanet.backends.cuda.driver import Parameters
 from numbanet.backends.cuda.tiles.arguments import Launch
 from numbanet.backends.cuda.tiles.catalog import argument_types, cubin_of
 from numbanet.errors import BackendError
 
-_C_TYPES = {"int32": ctypes.c_int32, "int64": ctypes.c_int64, "float32": ctypes.c_float}
 REMEMBERED = 4096            # calls of a device: those of a network, forward and backward, many times over
 
 
-def flat_arguments(launch: Launch) -> list:
-    """The arguments of a launch one by one, as C numbers: what the parameters of its kernel are."""
-    flat = []
-    for text, value in zip(argument_types(launch.program), launch.arguments, strict=True):
-        base, _, count = text.partition("x")
+def parameters_of(launch: Launch) -> Parameters:
+    """The arguments of a launch one by one: what the parameters of its kernel are."""
+    types = argument_types(launch.program)
+    for text, value in zip(types, launch.arguments, strict=True):
+        count = text.partition("x")[2]
         if len(value) != int(count):
             raise BackendError(f"{launch.program.name}: an argument of type {text} expects {count} numbers, received {len(value)}")
-        flat += [_C_TYPES[base](number) for number in value]
-    return flat
+    return Parameters(types, [number for value in launch.arguments for number in value])
 
 
 def call_of(device, launch: Launch):
@@ -37,5 +34,5 @@ def call_of(device, launch: Launch):
             function = device.tile_functions[program] = device.load(made.code, made.name, program.shared_bytes)
         if len(device.tile_calls) >= REMEMBERED:
             device.tile_calls.clear()
-        call = device.tile_calls[launch] = device.call(function, launch.grid, launch.threads, flat_arguments(launch), launch.shared_bytes)
+        call = device.tile_calls[launch] = device.call(function, launch.grid, launch.threads, parameters_of(launch), launch.shared_bytes)
     return call

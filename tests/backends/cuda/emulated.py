@@ -11,7 +11,7 @@ import numpy as np
 
 from numbanet.backends.cuda import driver
 from numbanet.backends.cuda.tiles import build
-from numbanet.backends.cuda.tiles.launch import flat_arguments
+from numbanet.backends.cuda.tiles.launch import parameters_of
 from tests.backends.cuda.emulator import BASE, GUARD, Emulator, Memory
 
 
@@ -45,7 +45,7 @@ class EmulatedDevice(driver.SimulatedDevice):
 
     def run_tiles(self, launches) -> None:
         for launch in launches:
-            flat_arguments(launch)              # which checks their number
+            parameters_of(launch)              # which checks their number
             self.submit(lambda stream, launch=launch: self._emulate(launch))
 
     def _emulate(self, launch) -> None:

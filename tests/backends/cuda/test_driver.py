@@ -204,13 +204,13 @@ def test_work_goes_to_the_stream_that_is_entered(fake, streams):
     assert start == cuda.default_stream() != mine and start.cuda_stream == 7
     with cuda.stream(mine), cuda.stream(None):
         assert cuda.current_stream() == mine
-        backend.device.launch("a", (1, 1, 1), 32, [])
+        backend.device.launch("a", (1, 1, 1), 32, driver.Parameters((), ()))
         seen = []
         thread = threading.Thread(target=lambda: seen.append(cuda.current_stream()))
         thread.start()
         thread.join()
         assert seen == [start], "another thread is where it was"
-    backend.device.launch("b", (1, 1, 1), 32, [])
+    backend.device.launch("b", (1, 1, 1), 32, driver.Parameters((), ()))
     assert [launch[4] for launch in fake.launched] == [mine.cuda_stream, start.cuda_stream]
 
 

@@ -187,6 +187,16 @@ def test_lanes_exchange_words(distance):
     np.testing.assert_array_equal(received, words.reshape(3, 32)[:, np.arange(32) ^ distance].ravel())
 
 
+def test_costs_are_those_of_bytes_and_instructions(capsys):
+    """A sum reads and writes each byte once; a global mean is one addition an element, its gradient a division each."""
+    from tests.backends.cuda.executed import costs
+    costs.main(["add", "adaptive_avg"])
+    rows = {line[:48].strip(): line[48:].split() for line in capsys.readouterr().out.splitlines()[1:]}
+    assert rows["add"][0] == rows["add, bfloat16"][0] == "1.00" and rows["add"][2] == "1"
+    assert 0 < float(rows["add"][1]) < 0.5 and float(rows["adaptive_avg_pool2d_forward"][1]) < 0.2
+    assert float(rows["adaptive_avg_pool2d_backward_input"][1]) > 4 * float(rows["adaptive_avg_pool2d_forward"][1])
+
+
 def test_lanes_that_others_wait_for():
     with pytest.raises(Fault, match="shfl that some lanes of a warp do not come to"):
         _computed("setp.lt.u32 %p1, %r1, 40; @%p1 bra L1; shfl.sync.bfly.b32 %r2, %r2, 1, 31, -1; L1: mov.u64 %rd10, 0;", WORDS.repeat(4),

@@ -23,7 +23,7 @@ def launching(backend, name, *, temporary=False, told=None):
         if temporary:
             made = backend.allocator.empty((1000,), FLOAT32)
             told.append(made.pointer)
-        backend.device.launch(name, (1, 1, 1), 32, [])
+        backend.device.launch(name, (1, 1, 1), 32, driver.Parameters((), ()))
     return primitive
 
 
@@ -53,7 +53,7 @@ def test_what_reads_back_or_uploads_stays_a_call(fake, backend):
     x, seen = backend.allocator.empty((4,), FLOAT32), []
 
     def reads(array):
-        backend.device.launch("forgotten", (1, 1, 1), 32, [])
+        backend.device.launch("forgotten", (1, 1, 1), 32, driver.Parameters((), ()))
         backend.allocator.to_numpy(array)
         seen.append(1)
 
@@ -86,7 +86,7 @@ def test_inputs_are_copied_to_their_place(fake, backend):
 
     def primitive(x):
         seen.append(x)
-        backend.device.launch("a", (1, 1, 1), 32, [])
+        backend.device.launch("a", (1, 1, 1), 32, driver.Parameters((), ()))
     (program, _), = recording.joined(backend, [(primitive, arguments)], [(arguments, 0, example)])
     assert seen == [example]
     for values in ([1, 2, 3, 4], [5, 6, 7, 8]):
@@ -101,7 +101,7 @@ def test_keys_are_in_memory_before_each_replay(fake, backend):
 
     def draws(key):
         found.append(key)
-        backend.device.launch("draw", (1, 1, 1), 32, [])
+        backend.device.launch("draw", (1, 1, 1), 32, driver.Parameters((), ()))
 
     def reads(key):
         backend.device.refuse_recording("a value that is read back")
@@ -125,7 +125,7 @@ def test_checks_come_after_the_program_and_messengers_last(fake, backend):
     order, x = [], backend.allocator.empty((4,), FLOAT32)
 
     def checked(array):
-        backend.device.launch("a", (1, 1, 1), 32, [])
+        backend.device.launch("a", (1, 1, 1), 32, driver.Parameters((), ()))
         backend.device.check(lambda: order.append(("check", len(fake.launched))))
     steps = recording.joined(backend, [(checked, [x]), (lambda: order.append("told"), ()), (launching(backend, "b"), [x])], [])
     for function, arguments in steps:
@@ -139,7 +139,7 @@ def test_tables_are_uploaded_while_recording_and_kept(fake, backend):
     def primitive(x):
         table = on_device(backend.allocator, np.arange(5))
         np.testing.assert_array_equal(x, x)
-        backend.device.launch("a", (1, 1, 1), 32, [])
+        backend.device.launch("a", (1, 1, 1), 32, driver.Parameters((), ()))
         kept.append(table.pointer)
     kept = []
     (program, _), = recording.joined(backend, [(primitive, [0])], [])

@@ -13,7 +13,7 @@ from numbanet.backends.cuda.tiles import launch as launching
 from numbanet.backends.cuda.tiles.arguments import View, conv_backward_weight, conv_forward, gemm
 from numbanet.backends.cuda.tiles.catalog import argument_types
 from numbanet.backends.cuda.tiles.choose import TILES
-from numbanet.backends.cuda.tiles.launch import flat_arguments
+from numbanet.backends.cuda.tiles.launch import parameters_of
 from numbanet.backends.cuda.tiles.reduce import SplitEpilogue
 from numbanet.errors import BackendError
 from numbanet.geometry import conv_geometry
@@ -38,10 +38,10 @@ def test_arguments_have_the_declared_lengths(splits):
     for launch in launches(splits):
         lengths = [int(text.partition("x")[2] or 1) for text in argument_types(launch.program)]
         assert [len(argument) for argument in launch.arguments] == lengths
-        assert len(flat_arguments(launch)) == sum(lengths)
+        assert len(parameters_of(launch)) == sum(lengths)
 
 
-def test_parameters_of_the_machine_code_are_the_flat_arguments():
+def test_parameters_of_the_machine_code_are_the_parameters_of():
     """Tuples arrive one number after the other, in the order of the types."""
     if cubin.can_compile():
         pytest.skip(cubin.can_compile())

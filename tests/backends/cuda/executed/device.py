@@ -16,7 +16,7 @@ from numbanet.backends.cuda.driver import OutOfMemory, SimulatedDevice
 from numbanet.backends.cuda.dry import DryDevice
 from numbanet.backends.cuda.launch import compiled, source_of
 from numbanet.backends.cuda.tiles import catalog
-from numbanet.backends.cuda.tiles.launch import flat_arguments
+from numbanet.backends.cuda.tiles.launch import parameters_of
 from tests.backends.cuda.executed.code import Program
 from tests.backends.cuda.executed.machine import Machine, Memory
 from tests.backends.cuda.executed.source import parse
@@ -43,18 +43,18 @@ class ExecutingDevice(DryDevice):
     def load_kernel(self, kernel, types: tuple[str, ...]) -> Program:
         return program_of(ptx_of(source_of(kernel, types)))
 
-    def launch(self, function: Program, grid, threads: int, words: list, shared: int = 0) -> None:
-        """Execute a kernel whose parameters are these C numbers."""
+    def launch(self, function: Program, grid, threads: int, parameters, shared: int = 0) -> None:
+        """Execute a kernel."""
         def run(stream):
             self.launched[function.name] += 1
-            self.machine.launch(function, grid, threads, words, shared)
+            self.machine.launch(function, grid, threads, parameters, shared)
         self.submit(run)
 
     def run_tiles(self, launches) -> None:
         """Execute programs."""
         for one in launches:
             program = program_of(ptx_of(catalog.source_of(one.program)))
-            self.launch(program, one.grid, one.threads, flat_arguments(one), one.shared_bytes)
+            self.launch(program, one.grid, one.threads, parameters_of(one), one.shared_bytes)
 
     def allocate(self, nbytes: int) -> int:
         """An address in the machine's memory."""

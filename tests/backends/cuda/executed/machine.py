@@ -132,8 +132,8 @@ class Machine:
 
     # --- launches ---
 
-    def launch(self, program: Program, grid: tuple[int, int, int], threads: int, words: list, shared: int = 0) -> None:
-        """Run all blocks of a grid. `words` are C numbers, one a parameter."""
+    def launch(self, program: Program, grid: tuple[int, int, int], threads: int, words, shared: int = 0) -> None:
+        """Run all blocks of a grid. `words` are C numbers or their bytes, one a parameter."""
         kernel = program.kernel
         if len(words) != len(kernel.parameters):
             raise Fault(f"{kernel.name} has {len(kernel.parameters)} parameters, received {len(words)}")
